@@ -1,0 +1,45 @@
+# Everything runs in an environment that these commands make themselves; only Python and make are needed.
+#   make demo                     watch a conversion go from submit to a checked WAV file
+#   make test                     lint, types and tests
+#   make test AIRFLOW=2.11.2      the same on another Airflow
+AIRFLOW ?= 3.3.2
+PYTHON ?= python3
+
+VENV := .venv$(if $(filter-out 3.3.2,$(AIRFLOW)),-$(AIRFLOW))
+BIN := $(VENV)/bin
+# The versions that were tested together; other Airflows get what pip finds.
+CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
+READY := $(VENV)/ready
+
+.PHONY: help demo test lint types unit wire airflow clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say which with PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	@echo "Making $(VENV) with Airflow $(AIRFLOW); this takes a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'apache-airflow==$(AIRFLOW)' $(CONSTRAINTS:%=--constraint %)
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
+test: lint types unit wire airflow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Types are checked against the newest Airflow only: the older ones are less typed.
+types: $(READY)
+ifeq ($(AIRFLOW),3.3.2)
+	$(BIN)/mypy
+endif
+
+unit wire airflow: $(READY)
+	$(BIN)/python -m pytest tests/$@
+
+clean:
+	rm -rf .venv* .demo build dist

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call to KIE as a value: what to send, how to read the answer, and whether it may be sent again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from airflow_provider_kie.api.envelope import Answer, Json, decode
+from airflow_provider_kie.exceptions import KieError, KieValidationError
+
+__all__ = ["Call", "check_id"]
+
+T = TypeVar("T")
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """
+    A call that a transport can carry out.
+
+    :param purpose: what the call is for, as the start of an error message.
+    :param method: HTTP method.
+    :param path: path below the base URL, with its leading slash.
+    :param parse: turns the envelope's ``data`` into the result.
+    :param params: query parameters.
+    :param json: body.
+    :param costs_credits: True when an accepted call is paid for, so that it may only be sent again where KIE
+        certainly refused it, or once under the guard of KIE's 409.
+    :param kie_task_id: the WAV task that the call is about.
+    :param recover: turns a refusal into a result where it is one in truth; raises the error otherwise.
+    """
+
+    purpose: str
+    method: str
+    path: str
+    parse: Callable[[Json], T]
+    params: Mapping[str, str] | None = None
+    json: Mapping[str, Json] | None = None
+    costs_credits: bool = False
+    kie_task_id: str | None = None
+    recover: Callable[[KieError], T] | None = None
+
+    def read(self, answer: Answer) -> T:
+        """
+        Read the answer to this call.
+
+        :param answer: what the transport received.
+        :raises KieError: the cause, naming the call's purpose and WAV task.
+        """
+        try:
+            try:
+                return self.parse(decode(answer))
+            except KieError as error:
+                if self.recover is None:
+                    raise
+                return self.recover(error)
+        except KieError as error:
+            raise self.explain(error) from error.__cause__
+
+    def explain(self, error: KieError) -> KieError:
+        """
+        Return the error with the call's purpose and WAV task in it.
+
+        :param error: what went wrong.
+        """
+        error.problem = f"{self.purpose}: {error.problem}"
+        error.kie_task_id = error.kie_task_id or self.kie_task_id
+        return error
+
+
+def check_id(field: str, value: object) -> str:
+    """
+    Return an id of KIE, or say which argument is wrong before anything is sent.
+
+    :param field: the argument's name.
+    :param value: the rendered argument. The seen ids are 32 hex characters and UUIDs.
+    :raises KieValidationError: empty, ``None`` (also the word, as a template renders it) or odd characters.
+    """
+    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+        raise KieValidationError(f"{field} is empty; the task that should provide it pushed nothing")
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise KieValidationError(
+            f"{field} is {str(value)[:80]!r}, but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
+        )
+    return value

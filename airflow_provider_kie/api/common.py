@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+KIE's common endpoints: the credit balance and temporary download links.
+
+Sources: the pages "Get Account Credits" and "Get Download URL"; both were recorded on 2026-04-16.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.exceptions import KieUnreadableAnswerError, KieValidationError
+
+__all__ = ["credit", "download_url", "is_http_url"]
+
+
+def credit() -> Call[float]:
+    """
+    Ask for the remaining credits; free of charge, and the cheapest call that needs a valid key.
+
+    KIE documents an integer but answers fractions (5916.25, recorded 2026-04-16).
+    """
+    return Call("Reading the credit balance", "GET", "/api/v1/chat/credit", _parse_balance)
+
+
+def download_url(url: str) -> Call[str]:
+    """
+    Ask for a direct link, valid for 20 minutes, to a file that KIE generated.
+
+    :param url: the file's URL as KIE gave it; KIE answers 422 ``url is wrong`` for any other.
+    :raises KieValidationError: not an http(s) URL.
+    """
+    if not is_http_url(url):
+        raise KieValidationError("url is not an http(s) URL")
+    return Call(
+        "Asking for a download link",
+        "POST",
+        "/api/v1/common/download-url",
+        _parse_link,
+        json={"url": url},
+    )
+
+
+def is_http_url(value: object) -> bool:
+    """
+    Tell whether a value is an absolute http or https URL with a host.
+
+    :param value: anything.
+    """
+    if not isinstance(value, str) or not value.isprintable() or " " in value:
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _parse_balance(data: Json) -> float:
+    if isinstance(data, (int, float)) and not isinstance(data, bool):
+        with suppress(OverflowError):
+            balance = float(data)
+            if math.isfinite(balance):
+                return balance
+    raise KieUnreadableAnswerError(f"the balance is not a number but {str(data)[:80]!r}")
+
+
+def _parse_link(data: Json) -> str:
+    if not isinstance(data, str) or not is_http_url(data):
+        raise KieUnreadableAnswerError("the download link is not an http(s) URL")
+    return data

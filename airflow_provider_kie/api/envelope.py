@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The envelope around every answer of KIE: ``{"code": …, "msg": …, "data": …}``.
+
+The rule that lives here and nowhere else: an answer is a success only if the HTTP status is 2xx **and** the body
+is a JSON object **and** its ``code`` is the integer 200. KIE hides most errors, a refused key among them, in HTTP
+200 (recorded 2026-04-16 to 2026-08-27), answers others with a real HTTP status (pages "Getting Started" and "Get
+WAV Details"), and the edge in front of it answers pages that are not JSON at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NoReturn, TypeAlias
+
+from airflow_provider_kie.exceptions import (
+    ERROR_BY_CODE,
+    KieError,
+    KieServerError,
+    KieUnexpectedCodeError,
+    KieUnreadableAnswerError,
+)
+
+__all__ = ["LONGEST_BODY", "Answer", "Json", "decode"]
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+#: Bytes of a body that a transport reads at the most; KIE's answers are below 4 KiB.
+LONGEST_BODY = 1024 * 1024
+
+_LONGEST_RETRY_AFTER = 3600.0
+_SHOWN_OF_A_BODY = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What a transport received.
+
+    :param status: the HTTP status.
+    :param body: the body, as far as it was read.
+    :param retry_after: the ``Retry-After`` header, if there was one.
+    :param location: the ``Location`` header, if there was one.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    location: str | None = None
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], body: bytes, *, secret: str) -> Answer:
+        """
+        Build the answer, without the secret that an answer might echo.
+
+        :param status: the HTTP status.
+        :param headers: the response's headers, in any letter case that the mapping finds.
+        :param body: the body as received.
+        :param secret: the API key.
+        """
+        hidden = body.replace(secret.encode(), b"***").replace(secret.replace("/", r"\/").encode(), b"***")
+        return cls(status, hidden, headers.get("Retry-After"), headers.get("Location"))
+
+
+def decode(answer: Answer) -> Json:
+    """
+    Return the ``data`` of a successful answer.
+
+    :param answer: what was received.
+    :raises KieError: the class that stands for KIE's result number, else for the HTTP status.
+    """
+    envelope = _parse_object(answer)
+    if envelope is None:
+        _refuse_without_json(answer)
+    code = envelope.get("code")
+    if type(code) is not int:
+        if _is_success(answer.status):
+            raise KieUnreadableAnswerError(f"KIE's answer has no result number: {_shown(answer)}")
+        code = answer.status
+    if code == 200 and not _is_success(answer.status):
+        code = answer.status
+    if code != 200:
+        _refuse(answer, code, envelope)
+    return envelope.get("data")
+
+
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300
+
+
+def _parse_object(answer: Answer) -> dict[str, Json] | None:
+    try:
+        parsed = json.loads(answer.body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
+    error_class = _class_for(code, answer.status)
+    message = envelope.get("msg")
+    text = f": {message.strip()!r}" if isinstance(message, str) and message.strip() else ""
+    raise error_class(
+        f"KIE answered {code}{text}",
+        code=code,
+        retry_after=_retry_after(answer.retry_after),
+        existing_kie_task_id=_existing_id(envelope) if code == 409 else None,
+    )
+
+
+def _refuse_without_json(answer: Answer) -> NoReturn:
+    if 300 <= answer.status < 400:
+        raise KieUnreadableAnswerError(
+            f"KIE's host redirects to {answer.location!r} (HTTP {answer.status}); redirects are not followed, so "
+            "that the key stays with the host of the connection",
+            code=answer.status,
+        )
+    if _is_success(answer.status):
+        raise KieUnreadableAnswerError(f"KIE's answer is not a JSON object: {_shown(answer)}")
+    raise _class_for(answer.status, answer.status)(
+        f"KIE's host answered HTTP {answer.status} without JSON: {_shown(answer)}",
+        code=answer.status,
+        retry_after=_retry_after(answer.retry_after),
+    )
+
+
+def _class_for(code: int, status: int) -> type[KieError]:
+    known = ERROR_BY_CODE.get(code)
+    if known:
+        return known
+    # Cloudflare's own numbers (520 to 530) come as HTTP statuses; the same numbers in a body are KIE's.
+    return KieServerError if code == status and code >= 500 else KieUnexpectedCodeError
+
+
+def _existing_id(envelope: dict[str, Json]) -> str | None:
+    """Return the earlier id of a 409: in ``data`` at KIE, beside it on sister sites, and often nowhere."""
+    data = envelope.get("data")
+    for holder in (data if isinstance(data, dict) else {}, envelope):
+        found = holder.get("taskId")
+        if isinstance(found, str) and found.strip():
+            return found.strip()
+    return None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read seconds or an HTTP date (RFC 9110, section 10.2.3); None for anything else."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (when.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
+
+
+def _shown(answer: Answer) -> str:
+    if not answer.body:
+        return "an empty body"
+    start = answer.body[:_SHOWN_OF_A_BODY].decode(errors="replace")
+    return repr(start + ("…" if len(answer.body) > _SHOWN_OF_A_BODY else ""))

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The connection type ``kie``: its fields once, as data, and the settings that a connection stands for.
+
+Airflow 3.2 and later read the form from the provider's metadata (3.3 reads nothing else); 2.11 and 3.1 call two
+methods of the hook. Both are built from :data:`EXTRA_FIELDS`. Nothing heavy is imported here, because Airflow
+loads the metadata of every provider at start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.exceptions import KieConfigurationError
+
+__all__ = [
+    "CONN_TYPE",
+    "DEFAULT_BASE_URL",
+    "DEFAULT_CONN_ID",
+    "EXTRA_FIELDS",
+    "HOOK_NAME",
+    "KieSettings",
+    "build_conn_fields",
+    "build_form_widgets",
+    "build_ui_field_behaviour",
+]
+
+CONN_TYPE = "kie"
+HOOK_NAME = "KIE.ai"
+DEFAULT_CONN_ID = "kie_default"
+DEFAULT_BASE_URL = "https://api.kie.ai"
+DEFAULT_TIMEOUT = 30.0
+LONGEST_TIMEOUT = 600.0
+#: KIE demands a callback URL also from clients that poll, and does not check it. This is the one that KIE's own
+#: pages use; the name is reserved (RFC 2606), so that nobody receives the result.
+DEFAULT_CALLBACK_URL = "https://api.example.com/callback"
+
+# The characters of a bearer token (RFC 6750, section 2.1).
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraField:
+    """
+    A field of the form that is stored under its name in the connection's extra.
+
+    :param name: key in the extra.
+    :param label: caption in the form.
+    :param description: help text in the form.
+    :param kind: JSON type: ``string``, ``number`` or ``boolean``.
+    :param secret: True for a value that the form and Airflow's logs hide.
+    """
+
+    name: str
+    label: str
+    description: str
+    kind: str = "string"
+    secret: bool = False
+
+
+EXTRA_FIELDS = (
+    ExtraField(
+        "callback_url",
+        "Callback URL",
+        "Where KIE reports the end of a conversion. Optional: this provider polls, and sends a placeholder where "
+        "nothing is set, because KIE demands a URL.",
+    ),
+    ExtraField("timeout", "Timeout", "Seconds for one request to KIE. Default 30.", kind="number"),
+    ExtraField("proxy", "Proxy", "URL of an HTTP proxy, such as http://proxy.example.com:3128.", secret=True),
+    ExtraField(
+        "verify",
+        "Verify TLS",
+        "true (default), false, or the path of a CA bundle with which the host's certificate is checked.",
+    ),
+    ExtraField(
+        "insecure_http",
+        "Allow plain HTTP",
+        "Allow a host with http:// that is not this machine. The key then travels unencrypted.",
+        kind="boolean",
+    ),
+    ExtraField(
+        "webhook_hmac_key",
+        "Webhook HMAC key",
+        "The key of kie.ai/settings with which KIE signs its callbacks, for DAGs that receive them.",
+        secret=True,
+    ),
+)
+
+HIDDEN_FIELDS = ["schema", "login", "port", "extra"]
+RELABELING = {"password": "API key", "host": "Base URL"}
+PLACEHOLDERS = {"host": DEFAULT_BASE_URL, "password": "from kie.ai/api-key"}
+
+
+def build_conn_fields() -> dict[str, dict[str, Any]]:
+    """Return the extra fields in the form of the provider metadata's ``conn-fields`` (Airflow 3.2 and later)."""
+    return {
+        extra.name: {
+            "label": extra.label,
+            "description": extra.description,
+            "schema": {"type": [extra.kind, "null"]} | ({"format": "password"} if extra.secret else {}),
+        }
+        for extra in EXTRA_FIELDS
+    }
+
+
+def build_ui_field_behaviour() -> dict[str, Any]:
+    """Return the look of the standard fields, in the form of the hook's method (Airflow 2.11 and 3.1)."""
+    return {"hidden_fields": HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
+
+
+def build_form_widgets() -> dict[str, Any]:
+    """
+    Return the extra fields as WTForms fields (Airflow 2.11 and 3.1).
+
+    Airflow 3.1 replaces the three libraries by stand-ins while it calls this, so they are imported here and not
+    at the top, and no other names of theirs are used.
+    """
+    from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+    from flask_babel import lazy_gettext
+    from wtforms import BooleanField, PasswordField, StringField
+
+    def build(extra: ExtraField) -> Any:
+        label = lazy_gettext(extra.label)
+        if extra.kind == "boolean":
+            return BooleanField(label, description=extra.description)
+        if extra.secret:
+            return PasswordField(label, widget=BS3PasswordFieldWidget(), description=extra.description)
+        return StringField(label, widget=BS3TextFieldWidget(), description=extra.description)
+
+    return {extra.name: build(extra) for extra in EXTRA_FIELDS}
+
+
+@dataclass(frozen=True, slots=True)
+class KieSettings:
+    """
+    What a connection says, checked; secrets are not shown by ``repr``.
+
+    :param conn_id: the Airflow connection.
+    :param api_key: sent as a bearer token to the base URL's host and nowhere else.
+    :param base_url: scheme, host and port, without a trailing slash.
+    :param callback_url: sent with every submit.
+    :param timeout: seconds for one request.
+    :param proxy: URL of a proxy, or None for the one that the environment names.
+    :param verify: False, or the path of the CA bundle, or True for the default one.
+    :param webhook_hmac_key: the key that signs KIE's callbacks, if the user keeps it here.
+    """
+
+    conn_id: str
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    callback_url: str = DEFAULT_CALLBACK_URL
+    timeout: float = DEFAULT_TIMEOUT
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+    webhook_hmac_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_connection(cls, conn_id: str, connection: Any, extra: Mapping[str, Any]) -> KieSettings:
+        """
+        Check a connection and take its values.
+
+        :param conn_id: the connection's id, for messages.
+        :param connection: an Airflow ``Connection``.
+        :param extra: its extra as a dict; passed in because reading it off the connection blocks, which a
+            triggerer must not.
+        :raises KieConfigurationError: a value can not work; names the connection and the field.
+        """
+        checked = _Fields(conn_id, extra)
+        insecure = checked.boolean("insecure_http", default=False)
+        return cls(
+            conn_id=conn_id,
+            api_key=checked.token(connection.password),
+            base_url=checked.base_url(connection.host, connection.schema, connection.port, insecure),
+            callback_url=checked.url("callback_url", ("http", "https")) or DEFAULT_CALLBACK_URL,
+            timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
+            proxy=checked.url("proxy", ("http", "https")),
+            verify=checked.verify("verify"),
+            webhook_hmac_key=checked.text("webhook_hmac_key"),
+        )
+
+
+class _Fields:
+    """Reads one connection's values; each method refuses what can not work."""
+
+    def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
+        self.conn_id = conn_id
+        self.extra = extra
+
+    def refuse(self, name: str, why: str) -> KieConfigurationError:
+        # The error tree needs Airflow, which the metadata of this module must not load.
+        from airflow_provider_kie.exceptions import KieConfigurationError
+
+        return KieConfigurationError(f"Field {name!r} of the Airflow connection {why}", conn_id=self.conn_id)
+
+    def token(self, password: str | None) -> str:
+        if not password:
+            raise self.refuse("password", "is empty; it holds the API key of https://kie.ai/api-key")
+        if not _TOKEN.fullmatch(password):
+            raise self.refuse(
+                "password",
+                "is no API key: it holds a space, a line break or another character that no key has",
+            )
+        return password
+
+    def text(self, name: str) -> str | None:
+        value = self.extra.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise self.refuse(name, f"must be a text, not {type(value).__name__}")
+        return value
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
+        value = self.text(name)
+        if value is None:
+            return None
+        if not value.isprintable() or " " in value or _split(value, schemes) is None:
+            raise self.refuse(name, f"must be a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
+        return value
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self.extra.get(name)
+        if value is None or value == "":
+            return default
+        try:
+            seconds = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            seconds = math.nan
+        if not 0 < seconds <= LONGEST_TIMEOUT:
+            raise self.refuse(name, f"must be a number of seconds above 0 and up to {LONGEST_TIMEOUT:g}")
+        return seconds
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        value = self._as_boolean(self.extra.get(name), default)
+        if value is None:
+            raise self.refuse(name, "must be true or false")
+        return value
+
+    def verify(self, name: str) -> bool | str:
+        value = self.extra.get(name)
+        flag = self._as_boolean(value, default=True)
+        if flag is not None:
+            return flag
+        if not isinstance(value, str) or not os.path.exists(value):
+            raise self.refuse(name, "must be true, false or the path of a CA bundle that exists on this machine")
+        return value
+
+    def base_url(self, host: str | None, schema: str | None, port: int | None, insecure_http: bool) -> str:
+        if not host:
+            return DEFAULT_BASE_URL
+        address = host if "://" in host else f"{schema or 'https'}://{host}"
+        parts = _split(address.strip().rstrip("/"), ("http", "https"))
+        if parts is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+            raise self.refuse("host", f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
+        if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname or ""):
+            raise self.refuse(
+                "host",
+                "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
+            )
+        has_port = parts.port is not None or port is None
+        return f"{parts.scheme}://{parts.netloc}" if has_port else f"{parts.scheme}://{parts.netloc}:{port}"
+
+    @staticmethod
+    def _as_boolean(value: Any, default: bool) -> bool | None:
+        if value is None or value == "":
+            return default
+        words = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
+        return words.get(str(value).strip().lower())
+
+
+def _split(url: str, schemes: tuple[str, ...]) -> Any:
+    """Return the parts of an absolute URL with a host and a sound port, or None."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for a port that is no number
+    except ValueError:
+        return None
+    sound = parts.scheme in schemes and re.fullmatch(r"[A-Za-z0-9._:-]+", parts.hostname or "")
+    return parts if sound else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

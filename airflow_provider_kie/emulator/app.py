@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP face of the emulator: KIE's API, its file host, and the control routes beside them."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from airflow_provider_kie.emulator.answers import ANSWERS, Answer
+from airflow_provider_kie.emulator.control import control_routes
+from airflow_provider_kie.emulator.files import serve
+from airflow_provider_kie.emulator.replies import Reply, expose_transport, spoken
+from airflow_provider_kie.emulator.state import (
+    METHOD_NOT_ALLOWED,
+    NO_PERMISSION,
+    NOT_FOUND,
+    EmulatorState,
+    Verdict,
+)
+
+# KIE's edge turns away clients that do not say who they are.
+_BLOCKED_AGENTS: Final = ("python-urllib", "python-requests", "python/")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, read once."""
+
+    request: Request
+    body: Any
+    endpoint: str | None
+    token: str
+
+    @property
+    def path(self) -> str:
+        """The path without the query."""
+        return self.request.url.path
+
+    @property
+    def asked_id(self) -> str | None:
+        """The KIE task id that a read asks for."""
+        return self.request.query_params.get("taskId") if self.endpoint == "record-info" else None
+
+
+class _Endpoint(NamedTuple):
+    name: str
+    method: str
+    verdict: Callable[[EmulatorState, Call], Verdict]
+
+
+_ROOT: Final = "/api/v1/"
+_API: Final = {
+    _ROOT + "wav/generate": _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body)),
+    _ROOT + "wav/record-info": _Endpoint("record-info", "GET", lambda kie, c: kie.record_info(c.asked_id)),
+    _ROOT + "chat/credit": _Endpoint("credit", "GET", lambda kie, c: kie.credit()),
+    _ROOT + "common/download-url": _Endpoint("download-url", "POST", lambda kie, c: kie.download_url(c.body)),
+}
+
+
+class KieApp:
+    """
+    Answers every call outside the control routes, in the order in which KIE and its edge decide.
+
+    :param state: what this KIE knows
+    """
+
+    def __init__(self, state: EmulatorState) -> None:
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI asks for it."""
+        call = await _read(Request(scope, receive))
+        played = None
+        reply = self._refusal(call)
+        if reply is None:
+            played = self.state.answers.take(call.endpoint or "", call.asked_id)
+            reply = self._played(call, played) if played else self._own(call)
+        self._log(call, reply, played)
+        await reply.send(call.request, send)
+
+    def _refusal(self, call: Call) -> Reply | None:
+        agent = call.request.headers.get("user-agent", "").lower()
+        if not agent or agent.startswith(_BLOCKED_AGENTS):
+            return self._played(call, ANSWERS["blocked"])
+        if call.endpoint is None:
+            return spoken(self.state.stopping, NOT_FOUND)
+        is_file = call.endpoint == "file"
+        if call.request.method not in (("GET", "HEAD") if is_file else (_API[call.path].method,)):
+            return spoken(self.state.stopping, METHOD_NOT_ALLOWED)
+        if is_file or self._authorized(call):
+            return None
+        return spoken(self.state.stopping, NO_PERMISSION)
+
+    def _authorized(self, call: Call) -> bool:
+        return hmac.compare_digest(call.token.encode(), self.state.api_key.encode())
+
+    def _own(self, call: Call) -> Reply:
+        if call.endpoint == "file":
+            return self._file(call)
+        return spoken(self.state.stopping, _API[call.path].verdict(self.state, call))
+
+    def _file(self, call: Call) -> Reply:
+        stopping = self.state.stopping
+        folder, name = call.path.removesuffix(".wav").removeprefix("/").split("/", 1)
+        signature = call.request.query_params.get("sig", "")
+        signed = folder == "s" and self.state.file_is_signed(name, signature)
+        if not signed and not (folder == "d" and self.state.link_is_open(name)):
+            return Reply(stopping, b"Forbidden", 403, ANSWERS["file-forbidden"].headers)
+        served = serve(call.request.headers)
+        return Reply(stopping, served.body, served.status, served.headers)
+
+    def _played(self, call: Call, answer: Answer) -> Reply:
+        own = self._own(call) if answer.accepts or answer.body is None else None
+        if own and answer.body is None:
+            body, status, headers = own.body, own.status, own.headers
+        else:
+            kie_task_id = self._conversion_of(call, answer)
+            body = answer.render(kie_task_id, self.state.wav_url(kie_task_id), call.token)
+            status, headers = answer.status, answer.headers
+        accepted = own is not None and own.accepted
+        return Reply(self.state.stopping, body, status, headers, answer.fault, answer.delay, accepted)
+
+    def _conversion_of(self, call: Call, answer: Answer) -> str:
+        if call.asked_id or not (answer.names_conversion and isinstance(call.body, dict)):
+            return call.asked_id or "988e00aa"
+        # A client that adopts the id it is given here goes on to read it, so there must be a conversion.
+        return self.state.create_conversion(str(call.body.get("taskId")), str(call.body.get("audioId")))
+
+    def _log(self, call: Call, reply: Reply, played: Answer | None) -> None:
+        answered = reply.fault not in ("reset", "hang")
+        entry = {
+            "method": call.request.method,
+            "path": call.path,
+            "endpoint": call.endpoint,
+            "params": dict(call.request.query_params),
+            "json": call.body,
+            "authorized": self._authorized(call),
+            "user_agent": call.request.headers.get("user-agent"),
+            "http_status": reply.status if answered else None,
+            "code": reply.code if answered else None,
+            "accepted": reply.accepted,
+            "answer": played.name if played else None,
+        }
+        self.state.log.add(entry, [call.token])
+
+
+async def _read(request: Request) -> Call:
+    content, path = await request.body(), request.url.path
+    try:
+        body = json.loads(content, parse_constant=_refuse) if content else None
+    except (ValueError, RecursionError):
+        body = None
+    endpoint = "file" if path.startswith(("/s/", "/d/")) else None
+    if path in _API:
+        endpoint = _API[path].name
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return Call(request, body, endpoint, token.strip() if scheme.lower() == "bearer" else "")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def create_app(state: EmulatorState) -> ASGIApp:
+    """
+    The emulator as an ASGI application; its faults need uvicorn.
+
+    :param state: what this KIE knows
+    """
+    app = Starlette(routes=[*control_routes(state), Route("/{path:path}", KieApp(state))])
+    return expose_transport(app)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an answer leaves the emulator, whole or broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from airflow_provider_kie.emulator.answers import JSON_HEADERS, Fault
+from airflow_provider_kie.emulator.state import Verdict
+
+HANG_SECONDS: Final = 120.0
+_TRANSPORT: Final = "kie_emulator.transport"
+_LOOK_AGAIN: Final = 0.1
+
+
+def expose_transport(app: ASGIApp) -> ASGIApp:
+    """
+    Let a reply reach the socket below it.
+
+    ASGI has no word for cutting a connection. The outermost ``send`` that uvicorn hands out is a method of
+    its request cycle, which knows the transport; Starlette wraps it, so it is noted before that happens.
+    """
+
+    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
+        cycle = getattr(send, "__self__", None)
+        await app({**scope, _TRANSPORT: getattr(cycle, "transport", None)}, receive, send)
+
+    return outermost
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """
+    One HTTP answer, and the fault that spoils it.
+
+    :param stopping: set when the emulator ends, so that a hanging answer does not hold it up
+    :param accepted: whether the call started a conversion
+    """
+
+    stopping: threading.Event
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] | None = None
+    fault: Fault | None = None
+    delay: float = 0.0
+    accepted: bool = False
+
+    @property
+    def code(self) -> int | None:
+        """The ``code`` of the envelope, if the body is one."""
+        try:
+            code = json.loads(self.body).get("code")
+        except (ValueError, AttributeError):
+            return None
+        return code if type(code) is int else None
+
+    async def send(self, request: Request, send: Send) -> None:
+        """Answer a request, or break the connection in the way that was asked for."""
+        await asyncio.sleep(self.delay)
+        transport = request.scope[_TRANSPORT]
+        if self.fault == "hang":
+            await self._wait_for_disconnect(request.receive, HANG_SECONDS)
+        if self.fault in ("hang", "reset"):
+            transport.abort()
+        else:
+            await self._send_body(send)
+        if self.fault == "truncate":
+            transport.close()
+        if self.fault:
+            # uvicorn would answer for an application that returns while the client is still there.
+            await self._wait_for_disconnect(request.receive, 5.0)
+
+    async def _send_body(self, send: Send) -> None:
+        cut = self.fault == "truncate"
+        body = self.body[: len(self.body) // 2 + 1] if cut else self.body
+        headers = {**(JSON_HEADERS if self.headers is None else self.headers)}
+        headers["content-length"] = str(len(self.body) + cut)
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": raw})
+        await send({"type": "http.response.body", "body": body, "more_body": cut})
+
+    async def _wait_for_disconnect(self, receive: Receive, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        message = None
+        while not message or message["type"] != "http.disconnect":
+            try:
+                message = await asyncio.wait_for(receive(), _LOOK_AGAIN)
+            except TimeoutError:
+                if time.monotonic() > until or self.stopping.is_set():
+                    return
+
+
+def spoken(stopping: threading.Event, verdict: Verdict) -> Reply:
+    """The reply that carries a verdict."""
+    body = json.dumps(verdict.envelope(), separators=(",", ":")).encode()
+    return Reply(stopping, body, verdict.http_status, accepted=verdict.accepted)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulator on a real socket, in a thread of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import threading
+from typing import Any, Final, Self
+
+import uvicorn
+
+from airflow_provider_kie.emulator.app import create_app
+from airflow_provider_kie.emulator.state import EmulatorState, Settings
+
+DEFAULT_KEY: Final = "kie-emulator-key"
+_PATIENCE: Final = 10.0
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listens.set()
+
+
+class KieEmulator:
+    """
+    A KIE on loopback, for as long as its ``with`` block lasts.
+
+    .. code-block:: python
+
+        with KieEmulator(conversion_seconds=0.2) as kie:
+            kie.play("rate-limited", "pending", endpoint="record-info")
+            ...
+            assert kie.accepted_submits == 1
+
+    :param port: where to listen; 0 takes a free port
+    :param host: a loopback address; anything else is refused, because the emulator is no service to offer
+    :param api_key: the only key that is accepted
+    :param settings: see :class:`~airflow_provider_kie.emulator.state.Settings`
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        api_key: str = DEFAULT_KEY,
+        **settings: Any,
+    ) -> None:
+        if not _is_loopback(host):
+            raise ValueError(f"the emulator only listens on loopback, not on {host!r}")
+        self.state = EmulatorState(api_key=api_key, settings=Settings().changed(settings))
+        self._address = host, port
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen, and return once calls are answered."""
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family)
+        name = f"[{host}]" if ":" in host else host
+        port = self._socket.getsockname()[1]
+        self.state.base_url = f"http://{name}:{port}"
+        self.state.stopping.clear()
+        config = uvicorn.Config(
+            create_app(self.state),
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name=f"kie-emulator-{port}", daemon=True
+        )
+        self._thread.start()
+        if not self._server.listens.wait(_PATIENCE):
+            self.stop()
+            raise RuntimeError(f"the emulator did not start within {_PATIENCE:.0f} s")
+
+    def stop(self) -> None:
+        """Close every connection and the socket."""
+        self.state.stopping.set()
+        if self._server and self._thread:
+            self._server.should_exit = True
+            self._thread.join(_PATIENCE)
+        if self._socket:
+            self._socket.close()
+
+    @property
+    def url(self) -> str:
+        """The base URL once it has started, which a connection takes as its host."""
+        return self.state.base_url
+
+    @property
+    def api_key(self) -> str:
+        """The only key that is accepted."""
+        return self.state.api_key
+
+    @property
+    def accepted_submits(self) -> int:
+        """How many submits started a conversion, which is what KIE would have charged for."""
+        return self.state.accepted_submits
+
+    def connection_json(self) -> str:
+        """A connection to this emulator, as ``AIRFLOW_CONN_KIE_DEFAULT`` takes it."""
+        return json.dumps({"conn_type": "kie", "password": self.api_key, "host": self.url})
+
+    def play(
+        self,
+        *names: str,
+        endpoint: str | None = None,
+        kie_task_id: str | None = None,
+        repeat: bool = False,
+    ) -> None:
+        """
+        Queue answers for the next calls.
+
+        :param names: names from :data:`~airflow_provider_kie.emulator.ANSWERS`
+        :param endpoint: which calls get them; by default the endpoint of each answer
+        :param kie_task_id: only for reads of this conversion
+        :param repeat: keep giving the last one, until something else is queued for the same calls
+        """
+        self.state.answers.add(*names, endpoint=endpoint, kie_task_id=kie_task_id, repeat=repeat)
+
+    def requests(self, endpoint: str | None = None) -> list[dict[str, Any]]:
+        """
+        The calls so far, oldest first, without any key.
+
+        :param endpoint: only the calls of this endpoint
+        """
+        return self.state.log.entries(endpoint)
+
+    def create_conversion(
+        self, music_task_id: str = "music-1", audio_id: str = "audio-1", *, finished: bool = False
+    ) -> str:
+        """
+        A conversion that nobody submitted through this API.
+
+        :param finished: whether it has ended already
+        :return: its KIE task id
+        """
+        return self.state.create_conversion(music_task_id, audio_id, finished=finished)
+
+    def configure(self, /, **settings: Any) -> None:
+        """Change settings; running conversions keep their time."""
+        self.state.configure(**settings)
+
+    def reset(self) -> None:
+        """Forget everything, and return to the settings of the start."""
+        self.state.reset()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

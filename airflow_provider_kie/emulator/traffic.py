@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes through the emulator: the answers that wait for a call, and the log of the calls."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_kie.emulator.answers import ANSWERS, ENDPOINTS, Answer
+
+LOG_LENGTH: Final = 100_000
+# Shorter tokens are no keys, and hiding them would only make the log unreadable.
+_SHORTEST_SECRET: Final = 8
+
+Json = dict[str, Any]
+
+
+def find_answer(name: str) -> Answer:
+    """Look up an answer; a name that does not exist is a ``LookupError`` with the nearest ones."""
+    if answer := ANSWERS.get(name):
+        return answer
+    near = difflib.get_close_matches(name, ANSWERS, n=3, cutoff=0.4)
+    raise LookupError(f"no answer is called {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    endpoint: str
+    kie_task_id: str | None
+    answer: Answer
+    repeat: bool
+
+    def fits(self, endpoint: str, kie_task_id: str | None) -> bool:
+        # "any" means any call of the API: the file host does not speak envelopes.
+        here = self.endpoint == endpoint or (self.endpoint == "any" and endpoint != "file")
+        return here and self.kie_task_id in (None, kie_task_id)
+
+    def replaces(self, earlier: _Queued) -> bool:
+        return earlier.repeat and (earlier.endpoint, earlier.kie_task_id) == (self.endpoint, self.kie_task_id)
+
+
+class AnswerQueue:
+    """Answers that wait for the calls they fit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Queued] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(
+        self,
+        *names: str,
+        endpoint: str | None = None,
+        kie_task_id: str | None = None,
+        repeat: bool = False,
+    ) -> None:
+        """
+        Queue answers for the next calls.
+
+        :param names: names from :data:`ANSWERS`
+        :param endpoint: which calls get them; by default the endpoint of each answer
+        :param kie_task_id: only for reads of this conversion
+        :param repeat: keep giving the last one, until something else is queued for the same calls
+        """
+        if endpoint not in (None, *ENDPOINTS):
+            raise ValueError(f"unknown endpoint {endpoint!r}; there are {', '.join(ENDPOINTS)}")
+        answers = [find_answer(name) for name in names]
+        with self._lock:
+            for count, answer in enumerate(answers, start=1):
+                stays = repeat and count == len(answers)
+                new = _Queued(endpoint or answer.endpoint, kie_task_id, answer, stays)
+                self._waiting = [earlier for earlier in self._waiting if not new.replaces(earlier)]
+                self._waiting.append(new)
+
+    def take(self, endpoint: str, kie_task_id: str | None = None) -> Answer | None:
+        """The answer for a call, if one waits for it."""
+        with self._lock:
+            for queued in self._waiting:
+                if queued.fits(endpoint, kie_task_id):
+                    if not queued.repeat:
+                        self._waiting.remove(queued)
+                    return queued.answer
+        return None
+
+
+class RequestLog:
+    """
+    The calls, oldest first, without any key.
+
+    :param api_key: hidden wherever it appears
+    :param clock: seconds since the epoch
+    """
+
+    def __init__(self, api_key: str, clock: Callable[[], float]) -> None:
+        self._api_key = api_key
+        self._clock = clock
+        self._entries: deque[Json] = deque(maxlen=LOG_LENGTH)
+
+    def add(self, entry: Json, tokens: Iterable[str] = ()) -> None:
+        """
+        Remember a call.
+
+        :param entry: JSON values only
+        :param tokens: what else must not be written down, such as a wrong key
+        """
+        hidden = [self._api_key, *(token for token in tokens if len(token) >= _SHORTEST_SECRET)]
+        self._entries.append(_redacted({**entry, "at": self._clock()}, hidden))
+
+    def entries(self, endpoint: str | None = None) -> list[Json]:
+        """
+        The calls so far.
+
+        :param endpoint: only the calls of this endpoint
+        """
+        return [entry for entry in self._entries.copy() if endpoint in (None, entry["endpoint"])]
+
+
+def _redacted(value: Any, hidden: list[str]) -> Any:
+    match value:
+        case str():
+            for secret in hidden:
+                value = value.replace(secret, "***")
+            return value
+        case dict():
+            return {_redacted(key, hidden): _redacted(item, hidden) for key, item in value.items()}
+        case list():
+            return [_redacted(item, hidden) for item in value]
+    return value

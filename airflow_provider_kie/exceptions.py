@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Everything that can go wrong with KIE.ai: one class per cause that a user can act on.
+
+The rules that live here and nowhere else:
+
+* which class stands for which result number of KIE (:data:`ERROR_BY_CODE`);
+* whether reading again can help (``transient``) and whether a submit that met the error certainly created
+  nothing (``nothing_created``);
+* whether Airflow may retry the task: classes that repeating can not help are also an ``AirflowFailException``;
+* what the message says, and that it never holds a URL's query string.
+
+Sources: the error lists and recorded answers of KIE's pages "Get WAV Details", "Convert to WAV", "Get Account
+Credits", "Get Download URL" and "Getting Started", as of 2026-04-29.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
+
+__all__ = [
+    "ERROR_BY_CODE",
+    "KieAlreadyConvertedError",
+    "KieAuthenticationError",
+    "KieBlockedError",
+    "KieConfigurationError",
+    "KieConnectionError",
+    "KieConversionFailedError",
+    "KieError",
+    "KieFeatureDisabledError",
+    "KieInsufficientCreditsError",
+    "KieKeyCapError",
+    "KieMaintenanceError",
+    "KieNotFoundError",
+    "KieNotReadyError",
+    "KieRateLimitError",
+    "KieSensorTimeoutError",
+    "KieServerError",
+    "KieSourceError",
+    "KieUnexpectedCodeError",
+    "KieUnreadableAnswerError",
+    "KieValidationError",
+    "KieWaitTimeoutError",
+    "KieWrongTaskError",
+    "final",
+    "redact",
+]
+
+_URL_TAIL = re.compile(r"(?P<url>https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+_LONGEST_QUOTE = 500
+
+
+def redact(text: str) -> str:
+    """
+    Return ``text`` fit for a log: no query string or fragment in any URL, and not longer than 500 characters.
+
+    :param text: anything that came from outside, such as KIE's ``msg`` or ``errorMessage``.
+    """
+    short = _URL_TAIL.sub(r"\g<url>?…", text)
+    return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
+
+
+class KieError(AirflowException):
+    """
+    The root of all errors of this provider.
+
+    :param problem: what happened, as a sentence; URLs in it lose their query string.
+    :param code: KIE's result number or the HTTP status, where an answer gave one.
+    :param kie_task_id: the id of the WAV task at KIE, where there is one.
+    :param conn_id: the Airflow connection that was used, where there was one.
+    :param retry_after: seconds that KIE asked to wait, should it ever send ``Retry-After``.
+    :param existing_kie_task_id: the earlier WAV task of an already converted track, where KIE gave it.
+    """
+
+    #: What the user can do about it; the end of every message.
+    next_step: ClassVar[str] = ""
+    #: Reading again may help, so a wait goes on.
+    transient: ClassVar[bool] = False
+    #: A submit that met this error was certainly refused, so that it may be sent again without paying twice.
+    nothing_created: bool = False
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        code: int | None = None,
+        kie_task_id: str | None = None,
+        conn_id: str | None = None,
+        retry_after: float | None = None,
+        existing_kie_task_id: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = redact(problem)
+        self.code = code
+        self.kie_task_id = kie_task_id
+        self.conn_id = conn_id
+        self.retry_after = retry_after
+        self.existing_kie_task_id = existing_kie_task_id
+
+    def __str__(self) -> str:
+        """Say what happened, to which task, through which connection, and what to do next."""
+        about = [
+            f"WAV task {self.kie_task_id!r}" if self.kie_task_id else "",
+            f"connection {self.conn_id!r}" if self.conn_id else "",
+        ]
+        where = ", ".join(filter(None, about))
+        sentences = [self.problem.rstrip(".") + (f" ({where})" if where else "") + ".", self.next_step]
+        return " ".join(filter(None, sentences))
+
+    def __repr__(self) -> str:
+        """Show the class and the message; nothing else is worth a look."""
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as JSON scalars, the way it travels in a trigger's event."""
+        return {"type": type(self).__name__, "problem": self.problem, **self.details()}
+
+    def details(self) -> dict[str, Any]:
+        """Return everything but the problem, by the names of the constructor's parameters."""
+        names = ("code", "kie_task_id", "conn_id", "retry_after", "existing_kie_task_id")
+        return {name: getattr(self, name) for name in names}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> KieError:
+        """
+        Rebuild the error that :meth:`to_dict` described.
+
+        :param data: the dict; an unknown ``type`` gives a plain :class:`KieError`.
+        """
+        rest = dict(data)
+        return _class_named(str(rest.pop("type", "")))(**rest)
+
+
+class KieConfigurationError(KieError, AirflowFailException):
+    """The Airflow connection is missing or holds a value that can not work; no request was sent."""
+
+    next_step = "Correct the connection and run the task again."
+
+
+class KieAuthenticationError(KieError, AirflowFailException):
+    """401: the API key is missing, wrong or withdrawn."""
+
+    next_step = "Check the API key in the connection's password; keys are managed at https://kie.ai/api-key."
+    nothing_created = True
+
+
+class KieInsufficientCreditsError(KieError, AirflowFailException):
+    """402: the account has not enough credits; nothing was created."""
+
+    next_step = "Buy credits at https://kie.ai, then run the task again."
+    nothing_created = True
+
+
+class KieNotFoundError(KieError):
+    """404, or an id that KIE does not know: KIE answers an unknown WAV task with success and no data."""
+
+    next_step = (
+        "Pass the id that /wav/generate gave (not the music task's id) and the connection of the same account; "
+        "KIE forgets records after about two months."
+    )
+    nothing_created = True
+
+
+class KieValidationError(KieError, AirflowFailException):
+    """400, 422 or a refused argument: the input is wrong, and sending it again can not help."""
+
+    next_step = "Correct the argument that is named and run the task again."
+    nothing_created = True
+
+
+class KieAlreadyConvertedError(KieError, AirflowFailException):
+    """409: the track was converted before. ``existing_kie_task_id`` holds the earlier id if KIE gave one."""
+
+    next_step = (
+        "KIE keeps one conversion per track: look up the earlier WAV task at https://kie.ai/logs and pass its id "
+        "to WavConversionSensor or WavUrlOperator as kie_task_id."
+    )
+    nothing_created = True
+
+
+class KieRateLimitError(KieError):
+    """429: more than 20 new generations in 10 seconds on the account; refused, not queued."""
+
+    next_step = "Start fewer conversions at a time (for example max_active_tis_per_dag) or retry later."
+    transient = True
+    nothing_created = True
+
+
+class KieKeyCapError(KieError, AirflowFailException):
+    """433: the key's own hourly, daily or total limit is used up."""
+
+    next_step = "Raise the key's limit at https://kie.ai/api-key, or wait until it is reset."
+    nothing_created = True
+
+
+class KieSourceError(KieError):
+    """451: KIE could not fetch the source of the conversion."""
+
+    next_step = "Check that the music task is finished and its track still exists at KIE."
+    nothing_created = True
+
+
+class KieMaintenanceError(KieError):
+    """455: KIE is under maintenance."""
+
+    next_step = "Retry when the maintenance is over."
+    transient = True
+    nothing_created = True
+
+
+class KieServerError(KieError):
+    """408, 500, 502, 503, 504, or an error page with HTTP 5xx: trouble on KIE's side."""
+
+    next_step = "Retry later."
+    transient = True
+
+
+class KieFeatureDisabledError(KieError, AirflowFailException):
+    """505: KIE has switched the feature off."""
+
+    next_step = "Ask support@kie.ai; repeating the request does not help."
+    nothing_created = True
+
+
+class KieBlockedError(KieError, AirflowFailException):
+    """403: KIE's edge refused the client (its User-Agent, address or proxy), not the key."""
+
+    next_step = "Check that requests leave through the right address or proxy and that the key's IP list allows it."
+    nothing_created = True
+
+
+class KieUnexpectedCodeError(KieError):
+    """A result number that KIE's WAV pages do not list."""
+
+    next_step = "See KIE's text; if it stays, report it with this message."
+    transient = True
+    nothing_created = True
+
+
+class KieUnreadableAnswerError(KieError):
+    """The answer is not what KIE documents: no JSON, no result number, or fields of the wrong shape."""
+
+    next_step = "Check the connection's host and proxy; if they are right, retry later."
+    transient = True
+
+
+class KieConnectionError(KieError):
+    """
+    No answer: the connection failed, broke or timed out.
+
+    :param problem: what happened.
+    :param sent: False when the request certainly never reached KIE.
+    """
+
+    next_step = "Check the network, proxy and host of the connection; retry later."
+    transient = True
+
+    def __init__(self, problem: str, *, sent: bool = True, **kwargs: Any) -> None:
+        super().__init__(problem, **kwargs)
+        self.nothing_created = not sent
+
+
+class KieWrongTaskError(KieError):
+    """KIE answered for another task than the one asked for; its URL is not used."""
+
+    next_step = "Do not use this answer; report it to support@kie.ai."
+
+
+class KieConversionFailedError(KieError):
+    """KIE tried and gave up: a final failure status, a refusal while pending, or a success without a file."""
+
+    next_step = "See KIE's text and https://kie.ai/logs; a new submit starts a new conversion."
+
+
+class KieNotReadyError(KieError):
+    """The conversion is not finished, and nobody was asked to wait for it."""
+
+    next_step = "Put a WavConversionSensor before this task, or give it retries and a retry_delay."
+
+
+class KieWaitTimeoutError(KieError):
+    """The wait ended before the conversion did; the conversion goes on at KIE."""
+
+    next_step = "Nothing is lost: wait for the same kie_task_id again, or look it up at https://kie.ai/logs."
+
+
+class KieSensorTimeoutError(KieWaitTimeoutError, AirflowSensorTimeout):
+    """A sensor's wait ended before the conversion did."""
+
+
+#: KIE's result numbers (the ``code`` of a body, else the HTTP status) and what they mean.
+ERROR_BY_CODE: dict[int, type[KieError]] = {
+    400: KieValidationError,
+    401: KieAuthenticationError,
+    402: KieInsufficientCreditsError,
+    403: KieBlockedError,
+    404: KieNotFoundError,
+    408: KieServerError,
+    409: KieAlreadyConvertedError,
+    422: KieValidationError,
+    429: KieRateLimitError,
+    433: KieKeyCapError,
+    451: KieSourceError,
+    455: KieMaintenanceError,
+    500: KieServerError,
+    501: KieConversionFailedError,
+    502: KieServerError,
+    503: KieServerError,
+    504: KieServerError,
+    505: KieFeatureDisabledError,
+}
+
+
+def _class_named(name: str) -> type[KieError]:
+    found = globals().get(name)
+    return found if isinstance(found, type) and issubclass(found, KieError) else KieError
+
+
+@cache
+def _final_class_named(name: str) -> type[KieError]:
+    error_class = _class_named(name)
+    namespace = {"__module__": error_class.__module__, "__doc__": error_class.__doc__}
+    return type(name, (error_class, AirflowFailException), namespace)
+
+
+def final(error: KieError) -> KieError:
+    """
+    Return the same error as one that Airflow does not retry, for where looking again can not help.
+
+    :param error: what ended the wait. The twin has the same name and message, and is also an
+        ``AirflowFailException``; a time-out becomes a :class:`KieSensorTimeoutError`.
+    """
+    if isinstance(error, (AirflowFailException, AirflowSensorTimeout)):
+        return error
+    is_timeout = isinstance(error, KieWaitTimeoutError)
+    twin_class = KieSensorTimeoutError if is_timeout else _final_class_named(type(error).__name__)
+    twin = twin_class(error.problem, **error.details())
+    twin.__cause__ = error.__cause__
+    return twin

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Airflow finds this provider. Imports nothing heavy: Airflow loads it at every start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_kie import __version__, connection
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the metadata that Airflow reads through the entry point ``apache_airflow_provider``."""
+    return {
+        # Airflow refuses the provider unless this is the distribution's name.
+        "package-name": "airflow-provider-kie",
+        "name": "KIE.ai",
+        "description": "Submit, await and store media generation jobs of KIE.ai, first of all WAV conversions.",
+        "versions": [__version__],
+        "connection-types": [
+            {
+                "connection-type": connection.CONN_TYPE,
+                "hook-class-name": "airflow_provider_kie.hooks.kie.KieHook",
+                "hook-name": connection.HOOK_NAME,
+                # Both keys are read by Airflow 3.2 and later; older ones call the hook's methods.
+                "conn-fields": connection.build_conn_fields(),
+                "ui-field-behaviour": {
+                    "hidden-fields": connection.HIDDEN_FIELDS,
+                    "relabeling": connection.RELABELING,
+                    "placeholders": connection.PLACEHOLDERS,
+                },
+            }
+        ],
+    }

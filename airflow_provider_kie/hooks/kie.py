@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The hook, over ``requests``; its async twin is :mod:`airflow_provider_kie.hooks.kie_async`.
+
+What a call is, what its answer means, when it is repeated and what a reading means for a wait is decided on the
+floors below; here is only how bytes get to KIE and back.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from requests.auth import AuthBase
+from tenacity import Retrying
+from urllib3.exceptions import NewConnectionError, ReadTimeoutError
+
+from airflow_provider_kie import connection
+from airflow_provider_kie.api import common, wav
+from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer, Json
+from airflow_provider_kie.api.wav import WavConversion
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import (
+    KieError,
+    KieValidationError,
+)
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, retry_options
+from airflow_provider_kie.hooks.transport import (
+    BROKE_OFF,
+    CONNECT_TIMEOUT,
+    COULD_NOT_CONNECT,
+    NOT_TRUSTED,
+    TIMED_OUT,
+    ca_bundle,
+    no_answer,
+    no_connection,
+    user_agent,
+)
+from airflow_provider_kie.waiting import (
+    SETTLING_SECONDS,
+    Done,
+    Failed,
+    Look,
+    Reading,
+    Verdict,
+    Wait,
+    conclude,
+    next_delay,
+    settling_delay,
+    timed_out,
+)
+
+__all__ = ["KieHook"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class KieHook(BaseHook):
+    """
+    Talk to KIE.ai over ``requests``.
+
+    Every method raises a :class:`~airflow_provider_kie.exceptions.KieError` that says what went wrong and what to
+    do. Calls that are free are repeated a few times on trouble; a submit only where that can not pay twice.
+
+    :param kie_conn_id: the Airflow connection of type ``kie``.
+    """
+
+    conn_name_attr = "kie_conn_id"
+    default_conn_name = connection.DEFAULT_CONN_ID
+    conn_type = connection.CONN_TYPE
+    hook_name = connection.HOOK_NAME
+
+    def __init__(self, kie_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kie_conn_id = kie_conn_id
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields for Airflow 2.11 and 3.1."""
+        return connection.build_form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the look of the form's standard fields for Airflow 2.11 and 3.1."""
+        return connection.build_ui_field_behaviour()
+
+    @cached_property
+    def settings(self) -> KieSettings:
+        """
+        The checked connection.
+
+        :raises KieConfigurationError: the connection is missing, or a field can not work.
+        """
+        try:
+            found = self.get_connection(self.kie_conn_id)
+        except AirflowNotFoundException as error:
+            raise no_connection(self.kie_conn_id) from error
+        settings = KieSettings.from_connection(self.kie_conn_id, found, found.extra_dejson)
+        if settings.webhook_hmac_key:
+            mask_secret(settings.webhook_hmac_key)  # its name is not among those that Airflow masks by itself
+        return settings
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.headers["User-Agent"] = user_agent()
+        session.auth = _BearerAuth(self.settings)
+        session.verify = ca_bundle(self.settings.verify)
+        if self.settings.proxy:
+            session.proxies = {"http": self.settings.proxy, "https": self.settings.proxy}
+            session.trust_env = False  # requests prefers the environment's proxies to the session's
+        return session
+
+    def get_conn(self) -> requests.Session:
+        """Return the session; it sends the key to the connection's host and to no other."""
+        return self._session
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Mapping[str, Json] | None = None,
+    ) -> Json:
+        """
+        Send any request to KIE's API and return the envelope's ``data``.
+
+        :param method: HTTP method; everything but GET is taken for something that costs credits.
+        :param path: path below the base URL, such as ``/api/v1/chat/credit``.
+        :param params: query parameters.
+        :param json: body.
+        :raises KieError: the cause, as for every method.
+        """
+        if not path.startswith("/"):
+            raise KieValidationError(f"path {path!r} does not start with '/'")
+        method = method.upper()
+        return self.call(Call(f"{method} {path}", method, path, _as_it_is, params, json, costs_credits=method != "GET"))
+
+    def convert_to_wav(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> str:
+        """
+        Submit a WAV conversion and return its KIE task id; where KIE names an earlier one, that one's.
+
+        :param music_task_id: the music task that made the track.
+        :param audio_id: the track.
+        :param callback_url: where KIE reports the end; default is the connection's.
+        :raises KieAlreadyConvertedError: converted before, and KIE did not say under which id.
+        """
+        return self.submit_wav_conversion(music_task_id, audio_id, callback_url).kie_task_id
+
+    def submit_wav_conversion(
+        self, music_task_id: str, audio_id: str, callback_url: str | None = None
+    ) -> wav.Submitted:
+        """
+        Do what :meth:`convert_to_wav` does, and tell whether an earlier conversion is reused.
+
+        :param music_task_id: the music task that made the track.
+        :param audio_id: the track.
+        :param callback_url: where KIE reports the end; default is the connection's.
+        """
+        url = callback_url or self.settings.callback_url
+        submitted = self.call(wav.convert_to_wav(music_task_id, audio_id, url))
+        if submitted.reused:
+            self.log.warning(
+                "KIE has converted track %s before: WAV task %s is reused.", audio_id, submitted.kie_task_id
+            )
+        return submitted
+
+    def get_wav_conversion(self, kie_task_id: str) -> WavConversion | None:
+        """
+        Read a WAV conversion; None for an id that KIE does not know.
+
+        :param kie_task_id: the WAV task.
+        """
+        return self.call(wav.record_info(kie_task_id))
+
+    def get_credits(self) -> float:
+        """Return the account's remaining credits."""
+        return self.call(common.credit())
+
+    def get_download_url(self, url: str) -> str:
+        """
+        Return a direct link to a file that KIE generated; it works for 20 minutes, so do not store it.
+
+        :param url: the file's URL as KIE gave it.
+        :raises KieValidationError: KIE answers that the URL is not one of its files.
+        """
+        return self.call(common.download_url(url))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check host and key by reading the credit balance, which is free; never raises."""
+        try:
+            balance = self.attempt(common.credit())
+        except KieError as error:
+            return False, str(error)
+        except Exception as error:
+            self.log.exception("The connection test failed in an unexpected way")
+            return False, f"{type(error).__name__}; see the log of the process that ran the test"
+        return True, f"{self.settings.base_url} accepts the key; {balance:g} credits are left."
+
+    def look(
+        self,
+        kie_task_id: str,
+        *,
+        until: float = math.inf,
+        poll_interval: float = SETTLING_SECONDS,
+        patient: bool = False,
+    ) -> Verdict:
+        """
+        Read a conversion once, or until an answer that may still settle has settled.
+
+        :param kie_task_id: the WAV task.
+        :param until: when to stop settling at the latest, in seconds of ``time.monotonic``; by default the end of
+            the grace stops it.
+        :param poll_interval: seconds between two looks, which the pauses of one look do not exceed.
+        :param patient: repeat a read that met trouble, for who takes only one look.
+        """
+        look = Look(kie_task_id)
+        while True:
+            verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
+            pause = settling_delay(poll_interval)
+            if not (isinstance(verdict, Wait) and verdict.settling) or time.monotonic() + pause > until:
+                return verdict
+            self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
+            time.sleep(pause)
+
+    def wait_for_wav_conversion(self, kie_task_id: str, *, poll_interval: float, timeout: float) -> WavConversion:
+        """
+        Wait in this process until a conversion has its file.
+
+        :param kie_task_id: the WAV task.
+        :param poll_interval: seconds between two looks.
+        :param timeout: seconds to wait at the most.
+        :raises KieWaitTimeoutError: not finished in time; names the last status or trouble.
+        """
+        return conclude(self.wait_for_verdict(kie_task_id, poll_interval=poll_interval, timeout=timeout))
+
+    def wait_for_verdict(self, kie_task_id: str, *, poll_interval: float, timeout: float) -> Done | Failed:
+        """
+        Do what :meth:`wait_for_wav_conversion` does, and return the end instead of raising it.
+
+        :param kie_task_id: the WAV task.
+        :param poll_interval: seconds between two looks.
+        :param timeout: seconds to wait at the most.
+        """
+        until = time.monotonic() + timeout
+        looks = 0
+        while True:
+            verdict = self.look(kie_task_id, until=until, poll_interval=poll_interval)
+            looks += 1
+            if not isinstance(verdict, Wait):
+                return verdict
+            rest = until - time.monotonic()
+            if rest <= 0:
+                return Failed(timed_out(kie_task_id, timeout, verdict.reason))
+            self.log.info("WAV task %s: %s; up to %.0f seconds left.", kie_task_id, verdict.reason, rest)
+            time.sleep(min(next_delay(poll_interval, looks), rest))
+
+    def call(self, call: Call[T]) -> T:
+        """
+        Carry out a call, and repeat it where that may help and can not pay twice.
+
+        :param call: what to send and how to read the answer.
+        """
+        result: T = Retrying(**retry_options(call, log))(self.attempt, call)
+        return result
+
+    def attempt(self, call: Call[T]) -> T:
+        """
+        Carry out a call once.
+
+        :param call: what to send and how to read the answer.
+        """
+        settings = self.settings
+        time.sleep(COOLDOWNS.remaining(settings.conn_id))
+        try:
+            return call.read(self._send(call))
+        except KieError as error:
+            error.conn_id = settings.conn_id
+            COOLDOWNS.note(settings.conn_id, error)
+            raise
+
+    def _reading(self, kie_task_id: str, patient: bool) -> Reading:
+        carry_out = self.call if patient else self.attempt
+        try:
+            return carry_out(wav.record_info(kie_task_id))
+        except KieError as error:
+            return error
+
+    def _send(self, call: Call[Any]) -> Answer:
+        settings, session = self.settings, self._session
+        started = time.monotonic()
+        try:
+            with session.request(
+                call.method,
+                settings.base_url + call.path,
+                params=call.params,
+                json=call.json,
+                timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
+                verify=session.verify,  # else the environment's CA bundle wins over False
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = bytearray()
+                for chunk in response.iter_content(65536):
+                    body += chunk
+                    if len(body) > LONGEST_BODY or time.monotonic() - started > settings.timeout:
+                        break
+                return Answer.of(response.status_code, response.headers, bytes(body), secret=settings.api_key)
+        except requests.RequestException as error:
+            raise call.explain(no_answer(settings, *_explain_requests(error))) from error
+
+
+class _BearerAuth(AuthBase):
+    """Adds the key to requests to the connection's own host."""
+
+    def __init__(self, settings: KieSettings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        own, asked = urlsplit(self._settings.base_url), urlsplit(request.url or "")
+        if (own.scheme, own.netloc) == (asked.scheme, asked.netloc):
+            request.headers["Authorization"] = f"Bearer {self._settings.api_key}"
+        return request
+
+
+def _as_it_is(data: Json) -> Json:
+    return data
+
+
+def _explain_requests(error: requests.RequestException) -> tuple[str, bool]:
+    """Return what happened, and whether the request may have reached KIE."""
+    cause = error.args[0] if error.args else None
+    if isinstance(error, requests.exceptions.SSLError):
+        return NOT_TRUSTED, True
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
+        return COULD_NOT_CONNECT, False
+    if isinstance(getattr(cause, "reason", None), NewConnectionError):
+        return COULD_NOT_CONNECT, False
+    timed_out = isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
+    return (TIMED_OUT if timed_out else BROKE_OFF), True

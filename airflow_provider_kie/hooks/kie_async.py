@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's async twin, over ``aiohttp``: what a triggerer needs, and nothing that blocks its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+import aiohttp
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from tenacity import AsyncRetrying
+
+from airflow_provider_kie.api import wav
+from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, retry_options
+from airflow_provider_kie.hooks.transport import (
+    BROKE_OFF,
+    CONNECT_TIMEOUT,
+    COULD_NOT_CONNECT,
+    NOT_TRUSTED,
+    TIMED_OUT,
+    ca_bundle,
+    no_answer,
+    no_connection,
+    user_agent,
+)
+from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, settling_delay
+
+__all__ = ["KieAsyncHook"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class KieAsyncHook:
+    """
+    The async twin of :class:`KieHook`, over ``aiohttp``: what a triggerer needs, and nothing that blocks its loop.
+
+    Get one from :meth:`connect`.
+
+    :param settings: the checked connection.
+    :param session: the client session; it is not closed here.
+    :param ssl_context: how to check the host's certificate; False for not at all.
+    """
+
+    def __init__(
+        self, settings: KieSettings, session: aiohttp.ClientSession, ssl_context: ssl.SSLContext | bool
+    ) -> None:
+        self.settings = settings
+        self._session = session
+        self._ssl = ssl_context
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, kie_conn_id: str) -> AsyncIterator[KieAsyncHook]:
+        """
+        Look the connection up once, without blocking, and hold a client for it.
+
+        :param kie_conn_id: the Airflow connection of type ``kie``.
+        :raises KieConfigurationError: the connection is missing, or a field can not work.
+        """
+        try:
+            found = await get_async_connection(kie_conn_id)
+        except AirflowNotFoundException as error:
+            raise no_connection(kie_conn_id) from error
+        extra = await get_async_extra_dejson(found)
+        settings = KieSettings.from_connection(kie_conn_id, found, extra)
+        ssl_context = await _ssl_for(settings)
+        # Proxies of the environment count for requests; trust_env lets them count here too.
+        async with aiohttp.ClientSession(
+            headers={"User-Agent": user_agent()}, trust_env=settings.proxy is None
+        ) as session:
+            yield cls(settings, session, ssl_context)
+
+    async def look(self, kie_task_id: str, *, until: float, poll_interval: float) -> Verdict:
+        """
+        Do what :meth:`KieHook.look` does.
+
+        :param kie_task_id: the WAV task.
+        :param until: when to stop settling at the latest, in seconds of ``time.monotonic``.
+        :param poll_interval: seconds between two looks.
+        """
+        look = Look(kie_task_id)
+        while True:
+            verdict = look.judge(await self._reading(kie_task_id), time.monotonic())
+            pause = settling_delay(poll_interval)
+            if not (isinstance(verdict, Wait) and verdict.settling) or time.monotonic() + pause > until:
+                return verdict
+            log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
+            await asyncio.sleep(pause)
+
+    async def call(self, call: Call[T]) -> T:
+        """
+        Carry out a call, and repeat it where that may help and can not pay twice.
+
+        :param call: what to send and how to read the answer.
+        """
+        result: T = await AsyncRetrying(**retry_options(call, log))(self.attempt, call)
+        return result
+
+    async def attempt(self, call: Call[T]) -> T:
+        """
+        Carry out a call once.
+
+        :param call: what to send and how to read the answer.
+        """
+        settings = self.settings
+        await asyncio.sleep(COOLDOWNS.remaining(settings.conn_id))
+        try:
+            return call.read(await self._send(call))
+        except KieError as error:
+            error.conn_id = settings.conn_id
+            COOLDOWNS.note(settings.conn_id, error)
+            raise
+
+    async def _reading(self, kie_task_id: str) -> Reading:
+        try:
+            return await self.attempt(wav.record_info(kie_task_id))
+        except KieError as error:
+            return error
+
+    async def _send(self, call: Call[Any]) -> Answer:
+        settings = self.settings
+        try:
+            async with self._session.request(
+                call.method,
+                settings.base_url + call.path,
+                params=call.params,
+                json=call.json,
+                headers={"Authorization": f"Bearer {settings.api_key}"},
+                timeout=aiohttp.ClientTimeout(
+                    total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
+                ),
+                proxy=settings.proxy,
+                ssl=self._ssl,
+                allow_redirects=False,
+            ) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > LONGEST_BODY:
+                        break
+                return Answer.of(response.status, response.headers, bytes(body), secret=settings.api_key)
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise call.explain(no_answer(settings, *_explain_aiohttp(error))) from error
+
+
+def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:
+    """Return what happened, and whether the request may have reached KIE."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return NOT_TRUSTED, True
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return COULD_NOT_CONNECT, False
+    return (TIMED_OUT if isinstance(error, asyncio.TimeoutError) else BROKE_OFF), True
+
+
+async def _ssl_for(settings: KieSettings) -> ssl.SSLContext | bool:
+    if not settings.base_url.startswith("https://"):
+        return True
+    bundle = ca_bundle(settings.verify)
+    return await asyncio.to_thread(_ssl_context, bundle) if isinstance(bundle, str) else False
+
+
+@cache
+def _ssl_context(bundle: str) -> ssl.SSLContext:
+    if os.path.isdir(bundle):
+        return ssl.create_default_context(capath=bundle)
+    return ssl.create_default_context(cafile=bundle)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the two transports share: how they introduce themselves, whom they trust, and what they say of silence."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from urllib.parse import urlsplit
+
+import certifi
+from airflow import __version__ as airflow_version
+
+from airflow_provider_kie import __version__
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError
+
+#: Seconds for opening a connection, where the request's own limit is not shorter.
+CONNECT_TIMEOUT = 10.0
+
+COULD_NOT_CONNECT = "could not connect"
+NOT_TRUSTED = "the TLS connection failed; see the extra field 'verify' for hosts with a CA of their own"
+TIMED_OUT = "timed out"
+BROKE_OFF = "the connection broke off"
+
+
+@cache
+def user_agent() -> str:
+    """Return the User-Agent; KIE's edge answers 403 to the default ones of Python's libraries."""
+    return f"airflow-provider-kie/{__version__} (Airflow/{airflow_version}; Python/{platform.python_version()})"
+
+
+def ca_bundle(verify: bool | str) -> str | bool:
+    """
+    Return the CA bundle that both transports use, or False for none.
+
+    :param verify: the connection's setting.
+    """
+    if verify is not True:
+        return verify
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+
+
+def no_connection(conn_id: str) -> KieConfigurationError:
+    """
+    Return the error of a connection that does not exist.
+
+    :param conn_id: the connection that was asked for.
+    """
+    return KieConfigurationError(
+        "The Airflow connection is not defined; create it with type 'kie' and the API key as its password",
+        conn_id=conn_id,
+    )
+
+
+def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionError:
+    """
+    Return the error of a request that got no answer.
+
+    :param settings: the connection that was used.
+    :param what: what happened, in one of this module's words, so that both transports say the same.
+    :param sent: False when the request certainly never reached KIE.
+    """
+    return KieConnectionError(f"No answer from {urlsplit(settings.base_url).netloc}: {what}", sent=sent)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators that submit a WAV conversion and that fetch its URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.exceptions import KieNotReadyError, final
+from airflow_provider_kie.sensors.wav import DEFER_BACKSTOP
+from airflow_provider_kie.triggers.wav import WavConversionTrigger, verdict_of
+from airflow_provider_kie.waiting import Done, Failed, Wait, conclude
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kie.hooks.kie import KieHook
+
+__all__ = ["ConvertToWavOperator", "WavUrlOperator"]
+
+
+class _KieOperator(BaseOperator):
+    """What the operators share."""
+
+    kie_conn_id: str
+
+    @cached_property
+    def hook(self) -> KieHook:
+        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
+        from airflow_provider_kie.hooks.kie import KieHook
+
+        return KieHook(self.kie_conn_id)
+
+    def _finish(self, context: Context, verdict: Done | Failed) -> str:
+        conversion = conclude(verdict)
+        if isinstance(verdict, Done) and verdict.warning:
+            self.log.warning("WAV task %s: %s", conversion["kie_task_id"], verdict.warning)
+        context["ti"].xcom_push(key="wav_conversion", value=dict(conversion))
+        self.log.info("WAV task %s is finished.", conversion["kie_task_id"])
+        return str(conversion["wav_url"])
+
+
+class ConvertToWavOperator(_KieOperator):
+    """
+    Submit the WAV conversion of one track, and wait for it unless told otherwise.
+
+    Pushes ``kie_task_id`` to XCom as soon as it is known. When it waited, it pushes ``wav_conversion`` and returns
+    the WAV URL; when it did not, it returns the KIE task id, for a
+    :class:`~airflow_provider_kie.sensors.wav.WavConversionSensor` to wait for.
+
+    :param music_task_id: the music task that made the track. (templated)
+    :param audio_id: the track: ``response.sunoData[].id`` of the music task. (templated)
+    :param callback_url: where KIE reports the end besides; default is the connection's. (templated)
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    :param wait_for_completion: wait for the file; otherwise return after the submit.
+    :param deferrable: wait in the triggerer instead of a worker slot.
+    :param poll_interval: seconds between two looks at KIE.
+    :param timeout: seconds to wait at the most; more than the 10 minutes after which KIE itself gives up.
+    :param durable: on a retry, go on with the conversion that an earlier try submitted.
+    """
+
+    template_fields: Sequence[str] = ("music_task_id", "audio_id", "callback_url", "kie_conn_id")
+
+    def __init__(
+        self,
+        *,
+        music_task_id: str,
+        audio_id: str,
+        callback_url: str | None = None,
+        kie_conn_id: str = DEFAULT_CONN_ID,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float = 30.0,
+        timeout: float = 3600.0,
+        durable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.music_task_id = music_task_id
+        self.audio_id = audio_id
+        self.callback_url = callback_url
+        self.kie_conn_id = kie_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.durable = durable
+
+    def execute(self, context: Context) -> str:
+        """
+        Submit, push the id, and wait as told.
+
+        :param context: Airflow's context.
+        """
+        kie_task_id = self.hook.convert_to_wav(self.music_task_id, self.audio_id, self.callback_url)
+        context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
+        self.log.info("Track %s is converted by WAV task %s.", self.audio_id, kie_task_id)
+        if not self.wait_for_completion:
+            return kie_task_id
+        if self.deferrable:
+            self._defer(kie_task_id)
+        return self._finish(
+            context,
+            self.hook.wait_for_verdict(kie_task_id, poll_interval=self.poll_interval, timeout=self.timeout),
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """
+        Go on after the trigger's event.
+
+        :param context: Airflow's context.
+        :param event: the trigger's event.
+        """
+        return self._finish(context, verdict_of(event))
+
+    def _defer(self, kie_task_id: str) -> None:
+        self.defer(
+            trigger=WavConversionTrigger(
+                kie_task_id=kie_task_id,
+                kie_conn_id=self.kie_conn_id,
+                poll_interval=self.poll_interval,
+                deadline=time.time() + self.timeout,
+                timeout=self.timeout,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout + DEFER_BACKSTOP),
+        )
+
+
+class WavUrlOperator(_KieOperator):
+    """
+    Push the WAV URL of a finished conversion to XCom.
+
+    Does not wait: a conversion that still runs is an error that Airflow's ``retries`` may cure; a failed one is
+    final.
+
+    :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. (templated)
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    """
+
+    template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
+
+    def __init__(self, *, kie_task_id: str, kie_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kie_task_id = kie_task_id
+        self.kie_conn_id = kie_conn_id
+
+    def execute(self, context: Context) -> str:
+        """
+        Read the conversion and return its URL.
+
+        :param context: Airflow's context.
+        :raises KieNotReadyError: the conversion still runs.
+        """
+        verdict = self.hook.look(self.kie_task_id, patient=True)
+        if isinstance(verdict, Wait):
+            raise verdict.trouble or KieNotReadyError(
+                f"The WAV conversion is not finished: {verdict.reason}", kie_task_id=self.kie_task_id
+            )
+        if isinstance(verdict, Failed):
+            raise final(verdict.error)
+        return self._finish(context, verdict)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sensor that waits for a WAV conversion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.exceptions import KieError, final
+from airflow_provider_kie.triggers.wav import WavConversionTrigger, verdict_of
+from airflow_provider_kie.waiting import Done, Failed, Wait, timed_out
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kie.api.wav import WavConversion
+    from airflow_provider_kie.hooks.kie import KieHook
+
+__all__ = ["DEFER_BACKSTOP", "WavConversionSensor"]
+
+#: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
+DEFER_BACKSTOP = 120.0
+
+
+class WavConversionSensor(BaseSensorOperator):
+    """
+    Wait until a WAV conversion of KIE has its file, and push the conversion to XCom.
+
+    Poke, reschedule and deferrable mode give the same XCom, the same errors and the same time-out. Reading is
+    free, so the sensor can be cleared and run again at any time. Trouble that may pass (network, rate limit,
+    maintenance) never ends the wait before its ``timeout``; a failed conversion, a refused key or an id that stays
+    unknown for a minute ends it at once and is not retried.
+
+    :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. (templated)
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    :param deferrable: wait in the triggerer instead of a worker slot. A conversion that is already finished costs
+        no deferral.
+    """
+
+    template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
+
+    def __init__(
+        self,
+        *,
+        kie_task_id: str,
+        kie_conn_id: str = DEFAULT_CONN_ID,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kie_task_id = kie_task_id
+        self.kie_conn_id = kie_conn_id
+        self.deferrable = deferrable
+        self._last_reason = ""
+        self._until = 0.0
+
+    @cached_property
+    def hook(self) -> KieHook:
+        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
+        from airflow_provider_kie.hooks.kie import KieHook
+
+        return KieHook(self.kie_conn_id)
+
+    def execute(self, context: Context) -> WavConversion:
+        """
+        Wait in the chosen mode.
+
+        :param context: Airflow's context.
+        """
+        if self.deferrable:
+            return self._wait_deferred()
+        self._until = time.monotonic() + self.timeout
+        try:
+            conversion: WavConversion = super().execute(context)
+            return conversion
+        except AirflowSensorTimeout:
+            self._time_out()
+        except AirflowSkipException as skip:
+            if skip.__cause__ is not None:
+                raise
+            self._time_out()  # what Airflow's loop makes of a time-out under soft_fail
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """
+        Look once.
+
+        :param context: Airflow's context.
+        """
+        verdict = self.hook.look(self.kie_task_id, until=self._until, poll_interval=self.poke_interval)
+        if isinstance(verdict, Wait):
+            self._last_reason = verdict.reason
+            tell = self.log.warning if verdict.warning else self.log.info
+            tell("WAV task %s: %s", self.kie_task_id, verdict.reason)
+            return False
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(verdict))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> WavConversion:
+        """
+        Go on after the trigger's event.
+
+        :param context: Airflow's context.
+        :param event: the trigger's event.
+        """
+        return self._conclude(verdict_of(event))
+
+    def _wait_deferred(self) -> WavConversion:
+        verdict = self.hook.look(self.kie_task_id, until=time.monotonic())
+        if isinstance(verdict, Wait):
+            self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
+            self.defer(
+                trigger=WavConversionTrigger(
+                    kie_task_id=self.kie_task_id,
+                    kie_conn_id=self.kie_conn_id,
+                    poll_interval=self.poke_interval,
+                    deadline=time.time() + self.timeout,
+                    timeout=self.timeout,
+                    exponential_backoff=bool(self.exponential_backoff),
+                    max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+                ),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=self.timeout + DEFER_BACKSTOP),
+            )
+        return self._conclude(verdict)
+
+    def _time_out(self) -> NoReturn:
+        self._fail(timed_out(self.kie_task_id, self.timeout, self._last_reason))
+
+    def _conclude(self, verdict: Done | Failed) -> WavConversion:
+        if isinstance(verdict, Failed):
+            self._fail(verdict.error)
+        if verdict.warning:
+            self.log.warning("WAV task %s: %s", self.kie_task_id, verdict.warning)
+        self.log.info("WAV task %s is finished.", self.kie_task_id)
+        return verdict.conversion
+
+    def _fail(self, error: KieError) -> NoReturn:
+        # Airflow itself treats the two flags differently when poking, resuming and timing out; this does not.
+        flag = "soft_fail" if self.soft_fail else "never_fail" if self.never_fail else None
+        if flag:
+            self.log.warning("%s", error)
+            raise AirflowSkipException(f"Skipping due to {flag} is set to True.") from error
+        raise final(error)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trigger that waits for a WAV conversion, and the event with which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_out
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+
+__all__ = ["WavConversionTrigger", "verdict_of"]
+
+
+class WavConversionTrigger(BaseTrigger):
+    """
+    Wait for a WAV conversion on the triggerer's event loop, and fire exactly one event, whatever happens.
+
+    All arguments are JSON scalars, because they are stored in the metadata database; the key is not among them.
+
+    :param kie_task_id: the WAV task.
+    :param kie_conn_id: the Airflow connection of type ``kie``.
+    :param poll_interval: seconds between two looks; each is jittered by a tenth.
+    :param deadline: when the wait ends, in epoch seconds. Wall clock on purpose: the trigger may go on in another
+        triggerer, where a monotonic clock starts anew.
+    :param timeout: the seconds that the whole wait was given, for the message of a time-out.
+    :param exponential_backoff: double the interval from look to look.
+    :param max_wait: seconds that the doubled interval does not exceed.
+    """
+
+    def __init__(
+        self,
+        kie_task_id: str,
+        kie_conn_id: str,
+        poll_interval: float,
+        deadline: float,
+        timeout: float,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own
+        self.kie_task_id = kie_task_id
+        self.kie_conn_id = kie_conn_id
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.timeout = timeout
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments with which the trigger is built again."""
+        return (
+            "airflow_provider_kie.triggers.wav.WavConversionTrigger",
+            {
+                "kie_task_id": self.kie_task_id,
+                "kie_conn_id": self.kie_conn_id,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "timeout": self.timeout,
+                "exponential_backoff": self.exponential_backoff,
+                "max_wait": self.max_wait,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield the one event."""
+        yield TriggerEvent(_event_of(await self._verdict()))  # type: ignore[no-untyped-call]  # Airflow's own
+
+    async def on_kill(self) -> None:
+        """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
+        self.log.warning(
+            "KIE has no call that cancels a conversion: WAV task %s goes on, and can be waited for again.",
+            self.kie_task_id,
+        )
+
+    async def _verdict(self) -> Done | Failed:
+        # The hook brings in aiohttp, which a DAG file that imports this module does not need.
+        from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+
+        # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
+        await self._sleep(random.uniform(0.0, self.poll_interval))
+        while True:
+            try:
+                async with KieAsyncHook.connect(self.kie_conn_id) as hook:
+                    return await self._wait(hook)
+            except KieError as error:
+                error.kie_task_id = self.kie_task_id
+                return Failed(error)
+            except Exception as error:
+                # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
+                self.log.exception("Waiting for WAV task %s met an unexpected error.", self.kie_task_id)
+                if self._rest() <= 0:
+                    return Failed(timed_out(self.kie_task_id, self.timeout, f"unexpected {type(error).__name__}"))
+                await self._sleep(next_delay(self.poll_interval, 1))
+
+    async def _wait(self, hook: KieAsyncHook) -> Done | Failed:
+        looks, told = 0, ""
+        while True:
+            until = time.monotonic() + self._rest()
+            verdict = await hook.look(self.kie_task_id, until=until, poll_interval=self.poll_interval)
+            looks += 1
+            if not isinstance(verdict, Wait):
+                return verdict
+            if verdict.reason != told:
+                told = verdict.reason
+                tell = self.log.warning if verdict.warning else self.log.info
+                tell("WAV task %s: %s", self.kie_task_id, told)
+            if self._rest() <= 0:
+                return Failed(timed_out(self.kie_task_id, self.timeout, verdict.reason))
+            await self._sleep(
+                next_delay(
+                    self.poll_interval,
+                    looks,
+                    exponential_backoff=self.exponential_backoff,
+                    max_wait=self.max_wait,
+                )
+            )
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, min(seconds, self._rest())))
+
+    def _rest(self) -> float:
+        return self.deadline - time.time()
+
+
+def _event_of(verdict: Done | Failed) -> dict[str, Any]:
+    if isinstance(verdict, Failed):
+        return {"status": "failed", "error": verdict.error.to_dict()}
+    return {"status": "success", "conversion": dict(verdict.conversion), "warning": verdict.warning}
+
+
+def verdict_of(event: dict[str, Any] | None) -> Done | Failed:
+    """
+    Read the trigger's event; whatever is not clearly a success is a failure.
+
+    :param event: what Airflow handed to the resumed task; None when a task is resumed without one.
+    """
+    if isinstance(event, dict) and event.get("status") == "success" and event["conversion"]["wav_url"]:
+        return Done(event["conversion"], event["warning"])
+    if isinstance(event, dict) and event.get("status") == "failed":
+        return Failed(KieError.from_dict(event["error"]))
+    return Failed(KieError("The task was resumed without the trigger's event"))

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one rule by which a conversion is waited for, in every mode.
+
+A *look* is one or more readings in a row that belong together; it ends in a :data:`Verdict`. The rules that live
+here and nowhere else:
+
+* transient trouble never ends a wait, only its deadline does;
+* what repeating can not help ends it at once;
+* a URL wins over the status;
+* what may still settle (an unknown id, a success without a URL, an error on a pending task) is read again for
+  :data:`GRACE_SECONDS` before it counts. The grace is measured in time and within one look, because a sensor in
+  reschedule mode remembers nothing from one look to the next;
+* unknown status words mean "wait", except words that end in ``_FAILED`` or ``_ERROR``;
+* how long to sleep before the next reading.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from airflow_provider_kie.api.wav import WavConversion, WavStatus
+from airflow_provider_kie.exceptions import (
+    KieConversionFailedError,
+    KieError,
+    KieNotFoundError,
+    KieWaitTimeoutError,
+)
+
+__all__ = [
+    "GRACE_SECONDS",
+    "Done",
+    "Failed",
+    "Look",
+    "Reading",
+    "Verdict",
+    "Wait",
+    "conclude",
+    "next_delay",
+    "settling_delay",
+    "timed_out",
+]
+
+#: Seconds for which an answer that may still settle is read again before it counts as final.
+GRACE_SECONDS = 60.0
+#: Seconds between the readings of such an answer.
+SETTLING_SECONDS = 5.0
+#: Seconds between two readings at the least, whatever interval was asked for.
+SHORTEST_DELAY = 0.1
+
+#: What one reading brought: the conversion, None for an unknown id, or the error that stood in the way.
+Reading: TypeAlias = WavConversion | KieError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """
+    The conversion is not finished.
+
+    :param reason: what the last reading said, for the log and for the message of a time-out.
+    :param settling: True when the same look should read again soon.
+    :param warning: True when the reason is something that a user should see.
+    :param trouble: the error that stood in the way of the last reading, if one did.
+    """
+
+    reason: str
+    settling: bool = False
+    warning: bool = False
+    trouble: KieError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """
+    The WAV file is there.
+
+    :param conversion: the record; its ``wav_url`` is an http(s) URL.
+    :param warning: what was odd about it, or an empty text.
+    """
+
+    conversion: WavConversion
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """
+    The wait is over without a file.
+
+    :param error: the cause.
+    """
+
+    error: KieError
+
+
+Verdict: TypeAlias = Wait | Done | Failed
+
+
+class Look:
+    """
+    One look at a conversion, fed with readings until its verdict no longer asks for another.
+
+    :param kie_task_id: the WAV task.
+    """
+
+    def __init__(self, kie_task_id: str) -> None:
+        self.kie_task_id = kie_task_id
+        self._unsettled_since: float | None = None
+
+    def judge(self, reading: Reading, now: float) -> Verdict:
+        """
+        Say what a reading means.
+
+        :param reading: what the reading brought.
+        :param now: seconds on any clock that only goes forward.
+        """
+        if isinstance(reading, KieError):
+            # Trouble says nothing about the conversion, so it neither starts nor ends the grace.
+            if not reading.transient:
+                return Failed(reading)
+            return Wait(reading.problem, settling=self._in_grace(now), warning=True, trouble=reading)
+        if reading is not None and reading["wav_url"]:
+            return Done(reading, _oddity(reading["status"]))
+        objection = _objection(self.kie_task_id, reading)
+        if objection is None:
+            self._unsettled_since = None
+            return _wait_for(reading["status"] if reading else "")
+        if not objection.may_settle:
+            return Failed(objection.error)
+        if self._unsettled_since is None:
+            self._unsettled_since = now
+        if self._in_grace(now):
+            return Wait(objection.error.problem, settling=True, warning=True)
+        return Failed(objection.error)
+
+    def _in_grace(self, now: float) -> bool:
+        return self._unsettled_since is not None and now - self._unsettled_since < GRACE_SECONDS
+
+
+def conclude(verdict: Done | Failed) -> WavConversion:
+    """
+    Return the conversion of a wait that is over, or raise what ended it.
+
+    :param verdict: the last look's.
+    :raises KieError: what ended the wait without a file.
+    """
+    if isinstance(verdict, Failed):
+        raise verdict.error
+    return verdict.conversion
+
+
+def next_delay(
+    poll_interval: float, looks: int, *, exponential_backoff: bool = False, max_wait: float | None = None
+) -> float:
+    """
+    Return the seconds to sleep before the next look, up to a tenth shorter or longer than nominal.
+
+    The jitter keeps a thousand waits that started together from reading together.
+
+    :param poll_interval: seconds between two looks.
+    :param looks: looks already taken, 1 or more.
+    :param exponential_backoff: double the interval from look to look.
+    :param max_wait: seconds that the doubled interval does not exceed.
+    """
+    interval = poll_interval * 2.0 ** min(looks - 1, 30) if exponential_backoff else poll_interval
+    if max_wait is not None:
+        interval = min(interval, max_wait)
+    return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
+
+
+def settling_delay(poll_interval: float) -> float:
+    """
+    Return the seconds to sleep before the next reading of the same look.
+
+    :param poll_interval: seconds between two looks, which a settling look does not exceed.
+    """
+    return next_delay(min(poll_interval, SETTLING_SECONDS), 1)
+
+
+def timed_out(kie_task_id: str, timeout: float, last: str) -> KieWaitTimeoutError:
+    """
+    Return the error of a wait that reached its deadline.
+
+    :param kie_task_id: the WAV task.
+    :param timeout: seconds that the wait was given.
+    :param last: the reason of the last :class:`Wait`.
+    """
+    return KieWaitTimeoutError(
+        f"The WAV conversion was not finished within {timeout:g} seconds; last: {last}",
+        kie_task_id=kie_task_id,
+    )
+
+
+class _Objection(NamedTuple):
+    """What speaks against going on to wait, and whether it may still settle."""
+
+    error: KieError
+    may_settle: bool
+
+
+def _objection(kie_task_id: str, reading: WavConversion | None) -> _Objection | None:
+    if reading is None:
+        return _Objection(KieNotFoundError("KIE does not know this WAV task", kie_task_id=kie_task_id), True)
+    status = reading["status"]
+    if status in (WavStatus.SUCCESS, WavStatus.CALLBACK_EXCEPTION):
+        return _Objection(_failure(reading, f"The conversion ended in {status} without a WAV URL"), True)
+    if status.endswith(("_FAILED", "_ERROR")):
+        return _Objection(_failure(reading, f"The conversion failed with status {status}"), False)
+    if reading["error_code"] is not None or reading["error_message"]:
+        return _Objection(_failure(reading, f"KIE refused the conversion (status {status or 'none'})"), True)
+    return None
+
+
+def _failure(conversion: WavConversion, problem: str) -> KieConversionFailedError:
+    code, message = conversion["error_code"], conversion["error_message"]
+    said = [f"code {code}" if code is not None else "", repr(message) if message else ""]
+    details = ", ".join(filter(None, said))
+    return KieConversionFailedError(
+        f"{problem}: {details}" if details else problem,
+        code=code if isinstance(code, int) else None,
+        kie_task_id=conversion["kie_task_id"],
+    )
+
+
+def _oddity(status: str) -> str:
+    if status == WavStatus.SUCCESS:
+        return ""
+    return f"KIE gave a WAV URL together with status {status or 'none'}; the URL counts"
+
+
+def _wait_for(status: str) -> Wait:
+    if status == WavStatus.PENDING:
+        return Wait("status PENDING")
+    return Wait(f"status {status or 'none'}, which is not one of KIE's documented words", warning=True)

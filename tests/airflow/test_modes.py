@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Poke, reschedule and deferrable mode mean the same: same XCom, same error, same message, same time-out."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_kie import exceptions
+from tests.cases import TABLE
+from tests.modes import MODES, run_sensor
+
+# A wait that ends by itself has time to do so on a slow machine; one that does not is given up soon.
+QUICK = {"poke_interval": 0.03, "timeout": 20}
+SOON = {"timeout": 0.3}
+
+
+def run_in_every_mode(kie, monkeypatch, *names, **arguments):
+    """Play the answers anew for each mode; the last one stays."""
+    kie_task_id = kie.create_conversion(finished=True)
+    ends = []
+    for mode in MODES:
+        kie.play(*names, endpoint="record-info", repeat=True)
+        ends.append(run_sensor(mode, monkeypatch, **(QUICK | {"kie_task_id": kie_task_id} | arguments)))
+    return kie_task_id, ends
+
+
+def check_alike(ends):
+    for end in ends[1:]:
+        assert end == ends[0]
+    return ends[0]
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].wait is not None])
+def test_every_case_ends_alike(kie, monkeypatch, name):
+    expected = TABLE[name].wait
+    kie_task_id, ends = run_in_every_mode(kie, monkeypatch, name, **(SOON if expected == "time-out" else {}))
+    end = check_alike(ends)
+    if expected == "done":
+        assert end.state == "success"
+        assert end.xcom["kie_task_id"] == kie_task_id
+        assert end.xcom["wav_url"].startswith(kie.url)
+    else:
+        error = "KieSensorTimeoutError" if expected == "time-out" else expected.__name__
+        assert (end.state, end.error, end.retried) == ("failed", error, False)
+        assert kie_task_id in end.message
+        assert end.message.endswith(getattr(exceptions, error).next_step)
+
+
+FLAGS = ({"soft_fail": True}, {"never_fail": True}, {"silent_fail": True}, {"exponential_backoff": True})
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: next(iter(flags)))
+@pytest.mark.parametrize(
+    ("answers", "end_without_flags"),
+    [
+        (("pending", "success"), "success"),
+        (("wav-failed",), "failed"),
+        (("wrong-key",), "failed"),
+        (("pending",), "failed"),
+        (("server-error",), "failed"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_flags_mean_the_same(kie, monkeypatch, answers, end_without_flags, flags):
+    _, ends = run_in_every_mode(kie, monkeypatch, *answers, timeout=1.5, **flags)
+    skips = {"soft_fail", "never_fail"} & set(flags)
+    assert check_alike(ends).state == ("skipped" if skips and end_without_flags == "failed" else end_without_flags)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("kie_task_id", "says"),
+    [
+        ("", "kie_task_id is empty"),
+        (None, "kie_task_id is empty"),
+        ("None", "kie_task_id is empty"),
+        ("has space", "kie_task_id is 'has space'"),
+        ("../x", "kie_task_id is '../x'"),
+        ("a?b=c", "kie_task_id is 'a?b=c'"),
+    ],
+)
+def test_a_bad_id_is_refused_before_anything_is_sent(kie, monkeypatch, mode, kie_task_id, says):
+    end = run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK)
+    assert (end.state, end.error, end.retried) == ("failed", "KieValidationError", False)
+    assert end.message.startswith(says)
+    assert kie.requests() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_missing_connection_is_named(kie, monkeypatch, mode):
+    end = run_sensor(mode, monkeypatch, kie_task_id="988e00aa", kie_conn_id="nowhere", **QUICK)
+    assert (end.state, end.error, end.retried) == ("failed", "KieConfigurationError", False)
+    assert "connection 'nowhere'" in end.message
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_unknown_id_gets_the_grace_and_is_then_not_found(kie, monkeypatch, mode):
+    end = run_sensor(mode, monkeypatch, kie_task_id="988e00aa", **QUICK)
+    assert end.error == "KieNotFoundError"
+    assert "'988e00aa'" in end.message
+    assert len(kie.requests("record-info")) >= 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_id_that_becomes_visible_late_is_found(kie, monkeypatch, mode):
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play("task-unknown", "task-unknown", "pending")
+    assert run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trouble_in_the_middle_does_not_end_a_wait(kie, monkeypatch, mode):
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play("pending", "reset", "bad-gateway", "html", "rate-limited", "maintenance", "hang", "pending", "cut-off",
+             endpoint="record-info")  # fmt: skip
+    end = run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, poke_interval=0.01, timeout=30)
+    assert end.state == "success"
+
+
+def test_a_finished_conversion_costs_no_deferral(kie, monkeypatch):
+    kie_task_id = kie.create_conversion(finished=True)
+    assert run_sensor("deferrable", monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"
+    assert len(kie.requests("record-info")) == 1

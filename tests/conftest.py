@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An Airflow home of the tests' own, and constants of time that do not keep anybody waiting."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Airflow reads its configuration when it is first imported, so this comes before any such import.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-kie-tests-"))
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+os.environ.update(
+    {
+        "AIRFLOW_HOME": str(AIRFLOW_HOME),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME / 'airflow.db'}",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).resolve().parent.parent / "example_dags"),
+    }
+)
+for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "KIE_"))]:
+    del os.environ[name]
+
+import pytest  # noqa: E402
+
+pytest_plugins = ["airflow_provider_kie.testing"]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause_left_over():
+    """Each test starts without a cool-down of an earlier one."""
+    from airflow_provider_kie.hooks.pacing import COOLDOWNS
+
+    COOLDOWNS.clear()
+
+
+@pytest.fixture
+def short_times(monkeypatch):
+    """Shrink the pauses and graces, which are a minute in life, to fractions of a second."""
+    from airflow_provider_kie import waiting
+    from airflow_provider_kie.hooks import pacing
+
+    for module, name, seconds in (
+        (waiting, "GRACE_SECONDS", 0.15),
+        (waiting, "SETTLING_SECONDS", 0.04),
+        (waiting, "SHORTEST_DELAY", 0.01),
+        (pacing, "RATE_WINDOW", 0.04),
+        (pacing, "RATE_JITTER", 0.02),
+        (pacing, "FIRST_PAUSE", 0.01),
+        (pacing, "MAINTENANCE_PAUSE", 0.02),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+
+
+@pytest.fixture
+def kie_connection(monkeypatch):
+    """Define ``kie_default`` at api.kie.ai, for tests in which requests-mock answers."""
+    key = "canary-key-0123456789"
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", f'{{"conn_type": "kie", "password": "{key}"}}')
+    return key
+
+
+@pytest.fixture(scope="session")
+def running_emulator():
+    """One emulator for the whole run; tests ask for ``kie``."""
+    from airflow_provider_kie.emulator import KieEmulator
+
+    with KieEmulator(conversion_seconds=0.2, submits_per_window=None) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def kie(running_emulator, monkeypatch, short_times):
+    """An emulator that knows nothing, behind ``kie_default``, which waits a second for an answer."""
+    running_emulator.reset()
+    connection = json.loads(running_emulator.connection_json()) | {"extra": {"timeout": 1.0}}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    return running_emulator

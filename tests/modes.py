@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a sensor to its end in each mode, as Airflow does, without a scheduler between the steps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+    timezone,
+)
+
+from airflow_provider_kie.sensors.wav import WavConversionSensor
+from airflow_provider_kie.triggers.wav import WavConversionTrigger
+
+MODES = ("poke", "reschedule", "deferrable")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a sensor ended, as far as a user notices."""
+
+    state: str
+    xcom: Any = None
+    error: str = ""
+    message: str = ""
+    retried: bool = True
+
+
+def run_sensor(mode: str, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Ended:
+    """
+    Run a sensor in a mode until it ends.
+
+    :param mode: one of :data:`MODES`.
+    :param arguments: the sensor's, besides its task id and mode.
+    """
+    how = {"deferrable": True} if mode == "deferrable" else {"deferrable": False, "mode": mode}
+
+    def build() -> WavConversionSensor:
+        return WavConversionSensor(task_id="wait", **how, **arguments)
+
+    run = {"poke": _poke, "reschedule": _reschedule, "deferrable": _defer}[mode]
+    try:
+        return Ended("success", xcom=run(build, monkeypatch))
+    except AirflowSkipException as skip:
+        return Ended("skipped", message=str(skip))
+    except Exception as error:
+        retried = not isinstance(error, (AirflowFailException, AirflowSensorTimeout))
+        return Ended("failed", error=type(error).__name__, message=str(error), retried=retried)
+
+
+def _poke(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
+    return build().execute({})
+
+
+def _reschedule(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
+    first_start = timezone.utcnow()
+
+    class TaskInstance:
+        dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
+
+        def get_first_reschedule_date(self, context: Any) -> Any:
+            return first_start
+
+    try:  # Airflow 2.11 reads the first start from its database, in which no scheduler has written here
+        monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: first_start)
+    except AttributeError:
+        pass
+    while True:
+        try:
+            return build().execute({"ti": TaskInstance()})
+        except AirflowRescheduleException as pause:
+            time.sleep(max(0.0, (pause.reschedule_date - timezone.utcnow()).total_seconds()))
+
+
+def _defer(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
+    try:
+        return build().execute({})
+    except TaskDeferred as deferral:
+        path, arguments = json.loads(json.dumps(deferral.trigger.serialize()))
+        assert path == f"{WavConversionTrigger.__module__}.{WavConversionTrigger.__name__}"
+        event = asyncio.run(only_event(WavConversionTrigger(**arguments)))
+        return build().resume_execution(deferral.method_name, {"event": event}, {})
+
+
+async def only_event(trigger: WavConversionTrigger) -> Any:
+    """Return the payload of the one event of a trigger, as it comes out of the database."""
+    events = [event async for event in trigger.run()]
+    assert len(events) == 1
+    return json.loads(json.dumps(events[0].payload))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of cases, put to the parser alone and to the hook over requests-mock."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import requests
+from requests_mock import ANY
+
+from airflow_provider_kie.api import common, wav
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.emulator.answers import ANSWERS
+from airflow_provider_kie.exceptions import KieConnectionError, KieError
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.waiting import Done, Failed, Look, Wait
+from tests.cases import COMMON, ELSEWHERE, KIE_TASK_ID, LEFT_OUT, TABLE, WAV_URL
+
+SUBMIT = wav.convert_to_wav("music", "track", "https://api.example.com/callback")
+READ = wav.record_info(KIE_TASK_ID)
+CALL_OF_COMMON = {"credit": common.credit(), "download-url": common.download_url(WAV_URL)}
+
+READABLE = [name for name in TABLE if ANSWERS[name].body is not None and not ANSWERS[name].fault]
+
+
+def as_received(name: str) -> Answer:
+    answer = ANSWERS[name]
+    headers = requests.structures.CaseInsensitiveDict(answer.headers)
+    return Answer.of(answer.status, headers, answer.render(), secret="canary")
+
+
+def outcome_of(carry_out, call):
+    try:
+        return carry_out(call)
+    except KieError as error:
+        return error
+
+
+def check_submit(expected, outcome):
+    if isinstance(expected, str):
+        assert outcome == wav.Submitted(KIE_TASK_ID, reused=expected == "reused")
+    else:
+        assert type(outcome) is expected
+
+
+def check_read(expected, outcome):
+    if expected == "record":
+        assert outcome["kie_task_id"] == KIE_TASK_ID
+        assert outcome["wav_url"] in (None, WAV_URL)
+    elif expected == "unknown":
+        assert outcome is None
+    else:
+        assert type(outcome) is expected
+
+
+def test_every_answer_of_the_emulator_has_its_place_in_the_table():
+    api_answers = {name for name, answer in ANSWERS.items() if answer.endpoint != "file"}
+    assert set(TABLE) | set(COMMON) | set(LEFT_OUT) == api_answers
+
+
+def test_every_case_of_the_list_is_played_or_says_why_not():
+    played = {ANSWERS[name].case for name in (*TABLE, *COMMON, *LEFT_OUT)}
+    assert played | set(ELSEWHERE) == set(range(1, 54))
+
+
+@pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].submit is not None])
+def test_parser_on_a_submit(name):
+    check_submit(TABLE[name].submit, outcome_of(SUBMIT.read, as_received(name)))
+
+
+@pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].read is not None])
+def test_parser_on_a_read(name):
+    check_read(TABLE[name].read, outcome_of(READ.read, as_received(name)))
+
+
+@pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].wait is not None])
+def test_waiting_rule(name):
+    """The first look settles what may settle; the verdict after the grace is the table's."""
+    reading = outcome_of(READ.read, as_received(name))
+    look = Look(KIE_TASK_ID)
+    first, last = look.judge(reading, 0.0), look.judge(reading, math.inf)
+    expected = TABLE[name].wait
+    if expected == "done":
+        assert isinstance(first, Done)
+        assert first.conversion["wav_url"] == WAV_URL
+    elif expected == "time-out":
+        assert isinstance(first, Wait)
+        assert isinstance(last, Wait)
+        assert not last.settling
+    else:
+        assert isinstance(last, Failed)
+        assert type(last.error) is expected
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_common_endpoints(name):
+    outcome = outcome_of(CALL_OF_COMMON[ANSWERS[name].endpoint].read, as_received(name))
+    assert outcome == COMMON[name] or type(outcome) is COMMON[name]
+
+
+@pytest.mark.usefixtures("kie_connection")
+class TestHook:
+    """The same table over requests, without a socket."""
+
+    @pytest.fixture(autouse=True)
+    def _quick(self, short_times):
+        pass
+
+    def serve(self, requests_mock, name):
+        answer = ANSWERS[name]
+        requests_mock.register_uri(
+            ANY,
+            re.compile("https://api.kie.ai/"),
+            status_code=answer.status,
+            headers=dict(answer.headers),
+            content=answer.render(),
+        )
+
+    @pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].submit is not None])
+    def test_submit(self, requests_mock, name):
+        self.serve(requests_mock, name)
+        check_submit(TABLE[name].submit, outcome_of(KieHook().attempt, SUBMIT))
+
+    @pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].read is not None])
+    def test_read(self, requests_mock, name):
+        self.serve(requests_mock, name)
+        check_read(TABLE[name].read, outcome_of(KieHook().attempt, READ))
+
+    def test_silence(self, requests_mock):
+        requests_mock.get("https://api.kie.ai/api/v1/wav/record-info", exc=requests.ReadTimeout)
+        assert type(outcome_of(KieHook().attempt, READ)) is KieConnectionError

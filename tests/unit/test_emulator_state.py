@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pretend KIE without HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import wave
+
+import pytest
+
+from airflow_provider_kie.emulator import ANSWERS
+from airflow_provider_kie.emulator.answers import ENDPOINTS
+from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.emulator.state import NO_PERMISSION, EmulatorState, Settings
+
+
+class Clock:
+    now = 1_753_782_937.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def state(clock: Clock) -> EmulatorState:
+    return EmulatorState(clock=clock)
+
+
+def track(number: int = 0, **changes: object) -> dict[str, object]:
+    return {
+        "taskId": f"music-{number}",
+        "audioId": "audio",
+        "callBackUrl": "https://example.com/cb",
+        **changes,
+    }
+
+
+def test_a_conversion_goes_from_pending_to_success(state: EmulatorState, clock: Clock) -> None:
+    kie_task_id = state.submit(track()).data["taskId"]
+    assert len(bytes.fromhex(kie_task_id)) == 16
+
+    pending = state.record_info(kie_task_id).data
+    assert pending["successFlag"] == "PENDING"
+    assert pending["createTime"] == 1_753_782_937_000
+    assert pending["response"] is pending["completeTime"] is pending["errorCode"] is None
+
+    clock.now += 3.0
+    done = state.record_info(kie_task_id).data
+    assert done["successFlag"] == "SUCCESS"
+    assert done["completeTime"] == 1_753_782_940_000
+    assert done["response"] == {"audioWavUrl": state.wav_url(kie_task_id)}
+    assert (done["musicId"], done["callbackUrl"]) == ("audio", "https://example.com/cb")
+
+
+def test_a_music_task_called_fail_ends_in_failure(state: EmulatorState, clock: Clock) -> None:
+    kie_task_id = state.submit(track(taskId="fail-1")).data["taskId"]
+    assert state.record_info(kie_task_id).data["successFlag"] == "PENDING"
+    clock.now += 3.0
+    failed = state.record_info(kie_task_id).data
+    assert (failed["successFlag"], failed["errorCode"]) == ("GENERATE_WAV_FAILED", 500)
+    assert failed["response"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "msg"),
+    [
+        (None, 400, "not in JSON"),
+        (["taskId"], 400, "not in JSON"),
+        (track(callBackUrl=""), 422, "Please enter callBackUrl."),
+        (track(callBackUrl=None), 422, "Please enter callBackUrl."),
+        (track(audioId=7), 422, "Please enter audioId."),
+        (track(taskId=" "), 422, "Please enter taskId."),
+        (track(taskId="unknown-1"), 422, "Record does not exist"),
+    ],
+)
+def test_a_wrong_submit_is_refused(state: EmulatorState, body: object, code: int, msg: str) -> None:
+    verdict = state.submit(body)
+    assert (verdict.code, verdict.http_status, verdict.accepted) == (code, 200, False)
+    assert msg in verdict.msg
+    assert verdict.envelope()["data"] is None
+    assert state.accepted_submits == 0
+
+
+def test_a_second_submit_names_the_first_one(state: EmulatorState) -> None:
+    first = state.submit(track())
+    second = state.submit(track())
+    assert (second.code, second.data, second.accepted) == (409, first.data, False)
+
+    state.configure(conflict_names_id=False)
+    assert state.submit(track()).envelope() == {"code": 409, "msg": "WAV record already exists", "data": None}
+    assert state.accepted_submits == 1
+
+
+def test_the_limit_counts_accepted_submits_in_ten_seconds(state: EmulatorState, clock: Clock) -> None:
+    assert [state.submit(track(n)).code for n in range(20)] == [200] * 20
+    refused = state.submit(track(20))
+    assert (refused.code, refused.http_status, refused.accepted) == (429, 429, False)
+    assert state.submit(track(0)).code == 409, "a known track is no new generation"
+
+    clock.now += 9.9
+    assert state.submit(track(20)).code == 429
+    clock.now += 0.1
+    assert state.submit(track(20)).code == 200, "the refused submits created nothing"
+
+    state.configure(submits_per_window=None)
+    assert {state.submit(track(n)).code for n in range(100, 150)} == {200}
+
+
+def test_submits_cost_credits_until_there_are_none(state: EmulatorState) -> None:
+    state.configure(credits=1.0)
+    codes = [state.submit(track(n)).code for n in range(3)]
+    assert codes == [200, 200, 402]
+    assert state.submit(track(9)).envelope() == {"code": 402, "msg": "Insufficient Credits", "data": None}
+    assert state.credit().data == pytest.approx(0.2)
+
+
+def test_an_unknown_id_looks_like_success_without_data(state: EmulatorState) -> None:
+    assert state.record_info("988e00aa").envelope() == {"code": 200, "msg": "success", "data": None}
+    assert state.record_info(None).code == state.record_info("").code == 422
+
+
+def test_a_refused_key_has_no_data() -> None:
+    assert NO_PERMISSION.envelope() == {"code": 401, "msg": "You do not have access permissions"}
+
+
+def test_a_download_link_lives_for_twenty_minutes(state: EmulatorState, clock: Clock) -> None:
+    link = state.download_url({"url": state.wav_url("988e00aa")}).data
+    assert isinstance(link, str)
+    token = link.rpartition("/")[2]
+    clock.now += 20 * 60 - 1
+    assert state.link_is_open(token)
+    clock.now += 1
+    assert not state.link_is_open(token)
+    assert not state.link_is_open("never-given-out")
+
+
+@pytest.mark.parametrize("body", [{"url": "https://example.com/s/1.wav"}, {"url": 1}, {}, None, []])
+def test_foreign_urls_are_refused(state: EmulatorState, body: object) -> None:
+    assert state.download_url(body).envelope() == {"code": 422, "msg": "url is wrong", "data": None}
+
+
+def test_a_conversion_without_a_submit_is_free(state: EmulatorState) -> None:
+    kie_task_id = state.create_conversion("music-0", "audio", finished=True)
+    assert state.record_info(kie_task_id).data["successFlag"] == "SUCCESS"
+    assert state.create_conversion("music-0", "audio") == kie_task_id
+    assert state.submit(track(0)).data == {"taskId": kie_task_id}
+    assert (state.accepted_submits, state.credit().data) == (0, 5916.25)
+
+
+def test_reset_returns_to_the_start(clock: Clock) -> None:
+    state = EmulatorState(settings=Settings(credits=2.0), clock=clock)
+    kie_task_id = state.submit(track()).data["taskId"]
+    state.configure(conversion_seconds=9)
+    state.answers.add("pending")
+    state.log.add({"endpoint": "submit"})
+    state.reset()
+    assert state.summary() == {
+        "accepted_submits": 0,
+        "reads": 0,
+        "requests": 0,
+        "conversions": 0,
+        "queued_answers": 0,
+        "settings": {
+            "conversion_seconds": 3.0,
+            "conflict_names_id": True,
+            "submits_per_window": 20,
+            "credits": 2.0,
+        },
+    }
+    assert state.record_info(kie_task_id).data is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conversion_seconds": -1},
+        {"conversion_seconds": "3"},
+        {"credits": float("nan")},
+        {"credits": True},
+        {"conflict_names_id": 1},
+        {"submits_per_window": 2.5},
+        {"submits_per_window": -1},
+        {"speed": 1},
+    ],
+)
+def test_wrong_settings_are_named_and_change_nothing(state: EmulatorState, wrong: dict[str, object]) -> None:
+    before = state.settings
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        state.configure(**wrong)
+    assert state.settings == before
+
+
+def names(state: EmulatorState, endpoint: str, *ids: str | None) -> list[str | None]:
+    answers = [state.answers.take(endpoint, kie_task_id) for kie_task_id in ids]
+    return [answer and answer.name for answer in answers]
+
+
+def test_queued_answers_come_once_and_in_order(state: EmulatorState) -> None:
+    state.answers.add("rate-limited", "pending", endpoint="record-info")
+    assert names(state, "credit", None) == [None]
+    assert names(state, "record-info", "a", "b", "c") == ["rate-limited", "pending", None]
+
+
+def test_queued_answers_can_wait_for_one_conversion(state: EmulatorState) -> None:
+    state.answers.add("pending", kie_task_id="b")
+    assert names(state, "record-info", "a", "b", "b") == [None, "pending", None]
+
+
+def test_the_last_answer_can_stay_until_another_is_queued(state: EmulatorState) -> None:
+    state.answers.add("pending", "success", "pending", repeat=True)
+    assert names(state, "record-info", *"abcde") == ["pending", "success", "pending", "pending", "pending"]
+    state.answers.add("wav-failed")
+    assert names(state, "record-info", *"ab") == ["wav-failed", None]
+
+
+def test_any_means_every_api_call_but_no_file(state: EmulatorState) -> None:
+    state.answers.add("blocked", repeat=True)
+    assert names(state, "file", None) == [None]
+    assert [names(state, endpoint, None) for endpoint in ("submit", "credit")] == [["blocked"], ["blocked"]]
+
+
+def test_a_misspelt_answer_names_its_neighbours(state: EmulatorState) -> None:
+    with pytest.raises(LookupError, match=r"near it: .*rate-limited"):
+        state.answers.add("pending", "rate-limitted")
+    with pytest.raises(ValueError, match="unknown endpoint"):
+        state.answers.add("pending", endpoint="records")
+    assert len(state.answers) == 0
+
+
+def test_the_log_hides_keys_wherever_they_are(state: EmulatorState) -> None:
+    key, wrong = state.api_key, "sk-a-real-key"
+    state.log.add({"endpoint": "submit", "json": {key: [f"x{key}y", {"a": wrong}]}}, [wrong, "a"])
+    (entry,) = state.log.entries("submit")
+    assert entry["json"] == {"***": ["x***y", {"a": "***"}]}
+    assert entry["at"] == 1_753_782_937.0
+    assert state.log.entries("credit") == []
+
+
+def test_the_emulator_needs_a_key() -> None:
+    with pytest.raises(ValueError, match="API key"):
+        EmulatorState(api_key="")
+
+
+def test_answers_have_unique_well_formed_names() -> None:
+    assert all(name == answer.name == name.lower() for name, answer in ANSWERS.items())
+    assert {answer.endpoint for answer in ANSWERS.values()} == set(ENDPOINTS)
+    assert all(1 <= answer.case <= 53 for answer in ANSWERS.values())
+
+
+def test_placeholders_are_filled_in_and_stay_json() -> None:
+    for answer in ANSWERS.values():
+        body = answer.render('a"b', "https://tempfile.example/s/1.wav?sig=1", 'k"y')
+        assert not any(name in body for name in (b"<kie_task_id>", b"<wav_url>", b"<client_key>"))
+    success = json.loads(ANSWERS["success"].render('a"b'))["data"]
+    assert success["taskId"] == 'a"b'
+    assert success["response"] == {"audioWavUrl": "https://tempfile.example/s/1.wav"}
+    market = json.loads(ANSWERS["market-success"].render())["data"]["resultJson"]
+    assert json.loads(market) == {"resultUrls": ["https://tempfile.example/s/1.wav"]}
+    assert "sk-1234" in json.loads(ANSWERS["wrong-key-echoed"].render(client_key="sk-1234"))["msg"]
+
+
+def test_the_audio_is_a_quiet_stereo_wav() -> None:
+    with wave.open(io.BytesIO(wav_bytes())) as wav:
+        assert wav.getparams()[:4] == (2, 2, 48_000, 3 * 48_000)
+        samples = memoryview(wav.readframes(48_000)).cast("h")
+    assert 1_000 < max(samples) < 4_000
+    assert wav_bytes() is wav_bytes()

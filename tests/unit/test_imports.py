@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importing costs, and the floors of the house: a module imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_kie
+
+PACKAGE = airflow_provider_kie.__name__
+ROOT = Path(airflow_provider_kie.__file__).parent
+
+# The rooms by floor, as in docs/design.md. The rooms of floor 5 share Airflow's life cycle and may know each other;
+# test_no_module_needs_itself keeps them from going round in circles.
+FLOORS = [
+    [""],  # the package itself: its version
+    ["exceptions"],
+    ["api"],
+    ["waiting", "connection"],
+    ["hooks"],
+    ["triggers", "sensors", "operators", "transfers", "links"],
+    ["get_provider_info", "cli"],
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LIFE_CYCLE = 5
+# Beside the house: a KIE on loopback, and a fixture for it.
+ASIDE = {"emulator": {"", "emulator", "api"}, "testing": {"", "emulator", "api"}}
+
+HTTP_LIBRARIES = {"aiohttp", "http", "httpx", "requests", "urllib3"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def room_of(module: str) -> str:
+    return module.removeprefix(PACKAGE).strip(".").partition(".")[0]
+
+
+def imports_of(module: str) -> set[str]:
+    """Return all modules that a module names in an import, wherever in the file that stands."""
+    found = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in SOURCES else str(node.module))
+    return found
+
+
+def ours(modules: set[str]) -> set[str]:
+    return {module for module in modules if module.partition(".")[0] == PACKAGE}
+
+
+# --- The floors
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_imports_only_from_floors_below(module: str) -> None:
+    room = room_of(module)
+    if room in ASIDE:
+        allowed = ASIDE[room]
+    else:
+        assert room in FLOOR, f"give {room!r} a floor in docs/design.md and here"
+        floor = FLOOR[room]
+        allowed = {room} | {other for other in FLOOR if FLOOR[other] < floor}
+        if floor == LIFE_CYCLE:
+            allowed |= set(FLOORS[LIFE_CYCLE])
+    assert {other for other in ours(imports_of(module)) if room_of(other) not in allowed} == set()
+
+
+def test_no_module_needs_itself() -> None:
+    TopologicalSorter({module: ours(imports_of(module)) - {module} for module in SOURCES}).prepare()
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) not in {"hooks", *ASIDE}])
+def test_only_the_hooks_know_http(module: str) -> None:
+    assert {other.partition(".")[0] for other in imports_of(module)} & HTTP_LIBRARIES == set()
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in {"api", "waiting"}])
+def test_what_decides_knows_neither_airflow_nor_how_bytes_travel(module: str) -> None:
+    assert {other for other in imports_of(module) if other.partition(".")[0] in {"airflow", *HTTP_LIBRARIES}} == set()
+
+
+def test_the_map_of_the_house_shows_the_whole_house() -> None:
+    assert {"exceptions", "api", "waiting", "connection", "hooks", "emulator"} <= {room_of(name) for name in SOURCES}
+
+
+# --- What importing costs
+
+# What a DAG file with a sensor, an operator and a trigger imports from Airflow itself, whoever wrote them.
+AIRFLOW_ITSELF = [
+    "airflow.providers.common.compat.sdk:"
+    "AirflowException,AirflowFailException,AirflowSensorTimeout,AirflowSkipException,"
+    "BaseOperator,BaseSensorOperator,PokeReturnValue,conf",
+    "airflow.triggers.base",
+]
+
+LOADED_AFTER = """
+import importlib, json, sys
+
+for name in sys.argv[1:]:
+    module, _, members = name.partition(":")
+    module = importlib.import_module(module)
+    for member in filter(None, members.split(",")):
+        getattr(module, member)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def loaded_after(*imports: str) -> set[str]:
+    """Return the top-level packages that a fresh Python holds after the imports."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED_AFTER, *imports], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return set(json.loads(ended.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def loaded_by_airflow_itself() -> set[str]:
+    return loaded_after(*AIRFLOW_ITSELF)
+
+
+def test_the_metadata_costs_airflow_next_to_nothing_at_start() -> None:
+    added = loaded_after(f"{PACKAGE}.get_provider_info:get_provider_info") - loaded_after()
+    assert added & {"airflow", "pydantic", "sqlalchemy", "tenacity", *HTTP_LIBRARIES} == set()
+
+
+@pytest.mark.parametrize("module", [f"{PACKAGE}.connection", f"{PACKAGE}.get_provider_info"])
+def test_airflow_can_read_fields_and_metadata_with_the_standard_library_alone(module: str) -> None:
+    added = loaded_after(module) - loaded_after()
+    assert {name for name in added if name not in sys.stdlib_module_names} == {PACKAGE}
+
+
+DAG_MODULES = [module for module in SOURCES if FLOOR.get(room_of(module)) == LIFE_CYCLE]
+
+
+@pytest.mark.parametrize("module", DAG_MODULES)
+def test_a_dag_file_does_not_pay_for_http(module: str, loaded_by_airflow_itself: set[str]) -> None:
+    # Airflow 2.11 imports requests by itself; nobody can save that.
+    added = loaded_after(*AIRFLOW_ITSELF, module) - loaded_by_airflow_itself
+    assert PACKAGE in added
+    assert added & {"aiohttp", "httpx", "requests", "urllib3"} == set()
+
+
+def test_a_dag_file_that_uses_everything_adds_only_this_package(loaded_by_airflow_itself: set[str]) -> None:
+    added = loaded_after(*AIRFLOW_ITSELF, *DAG_MODULES) - loaded_by_airflow_itself
+    assert {name for name in added if name not in sys.stdlib_module_names} == {PACKAGE}

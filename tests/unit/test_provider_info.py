@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Airflow finds the provider, and the form that it draws from the metadata."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import airflow_provider_kie
+from airflow_provider_kie.connection import CONN_TYPE, EXTRA_FIELDS, build_ui_field_behaviour
+from airflow_provider_kie.get_provider_info import get_provider_info
+
+AIRFLOW = Version(airflow.__version__).release[:2]
+FIELDS = [extra.name for extra in EXTRA_FIELDS]
+SECRETS = {extra.name for extra in EXTRA_FIELDS if extra.secret}
+
+
+def entry_point() -> EntryPoint:
+    (found,) = (
+        point
+        for point in entry_points(group="apache_airflow_provider")
+        if point.module.partition(".")[0] == airflow_provider_kie.__name__
+    )
+    return found
+
+
+def connection_type() -> dict[str, Any]:
+    (found,) = get_provider_info()["connection-types"]
+    return found
+
+
+def test_the_installed_airflow_accepts_the_metadata() -> None:
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.Draft7Validator(schema).validate(get_provider_info())
+
+
+def test_airflow_finds_the_metadata_under_the_name_of_the_distribution() -> None:
+    # Airflow stops loading all providers when the two differ.
+    point = entry_point()
+    assert point.load()() == get_provider_info()
+    assert point.dist
+    assert get_provider_info()["package-name"] == canonicalize_name(point.dist.metadata["Name"])
+
+
+def test_the_distributions_name_is_not_one_of_airflows_own() -> None:
+    # Airflow refuses hooks outside its own package to distributions with that beginning.
+    assert not get_provider_info()["package-name"].startswith("apache-airflow")
+
+
+def test_the_metadata_is_plain_json_and_names_this_version() -> None:
+    info = get_provider_info()
+    assert json.loads(json.dumps(info)) == info
+    assert info["versions"][0] == airflow_provider_kie.__version__
+    Version(info["versions"][0])
+
+
+def test_the_hook_is_where_the_metadata_says_and_says_the_same() -> None:
+    declared = connection_type()
+    module, _, name = declared["hook-class-name"].rpartition(".")
+    hook = getattr(import_module(module), name)
+    assert hook.conn_type == declared["connection-type"]
+    assert hook.hook_name == declared["hook-name"]
+    assert hook(**{hook.conn_name_attr: "some_id"}).kie_conn_id == "some_id"
+    assert hook().kie_conn_id == hook.default_conn_name == "kie_default"
+
+
+def test_the_connection_type_survives_a_uri_and_airflows_field_names() -> None:
+    # A URI's scheme is lower-cased, and Airflow splits "extra__<type>__<field>" at the double underscores.
+    assert connection_type()["connection-type"] == CONN_TYPE == CONN_TYPE.lower()
+    assert not any("__" in name for name in [CONN_TYPE, *FIELDS])
+
+
+def test_both_forms_are_drawn_from_the_same_fields() -> None:
+    declared = connection_type()
+    assert list(declared["conn-fields"]) == FIELDS
+    shown = {name: (field["label"], field["description"]) for name, field in declared["conn-fields"].items()}
+    assert shown == {extra.name: (extra.label, extra.description) for extra in EXTRA_FIELDS}
+    assert {key.replace("-", "_"): value for key, value in declared["ui-field-behaviour"].items()} == (
+        build_ui_field_behaviour()
+    )
+
+
+# Airflow keeps one ProvidersManager per process, which other tests may have filled; hence a process of its own.
+REPORT = """
+import json, logging, warnings
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from airflow.providers_manager import ProvidersManager
+
+    logged = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logging.getLogger("airflow.providers_manager").addHandler(handler)
+    manager = ProvidersManager()
+    hook = manager.hooks["kie"]
+    widgets = getattr(manager, "_connection_form_widgets_from_metadata", None) or manager.connection_form_widgets
+    looks = getattr(manager, "_field_behaviours_from_metadata", None) or manager.field_behaviours
+
+print(json.dumps({
+    "hook": hook._asdict() if hook else None,
+    "warnings": [f"{w.filename}: {w.message}" for w in caught],
+    "logged": logged,
+    "fields": {key: widget.is_sensitive for key, widget in widgets.items() if key.startswith("extra__kie__")},
+    "look": looks.get("kie"),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Any]:
+    """What Airflow reports after it has loaded its providers in a fresh process."""
+    ended = subprocess.run([sys.executable, "-c", REPORT], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    report: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return report
+
+
+def test_airflow_loads_the_hook_without_a_word(loaded: dict[str, Any]) -> None:
+    assert loaded["hook"] == loaded["hook"] | {
+        "hook_class_name": "airflow_provider_kie.hooks.kie.KieHook",
+        "connection_id_attribute_name": "kie_conn_id",
+        "package_name": "airflow-provider-kie",
+        "hook_name": "KIE.ai",
+        "connection_type": "kie",
+        "connection_testable": True,
+    }
+    ours = ("airflow_provider_kie", "airflow-provider-kie", "KieHook")
+    package = str(Path(airflow_provider_kie.__file__).parent)
+    about_us = [text for text in loaded["logged"] if any(name in text for name in ours)]
+    for text in loaded["warnings"]:
+        filename, _, message = text.partition(": ")
+        if filename.startswith(package) or any(name in message for name in ours):
+            about_us.append(text)
+    assert about_us == []
+
+
+def test_airflows_form_has_every_field_and_hides_the_secrets(loaded: dict[str, Any]) -> None:
+    assert loaded["fields"] == {f"extra__kie__{name}": name in SECRETS for name in FIELDS}
+    look = loaded["look"]
+    assert look["relabeling"] == {"password": "API key", "host": "Base URL"}
+    assert set(look["hidden_fields"]) >= {"schema", "login", "port"}
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 2), reason="Airflow draws this form from the metadata since 3.2")
+def test_the_web_form_shows_the_api_key_and_every_extra_field() -> None:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (form,) = (form for form in HookMetaService.hook_meta_data() if form.connection_type == "kie")
+    assert form.hook_name == "KIE.ai"
+    assert form.standard_fields
+    assert form.standard_fields.password
+    assert (form.standard_fields.password.title, form.standard_fields.password.hidden) == ("API key", False)
+    assert form.standard_fields.host
+    assert form.standard_fields.host.title == "Base URL"
+    assert all(getattr(form.standard_fields, name).hidden for name in ("url_schema", "port", "login"))
+    shown = {
+        name: (field["schema"]["title"], field["description"], field["schema"]["type"], field["schema"].get("format"))
+        for name, field in (form.extra_fields or {}).items()
+    }
+    assert shown == {
+        extra.name: (extra.label, extra.description, [extra.kind, "null"], "password" if extra.secret else None)
+        for extra in EXTRA_FIELDS
+    }

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of cases over a real socket: requests and aiohttp must come to the same result and the same words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from airflow_provider_kie.api import common, wav
+from airflow_provider_kie.emulator.answers import ANSWERS
+from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from tests.cases import COMMON, TABLE
+
+SUBMIT = wav.convert_to_wav("music", "track", "https://api.example.com/callback")
+
+
+async def attempt_async(call):
+    async with KieAsyncHook.connect("kie_default") as hook:
+        return await hook.attempt(call)
+
+
+def over_requests(call):
+    return KieHook().attempt(call)
+
+
+def over_aiohttp(call):
+    return asyncio.run(attempt_async(call))
+
+
+def outcome_of(carry_out, call):
+    try:
+        return carry_out(call)
+    except KieError as error:
+        return type(error), str(error), error.to_dict()
+
+
+def play_for_both(kie, name, call):
+    """Let each transport meet the answer, again and again: aiohttp by itself repeats a GET that is cut off."""
+    kie.play(name, repeat=True)
+    return outcome_of(over_requests, call), outcome_of(over_aiohttp, call)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].submit is not None])
+def test_submit(kie, name):
+    sync, asynchronous = play_for_both(kie, name, SUBMIT)
+    assert sync == asynchronous
+    expected = TABLE[name].submit
+    assert sync.reused == (expected == "reused") if isinstance(expected, str) else sync[0] is expected
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].read is not None])
+def test_read(kie, name):
+    kie_task_id = kie.create_conversion(finished=True)
+    sync, asynchronous = play_for_both(kie, name, wav.record_info(kie_task_id))
+    assert sync == asynchronous
+    expected = TABLE[name].read
+    if expected == "record":
+        assert sync["kie_task_id"] == kie_task_id
+    else:
+        assert sync is None if expected == "unknown" else sync[0] is expected
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_common_endpoints(kie, name):
+    calls = {"credit": common.credit(), "download-url": common.download_url("https://tempfile.example/s/1.wav")}
+    sync, asynchronous = play_for_both(kie, name, calls[ANSWERS[name].endpoint])
+    assert sync == asynchronous
+
+
+@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_port, monkeypatch):
+    host = f"http://127.0.0.1:{unused_tcp_port}"
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps({"conn_type": "kie", "password": "k", "host": host}))
+    with pytest.raises(KieError, match="could not connect") as caught:
+        transport(SUBMIT)
+    assert caught.value.nothing_created
+
+
+@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+def test_a_redirect_is_not_followed(kie, transport):
+    kie.play("redirect")
+    with pytest.raises(KieError, match="redirects are not followed"):
+        transport(common.credit())
+    assert len(kie.requests()) == 1
+
+
+@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+def test_the_edge_lets_our_user_agent_pass(kie, transport):
+    assert transport(common.credit()) == 5916.25
+    assert kie.requests()[0]["user_agent"].startswith("airflow-provider-kie/")

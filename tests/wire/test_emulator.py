@@ -1,0 +1,502 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulator on a real socket."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_kie.emulator import ANSWERS, KieEmulator
+from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.emulator.files import LAST_MODIFIED, etag
+from airflow_provider_kie.testing import kie_emulator  # noqa: F401  a fixture
+
+AGENT = {"User-Agent": "kie-tests"}
+SUBMIT = "/api/v1/wav/generate"
+RECORD = "/api/v1/wav/record-info"
+CREDIT = "/api/v1/chat/credit"
+DOWNLOAD = "/api/v1/common/download-url"
+SIZE = len(wav_bytes())
+
+
+class Client:
+    """Just enough of a client to see the wire."""
+
+    def __init__(self, kie: KieEmulator) -> None:
+        self.kie = kie
+        self.headers = {**AGENT, "Authorization": f"Bearer {kie.api_key}"}
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.kie.url + path, headers=self.headers, timeout=10, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        return requests.post(self.kie.url + path, headers=self.headers, timeout=10, **options)
+
+    def submit(self, music_task_id: str = "music-1", audio_id: str = "audio-1") -> requests.Response:
+        body = {"taskId": music_task_id, "audioId": audio_id, "callBackUrl": "https://example.com/cb"}
+        return self.post(SUBMIT, json=body)
+
+    def read(self, kie_task_id: str) -> requests.Response:
+        return self.get(RECORD, params={"taskId": kie_task_id})
+
+    def control(self, path: str, body: Any = None) -> requests.Response:
+        method = "GET" if body is None else "POST"
+        return requests.request(method, self.kie.url + path, json=body, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[KieEmulator]:
+    with KieEmulator(conversion_seconds=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def kie(emulator: KieEmulator) -> KieEmulator:
+    emulator.reset()
+    return emulator
+
+
+@pytest.fixture
+def client(kie: KieEmulator) -> Client:
+    return Client(kie)
+
+
+@pytest.fixture
+def wav_url(kie: KieEmulator, client: Client) -> str:
+    record = client.read(kie.create_conversion(finished=True)).json()["data"]
+    return str(record["response"]["audioWavUrl"])
+
+
+def fetch(url: str, method: str = "GET", **headers: str) -> requests.Response:
+    sent = {**AGENT, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return requests.request(method, url, headers=sent, timeout=10)
+
+
+# The life of a conversion
+
+
+def test_submit_wait_and_download(client: Client) -> None:
+    kie_task_id = client.submit().json()["data"]["taskId"]
+    until = time.monotonic() + 10
+    while (record := client.read(kie_task_id).json()["data"])["successFlag"] == "PENDING":
+        assert time.monotonic() < until
+    assert record["successFlag"] == "SUCCESS"
+
+    url = record["response"]["audioWavUrl"]
+    assert url.startswith(client.kie.url + "/s/")
+    assert "?sig=" in url
+    with wave.open(io.BytesIO(fetch(url).content)) as wav:
+        assert wav.getframerate() == 48_000
+
+
+@pytest.mark.parametrize("names_id", [True, False])
+def test_a_second_submit_conflicts(client: Client, names_id: bool) -> None:
+    client.kie.configure(conflict_names_id=names_id)
+    first, second = client.submit().json(), client.submit()
+    assert second.status_code == 200
+    assert second.json()["code"] == 409
+    assert second.json()["data"] == (first["data"] if names_id else None)
+    assert client.kie.accepted_submits == 1
+
+
+def test_fifty_at_once_start_one_conversion(client: Client) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        bodies = [answer.json() for answer in pool.map(lambda _: client.submit(), range(50))]
+    assert sorted(body["code"] for body in bodies) == [200] + [409] * 49
+    assert len({body["data"]["taskId"] for body in bodies}) == 1
+    assert client.kie.accepted_submits == 1
+    assert sum(entry["accepted"] for entry in client.kie.requests("submit")) == 1
+
+
+def test_the_twenty_first_submit_in_ten_seconds_is_refused(client: Client) -> None:
+    assert {client.submit(audio_id=str(n)).json()["code"] for n in range(20)} == {200}
+    refused = client.submit(audio_id="20")
+    assert (refused.status_code, refused.json()["code"]) == (429, 429)
+    assert client.kie.accepted_submits == 20
+
+
+# The door
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "python-requests/2.34",
+        "Python-urllib/3.11",
+        "python-urllib3/2.6",
+        "Python/3.11 aiohttp/3.13",
+        "",
+        None,
+    ],
+)
+@pytest.mark.parametrize("path", [CREDIT, "/api/v1/nowhere", "/s/1.wav", "/d/1"])
+def test_nameless_clients_are_blocked_first(kie: KieEmulator, path: str, agent: str | None) -> None:
+    # Unlike requests, http.client can leave the header out.
+    connection = HTTPConnection(kie.url.removeprefix("http://"), timeout=10)
+    connection.request("GET", path, headers={} if agent is None else {"User-Agent": agent})
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (403, b"error code: 1010")
+    assert answer.headers["content-type"].startswith("text/plain")
+    connection.close()
+    assert kie.requests()[-1]["user_agent"] == agent
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong-key", "Basic kie-emulator-key"])
+def test_a_wrong_key_is_refused_without_data(kie: KieEmulator, authorization: str | None) -> None:
+    headers = {**AGENT, **({"Authorization": authorization} if authorization else {})}
+    kie.play("credit-zero")
+    answer = requests.get(kie.url + CREDIT, headers=headers, timeout=10)
+    assert answer.status_code == 200
+    assert answer.json() == {"code": 401, "msg": "You do not have access permissions"}
+    entry = kie.requests()[-1]
+    assert (entry["authorized"], entry["code"], entry["answer"]) == (False, 401, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [("GET", "/api/v1/nowhere", 404), ("GET", "/", 404), ("GET", SUBMIT, 405), ("DELETE", "/s/1.wav", 405)],
+)
+def test_wrong_paths_and_methods(client: Client, method: str, path: str, code: int) -> None:
+    answer = requests.request(method, client.kie.url + path, headers=client.headers, timeout=10)
+    assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (code, code, None)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"", b"\xff", b'{"taskId": NaN}', b"[" * 100_000])
+def test_a_body_that_is_no_json_object(client: Client, body: bytes) -> None:
+    answer = client.post(SUBMIT, data=body)
+    assert (answer.status_code, answer.json()["code"]) == (200, 400)
+    assert client.control("/_emulator/requests").status_code == 200
+
+
+# The file host
+
+
+def test_a_whole_file(wav_url: str) -> None:
+    answer = fetch(wav_url)
+    assert (answer.status_code, answer.content) == (200, wav_bytes())
+    assert answer.headers["content-type"] == "audio/wav"
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["last-modified"] == LAST_MODIFIED
+    assert answer.headers["etag"] == etag() == fetch(wav_url).headers["etag"]
+
+
+def test_head_has_the_length_and_no_body(wav_url: str) -> None:
+    answer = fetch(wav_url, "HEAD")
+    assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, str(SIZE), b"")
+    part = fetch(wav_url, "HEAD", Range="bytes=0-3")
+    assert (part.status_code, part.headers["content-length"], part.content) == (206, "4", b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-3", 0, 3),
+        ("bytes=8-11", 8, 11),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE - 1),
+        ("bytes=-5", SIZE - 5, SIZE - 1),
+        (f"bytes=-{SIZE + 1}", 0, SIZE - 1),
+        (f"bytes=10-{SIZE * 2}", 10, SIZE - 1),
+    ],
+)
+def test_a_part_of_a_file(wav_url: str, asked: str, first: int, last: int) -> None:
+    answer = fetch(wav_url, Range=asked)
+    assert answer.status_code == 206
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{SIZE}"
+    assert answer.content == wav_bytes()[first : last + 1]
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
+def test_a_part_that_does_not_exist(wav_url: str, asked: str) -> None:
+    answer = fetch(wav_url, Range=asked)
+    assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{SIZE}")
+    assert answer.content == b""
+
+
+@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=0-1,4-5", "bytes=-", "bytes=a-b", "items=0-3", "x"])
+def test_a_range_that_makes_no_sense_is_ignored(wav_url: str, asked: str) -> None:
+    answer = fetch(wav_url, Range=asked)
+    assert (answer.status_code, len(answer.content)) == (200, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("validator", "status"),
+    [(etag(), 206), (LAST_MODIFIED, 206), ('"another"', 200), (f"W/{etag()}", 200)],
+)
+def test_if_range_guards_against_a_changed_file(wav_url: str, validator: str, status: int) -> None:
+    assert fetch(wav_url, Range="bytes=4-", If_Range=validator).status_code == status
+
+
+def test_a_link_without_its_signature_is_forbidden(wav_url: str) -> None:
+    assert fetch(wav_url.partition("?")[0]).status_code == 403
+    assert fetch(wav_url + "0").status_code == 403
+
+
+def test_a_download_link_serves_the_file(client: Client, wav_url: str) -> None:
+    link = client.post(DOWNLOAD, json={"url": wav_url}).json()["data"]
+    assert link.startswith(f"{client.kie.url}/d/")
+    assert fetch(link, Range="bytes=0-3").content == b"RIFF"
+    assert fetch(f"{client.kie.url}/d/{'0' * 32}").status_code == 403
+
+
+def test_a_file_call_shows_whether_it_carried_the_key(client: Client, wav_url: str) -> None:
+    fetch(wav_url)
+    requests.get(wav_url, headers=client.headers, timeout=10)
+    assert [entry["authorized"] for entry in client.kie.requests("file")] == [False, True]
+
+
+# Queued answers and faults
+
+
+def test_every_answer_arrives_as_written(client: Client) -> None:
+    instant = [a for a in ANSWERS.values() if a.body is not None and not a.fault and a.endpoint != "submit"]
+    for answer in instant:
+        client.kie.play(answer.name, endpoint="record-info")
+        sent = client.get(RECORD, params={"taskId": "988e00aa"}, allow_redirects=False)
+        assert sent.status_code == answer.status, answer.name
+        assert sent.content == answer.render(
+            wav_url=client.kie.state.wav_url("988e00aa"), client_key=client.kie.api_key
+        )
+        assert sent.headers.get("content-type") == answer.headers.get("content-type")
+        assert client.kie.requests()[-1]["answer"] == answer.name
+
+
+def test_a_finished_answer_leads_to_a_real_file(client: Client) -> None:
+    client.kie.play("success")
+    assert fetch(client.read("any-id").json()["data"]["response"]["audioWavUrl"]).content == wav_bytes()
+
+
+@pytest.mark.parametrize("name", ["already-converted", "accepted"])
+def test_an_id_given_to_a_submit_can_be_read(client: Client, name: str) -> None:
+    client.kie.play(name)
+    kie_task_id = client.submit().json()["data"]["taskId"]
+    assert client.read(kie_task_id).json()["data"]["musicId"] == "audio-1"
+    assert client.kie.accepted_submits == (name == "accepted")
+
+
+@pytest.mark.parametrize("name", ["reset", "accepted-then-reset"])
+def test_a_reset_closes_without_an_answer(client: Client, name: str) -> None:
+    client.kie.play(name)
+    with pytest.raises(requests.ConnectionError):
+        client.submit()
+    (entry,) = client.kie.requests()
+    accepted = name == "accepted-then-reset"
+    assert (entry["http_status"], entry["code"], entry["accepted"]) == (None, None, accepted)
+    assert client.submit().json()["code"] == (409 if accepted else 200)
+    assert client.kie.accepted_submits == 1
+
+
+def test_a_submit_can_be_accepted_although_the_answer_says_500(client: Client) -> None:
+    client.kie.play("accepted-then-500")
+    assert client.submit().status_code == 500
+    assert client.submit().json()["code"] == 409
+
+
+@pytest.mark.parametrize("name", ["cut-off", "file-cut-off"])
+def test_a_truncated_answer_promises_more_than_it_sends(client: Client, wav_url: str, name: str) -> None:
+    client.kie.play(name)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
+        fetch(wav_url) if name.startswith("file") else client.get(CREDIT)
+
+
+def test_a_cut_off_file_can_be_resumed(client: Client, wav_url: str) -> None:
+    client.kie.play("file-cut-off")
+    got, validators = bytearray(), list[str]()
+
+    def download() -> None:
+        with requests.get(wav_url, headers=AGENT, stream=True, timeout=10) as answer:
+            validators.append(answer.headers["etag"])
+            for chunk in answer.iter_content(1024):
+                got.extend(chunk)
+
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        download()
+    assert 0 < len(got) < SIZE
+    rest = fetch(wav_url, Range=f"bytes={len(got)}-", If_Range=validators[0])
+    assert got + rest.content == wav_bytes()
+
+
+def test_a_hanging_answer_lasts_until_the_client_goes(client: Client) -> None:
+    client.kie.play("hang")
+    with pytest.raises(requests.ReadTimeout):
+        requests.get(client.kie.url + CREDIT, headers=client.headers, timeout=0.3)
+    assert client.get(CREDIT).json()["code"] == 200
+    assert [entry["http_status"] for entry in client.kie.requests("credit")] == [None, 200]
+
+
+def test_a_slow_answer_is_the_own_one(client: Client) -> None:
+    client.kie.play("slow")
+    answer = client.get(CREDIT)
+    assert answer.elapsed.total_seconds() >= 2
+    assert answer.json()["data"] == 5916.25
+
+
+def test_faults_are_no_errors_of_the_server(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for name in ("reset", "cut-off"):
+            client.kie.play(name)
+            with pytest.raises(requests.RequestException):
+                client.get(CREDIT)
+        assert client.get(CREDIT).status_code == 200
+    assert caplog.records == []
+
+
+# The control routes
+
+
+def test_answers_are_queued_over_http(client: Client) -> None:
+    body = {
+        "endpoint": "record-info",
+        "answers": ["rate-limited", "pending"],
+        "kie_task_id": "a",
+        "repeat": True,
+    }
+    assert client.control("/_emulator/answers", body).json() == {"ok": True}
+    assert client.read("b").json()["data"] is None
+    codes = [client.read("a").json()["code"] for _ in range(4)]
+    assert codes == [429, 200, 200, 200]
+    assert [entry["answer"] for entry in client.kie.requests()] == [None, "rate-limited"] + ["pending"] * 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("answers", {"answers": ["rate-limitted"]}, "rate-limited"),
+        ("answers", {"answers": "pending"}, "list of names"),
+        ("answers", {}, "list of names"),
+        ("answers", {"answers": ["pending"], "endpoint": "reads"}, "record-info"),
+        ("answers", {"answers": ["pending"], "repeat": 1}, "repeat"),
+        ("answers", ["pending"], "JSON object"),
+        ("settings", {"speed": 1}, "conversion_seconds"),
+        ("settings", {"self": 1}, "unknown settings"),
+        ("settings", {"credits": "many"}, "credits"),
+    ],
+)
+def test_wrong_orders_are_explained(client: Client, path: str, body: Any, words: str) -> None:
+    answer = client.control(f"/_emulator/{path}", body)
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]
+
+
+def test_answers_are_listed(client: Client) -> None:
+    listed = client.control("/_emulator/answers").json()
+    assert {"name": "rate-limited-http", "case": 4, "endpoint": "any"} in listed
+    assert [entry["name"] for entry in listed] == list(ANSWERS)
+
+
+def test_settings_and_reset_over_http(client: Client) -> None:
+    settings = {
+        "conversion_seconds": 60,
+        "conflict_names_id": False,
+        "submits_per_window": None,
+        "credits": 10,
+    }
+    assert client.control("/_emulator/settings", settings).json() == settings
+    kie_task_id = client.submit().json()["data"]["taskId"]
+    assert client.submit().json()["data"] is None
+    assert client.read(kie_task_id).json()["data"]["successFlag"] == "PENDING"
+    summary = client.control("/_emulator").json()
+    counts = {name: summary[name] for name in ("accepted_submits", "reads", "requests", "conversions")}
+    assert counts == {"accepted_submits": 1, "reads": 1, "requests": 3, "conversions": 1}
+    assert summary["settings"]["credits"] == 9.6
+
+    assert client.control("/_emulator/reset", {}).json() == {"ok": True}
+    assert client.read(kie_task_id).json()["data"] is None
+    assert client.kie.state.settings.conversion_seconds == 0.05
+
+
+def test_the_log_tells_everything_but_the_key(client: Client) -> None:
+    key = client.kie.api_key
+    client.post(SUBMIT, json={"taskId": f"x{key}", "audioId": "\ud800", "callBackUrl": f"https://example.com/{key}"})
+    client.get(RECORD, params={"taskId": key})
+    wrong = {**AGENT, "Authorization": "Bearer another-key"}
+    requests.get(client.kie.url + CREDIT, headers=wrong, timeout=10)
+    text = client.control("/_emulator/requests").text
+    assert key not in text
+    assert "another-key" not in text
+    submit, read, credit = json.loads(text)
+    assert submit["json"]["taskId"] == "x***"
+    assert submit | {"json": None, "at": None} == {
+        "method": "POST",
+        "path": SUBMIT,
+        "endpoint": "submit",
+        "params": {},
+        "json": None,
+        "authorized": True,
+        "user_agent": "kie-tests",
+        "http_status": 200,
+        "code": 200,
+        "accepted": True,
+        "answer": None,
+        "at": None,
+    }
+    assert read["params"] == {"taskId": "***"}
+    assert credit["authorized"] is False
+    assert abs(submit["at"] - time.time()) < 60
+
+
+def test_an_answer_can_echo_the_key(client: Client) -> None:
+    client.kie.play("wrong-key-echoed")
+    assert client.kie.api_key in client.get(CREDIT).json()["msg"]
+    assert client.kie.api_key not in client.control("/_emulator/requests").text
+
+
+# The server
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.com", ""])
+def test_only_loopback_is_served(host: str) -> None:
+    with pytest.raises(ValueError, match="loopback"):
+        KieEmulator(host=host)
+
+
+def test_a_stopped_emulator_frees_its_port_and_its_thread() -> None:
+    with KieEmulator(api_key="another-key") as kie:
+        port = int(kie.url.rpartition(":")[2])
+        assert requests.get(kie.url + "/_emulator", timeout=10).status_code == 200
+        with pytest.raises(OSError, match="use"):
+            KieEmulator(port=port).start()
+    assert f"kie-emulator-{port}" not in {thread.name for thread in threading.enumerate()}
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_stopping_does_not_wait_for_a_hanging_answer(caplog: pytest.LogCaptureFixture) -> None:
+    outcome: list[type[BaseException]] = []
+    with KieEmulator() as kie:
+        kie.play("hang")
+
+        def wait() -> None:
+            try:
+                Client(kie).get(CREDIT)
+            except requests.ConnectionError as error:
+                outcome.append(type(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        until = time.monotonic() + 10
+        while not kie.requests("credit"):
+            assert time.monotonic() < until
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    waiting.join(10)
+    assert outcome == [requests.ConnectionError]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_the_fixture_sets_the_connection(kie_emulator: KieEmulator) -> None:  # noqa: F811  the same fixture
+    connection = json.loads(os.environ["AIRFLOW_CONN_KIE_DEFAULT"])
+    assert connection == {"conn_type": "kie", "password": "kie-emulator-key", "host": kie_emulator.url}
+    assert kie_emulator.state.settings.submits_per_window is None
