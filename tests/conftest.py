@@ -18,9 +18,14 @@ os.environ.update(
         "AIRFLOW_HOME": str(AIRFLOW_HOME),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME / 'airflow.db'}",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).resolve().parent.parent / "example_dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(AIRFLOW_HOME / "dags"),
     }
 )
+# Airflow 3 only runs DAGs of its own folder.
+TESTS = Path(__file__).resolve().parent
+(AIRFLOW_HOME / "dags").mkdir()
+for source in (*TESTS.glob("dags/*.py"), *TESTS.parent.glob("example_dags/*.py")):
+    shutil.copy(source, AIRFLOW_HOME / "dags")
 for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "KIE_"))]:
     del os.environ[name]
 

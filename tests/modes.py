@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -72,10 +73,9 @@ def _reschedule(build: Callable[[], WavConversionSensor], monkeypatch: pytest.Mo
         def get_first_reschedule_date(self, context: Any) -> Any:
             return first_start
 
-    try:  # Airflow 2.11 reads the first start from its database, in which no scheduler has written here
+    # Airflow 2.11 reads the first start from its database, in which no scheduler has written here.
+    with contextlib.suppress(AttributeError):
         monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: first_start)
-    except AttributeError:
-        pass
     while True:
         try:
             return build().execute({"ti": TaskInstance()})

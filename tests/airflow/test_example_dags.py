@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example DAGs run as they are, and leave in XCom what the README promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.dag_runs import load_dag, run_dag
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
+
+
+@pytest.fixture(autouse=True)
+def _emulator(kie):
+    pass
+
+
+def test_example_kie_wav(kie):
+    run = run_dag(load_dag("example_kie_wav"))
+    assert run.state == "success", run.states()
+    kie_task_id = run.xcom("submit", "kie_task_id")
+    assert run.xcom("submit") == kie_task_id
+    conversion = run.xcom("wait")
+    assert conversion["kie_task_id"] == kie_task_id
+    assert conversion["status"] == "SUCCESS"
+    assert run.xcom("wav_url") == conversion["wav_url"]
+    assert run.xcom("wav_url", "wav_conversion") == conversion
+    assert run.xcom("describe") == {"channels": 2, "rate": 48000, "seconds": 3.0}
+    assert kie.accepted_submits == 1
+    assert [request["path"] for request in kie.requests("submit")] == ["/api/v1/wav/generate"]
+
+
+def test_example_kie_wav_mapped(kie):
+    run = run_dag(load_dag("example_kie_wav_mapped"))
+    assert run.state == "success", run.states()
+    urls = [run.xcom("convert", map_index=index) for index in range(3)]
+    assert len(set(urls)) == 3
+    assert all(url.startswith(kie.url) for url in urls)
+    assert len({run.xcom("convert", "kie_task_id", index) for index in range(3)}) == 3
+    assert run.xcom("report") == 3
+    assert kie.accepted_submits == 3
+
+
+def test_every_example_is_run_here():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"example_kie_wav", "example_kie_wav_mapped"}

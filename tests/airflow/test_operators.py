@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operators push, when they push it, and which of their failures Airflow retries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
+from airflow_provider_kie.triggers.wav import WavConversionTrigger
+from tests.modes import only_event
+
+TRACK = {"music_task_id": "music", "audio_id": "track"}
+QUICK = {"poll_interval": 0.03, "timeout": 20}
+
+
+class TaskInstance:
+    """Takes what a task pushes."""
+
+    def __init__(self):
+        self.pushed = {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def context(kie):
+    return {"ti": TaskInstance()}
+
+
+def convert(context, **arguments):
+    return ConvertToWavOperator(task_id="convert", **(TRACK | QUICK | arguments)).execute(context)
+
+
+def convert_deferred(context, **arguments):
+    """Submit, defer, run the trigger and resume in a new instance, as Airflow does."""
+    with pytest.raises(TaskDeferred) as deferral:
+        convert(context, deferrable=True, **arguments)
+    _, kwargs = json.loads(json.dumps(deferral.value.trigger.serialize()))
+    event = asyncio.run(only_event(WavConversionTrigger(**kwargs)))
+    resumed = ConvertToWavOperator(task_id="convert", **(TRACK | QUICK | arguments))
+    return resumed.resume_execution(deferral.value.method_name, {"event": event}, context)
+
+
+WAYS = pytest.mark.parametrize("way", [convert, convert_deferred])
+
+
+@WAYS
+def test_waiting_gives_the_url_and_pushes_id_and_conversion(kie, context, way):
+    url = way(context)
+    pushed = context["ti"].pushed
+    assert url == pushed["wav_conversion"]["wav_url"]
+    assert url.startswith(kie.url)
+    assert pushed["kie_task_id"] == pushed["wav_conversion"]["kie_task_id"]
+    assert kie.accepted_submits == 1
+
+
+def test_not_waiting_gives_the_id_and_reads_nothing(kie, context):
+    kie_task_id = convert(context, wait_for_completion=False)
+    assert context["ti"].pushed == {"kie_task_id": kie_task_id}
+    assert kie.requests("record-info") == []
+
+
+@WAYS
+def test_a_failed_conversion_is_retryable_and_its_id_is_known(kie, context, way):
+    with pytest.raises(e.KieConversionFailedError, match="GENERATE_WAV_FAILED") as caught:
+        way(context, music_task_id="fail-music")
+    assert not isinstance(caught.value, AirflowFailException)
+    assert caught.value.kie_task_id == context["ti"].pushed["kie_task_id"]
+
+
+@WAYS
+def test_a_time_out_is_retryable_and_says_how_to_go_on(kie, context, way):
+    kie.configure(conversion_seconds=600)
+    with pytest.raises(e.KieWaitTimeoutError, match=r"within 0.3 seconds; last: status PENDING") as caught:
+        way(context, timeout=0.3)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert context["ti"].pushed["kie_task_id"] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("wrong-key", e.KieAuthenticationError),
+        ("insufficient-credits", e.KieInsufficientCreditsError),
+        ("track-unknown", e.KieValidationError),
+        ("key-cap", e.KieKeyCapError),
+        ("already-converted-without-id", e.KieAlreadyConvertedError),
+    ],
+)
+def test_what_repeating_can_not_help_is_not_retried_and_sent_once(kie, context, answer, error):
+    kie.play(answer, endpoint="submit", repeat=True)
+    with pytest.raises(error) as caught:
+        convert(context)
+    assert isinstance(caught.value, AirflowFailException)
+    assert "track" in str(caught.value)
+    assert len(kie.requests("submit")) == 1
+
+
+def test_an_earlier_conversion_is_reused_and_not_paid_again(kie, context, caplog):
+    first = convert({"ti": TaskInstance()}, wait_for_completion=False)
+    assert convert(context, wait_for_completion=False) == first
+    assert kie.accepted_submits == 1
+
+
+@pytest.mark.parametrize("answer", ["accepted-then-reset", "accepted-then-500", "accepted-then-cut-off", "accepted-then-hang"])
+def test_a_submit_of_unknown_outcome_is_settled_by_one_repetition(kie, context, answer):
+    kie.play(answer)
+    url = convert(context)
+    assert url.startswith(kie.url)
+    assert kie.accepted_submits == 1
+    assert len(kie.requests("submit")) == 2
+
+
+def test_a_submit_that_stays_unknown_is_reported_after_one_repetition(kie, context):
+    kie.play("server-error", endpoint="submit", repeat=True)
+    with pytest.raises(e.KieServerError):
+        convert(context)
+    assert len(kie.requests("submit")) == 2
+
+
+def test_a_rate_limited_submit_is_sent_again(kie, context):
+    kie.play("rate-limited-http", "rate-limited", "rate-limited", "maintenance", endpoint="submit")
+    assert convert(context).startswith(kie.url)
+    assert kie.accepted_submits == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("music_task_id", ""), ("music_task_id", None), ("audio_id", "None"), ("audio_id", "a b"), ("callback_url", "x")],
+)
+def test_bad_arguments_are_named_before_anything_is_sent(kie, context, field, value):
+    with pytest.raises(e.KieValidationError, match=field):
+        convert(context, **{field: value})
+    assert kie.requests() == []
+
+
+class TestWavUrl:
+    def fetch(self, context, kie_task_id):
+        return WavUrlOperator(task_id="url", kie_task_id=kie_task_id).execute(context)
+
+    def test_finished(self, kie, context):
+        kie_task_id = kie.create_conversion(finished=True)
+        url = self.fetch(context, kie_task_id)
+        assert context["ti"].pushed["wav_conversion"]["wav_url"] == url
+
+    def test_still_running_is_not_ready_and_retryable(self, kie, context):
+        kie.configure(conversion_seconds=600)
+        with pytest.raises(e.KieNotReadyError, match="status PENDING") as caught:
+            self.fetch(context, kie.create_conversion())
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_failed_is_final(self, kie, context):
+        with pytest.raises(e.KieConversionFailedError) as caught:
+            self.fetch(context, kie.create_conversion("fail-music", finished=True))
+        assert isinstance(caught.value, AirflowFailException)
+
+    def test_unknown_is_final_after_the_grace(self, kie, context):
+        with pytest.raises(e.KieNotFoundError) as caught:
+            self.fetch(context, "988e00aa")
+        assert isinstance(caught.value, AirflowFailException)
+        assert len(kie.requests("record-info")) > 1
+
+    def test_passing_trouble_is_read_again(self, kie, context):
+        kie_task_id = kie.create_conversion(finished=True)
+        kie.play("reset", "bad-gateway", endpoint="record-info")
+        assert self.fetch(context, kie_task_id).startswith(kie.url)
+
+    def test_trouble_that_stays_is_reported_as_what_it_is(self, kie, context):
+        kie.play("bad-gateway", endpoint="record-info", repeat=True)
+        with pytest.raises(e.KieServerError) as caught:
+            self.fetch(context, kie.create_conversion(finished=True))
+        assert not isinstance(caught.value, AirflowFailException)
