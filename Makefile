@@ -38,8 +38,9 @@ ifeq ($(AIRFLOW),3.3.2)
 	$(BIN)/mypy
 endif
 
+# Most of the time of these tests is waiting, so more processes than cores help.
 unit wire airflow: $(READY)
-	$(BIN)/python -m pytest tests/$@
+	$(BIN)/python -m pytest -n 4 tests/$@
 
 clean:
 	rm -rf .venv* .demo build dist

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ready retry policy, and the clear message where Airflow has none."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import timedelta
+
+import pytest
+from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
+from packaging.version import Version
+
+from airflow_provider_kie import exceptions as e
+
+HAS_POLICIES = Version(airflow_version) >= Version("3.3")
+
+
+@pytest.mark.skipif(HAS_POLICIES, reason="this Airflow has retry policies")
+def test_an_older_airflow_says_what_to_do_instead():
+    with pytest.raises(AirflowOptionalProviderFeatureException, match=r"needs Airflow 3.3 .* retry_delay instead"):
+        importlib.import_module("airflow_provider_kie.retry_policy")
+
+
+@pytest.mark.skipif(not HAS_POLICIES, reason="retry policies came with Airflow 3.3")
+@pytest.mark.parametrize(
+    ("error", "action", "delay"),
+    [
+        (e.KieAuthenticationError, "fail", None),
+        (e.KieInsufficientCreditsError, "fail", None),
+        (e.KieValidationError, "fail", None),
+        (e.KieKeyCapError, "fail", None),
+        (e.KieAlreadyConvertedError, "fail", None),
+        (e.KieRateLimitError, "retry", timedelta(minutes=1)),
+        (e.KieMaintenanceError, "retry", timedelta(minutes=15)),
+        (e.KieServerError, "default", None),
+        (e.KieConversionFailedError, "default", None),
+        (ValueError, "default", None),
+    ],
+)
+def test_decisions(error, action, delay):
+    from airflow.sdk import ExceptionRetryPolicy
+
+    from airflow_provider_kie.retry_policy import KIE_RETRY_POLICY
+
+    stored = ExceptionRetryPolicy.deserialize(KIE_RETRY_POLICY.serialize())
+    for policy in (KIE_RETRY_POLICY, stored):
+        decision = policy.evaluate(error("x"), try_number=1, max_tries=5)
+        assert (decision.action.value, decision.retry_delay) == (action, delay)
