@@ -141,7 +141,7 @@ def build_form_widgets() -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class KieSettings:
     """
-    What a connection says, checked; secrets are not shown by ``repr``.
+    What a connection says, checked; secrets and what may hold one are not shown by ``repr``.
 
     :param conn_id: the Airflow connection.
     :param api_key: sent as a bearer token to the base URL's host and nowhere else.
@@ -156,7 +156,7 @@ class KieSettings:
     conn_id: str
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
-    callback_url: str = DEFAULT_CALLBACK_URL
+    callback_url: str = field(default=DEFAULT_CALLBACK_URL, repr=False)
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
@@ -174,6 +174,8 @@ class KieSettings:
         :raises KieConfigurationError: a value can not work; names the connection and the field.
         """
         checked = _Fields(conn_id, extra)
+        if not isinstance(extra, Mapping):
+            raise checked.refuse("extra", "must be a JSON object")
         insecure = checked.boolean("insecure_http", default=False)
         return cls(
             conn_id=conn_id,
@@ -254,19 +256,28 @@ class _Fields:
         return value
 
     def base_url(self, host: str | None, schema: str | None, port: int | None, insecure_http: bool) -> str:
+        if port is not None and not 0 < port < 65536:
+            raise self.refuse("port", "must be between 1 and 65535")
         if not host:
+            if port is not None:
+                raise self.refuse("host", "is empty, but a port is set; put both into the base URL")
             return DEFAULT_BASE_URL
-        address = host if "://" in host else f"{schema or 'https'}://{host}"
-        parts = _split(address.strip().rstrip("/"), ("http", "https"))
+        scheme, separator, name = host.strip().rpartition("://")
+        if isinstance(_ip_address(name), ipaddress.IPv6Address):  # Airflow drops the brackets of a URI
+            name = f"[{name}]"
+        address = f"{scheme if separator else schema or 'https'}://{name.rstrip('/')}"
+        parts = _split(address, ("http", "https")) if address.isprintable() else None
         if parts is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
             raise self.refuse("host", f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
-        if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname or ""):
+        if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname):
             raise self.refuse(
                 "host",
                 "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
             )
-        has_port = parts.port is not None or port is None
-        return f"{parts.scheme}://{parts.netloc}" if has_port else f"{parts.scheme}://{parts.netloc}:{port}"
+        # Spelled as HTTP libraries do, because the key is only sent to this very address.
+        name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        number = parts.port or port
+        return f"{parts.scheme}://{name}:{number}" if number else f"{parts.scheme}://{name}"
 
     @staticmethod
     def _as_boolean(value: Any, default: bool) -> bool | None:
@@ -296,10 +307,13 @@ def _split(url: str, schemes: tuple[str, ...]) -> Any:
     return parts if sound else None
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)

@@ -42,6 +42,7 @@ from airflow_provider_kie.hooks.transport import (
     ca_bundle,
     no_answer,
     no_connection,
+    ssl_context,
     user_agent,
 )
 from airflow_provider_kie.waiting import (
@@ -115,6 +116,7 @@ class KieHook(BaseHook):
         session = requests.Session()
         session.headers["User-Agent"] = user_agent()
         session.auth = _BearerAuth(self.settings)
+        ssl_context(self.settings)  # requests itself would only find out while it connects
         session.verify = ca_bundle(self.settings.verify)
         if self.settings.proxy:
             session.proxies = {"http": self.settings.proxy, "https": self.settings.proxy}

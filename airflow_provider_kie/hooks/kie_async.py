@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import Any, TypeVar
 
 import aiohttp
@@ -30,9 +28,9 @@ from airflow_provider_kie.hooks.transport import (
     COULD_NOT_CONNECT,
     NOT_TRUSTED,
     TIMED_OUT,
-    ca_bundle,
     no_answer,
     no_connection,
+    ssl_context,
     user_agent,
 )
 from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, settling_delay
@@ -52,15 +50,13 @@ class KieAsyncHook:
 
     :param settings: the checked connection.
     :param session: the client session; it is not closed here.
-    :param ssl_context: how to check the host's certificate; False for not at all.
+    :param check: how to check the host's certificate; False for not at all.
     """
 
-    def __init__(
-        self, settings: KieSettings, session: aiohttp.ClientSession, ssl_context: ssl.SSLContext | bool
-    ) -> None:
+    def __init__(self, settings: KieSettings, session: aiohttp.ClientSession, check: ssl.SSLContext | bool) -> None:
         self.settings = settings
         self._session = session
-        self._ssl = ssl_context
+        self._check = check
 
     @classmethod
     @asynccontextmanager
@@ -77,12 +73,12 @@ class KieAsyncHook:
             raise no_connection(kie_conn_id) from error
         extra = await get_async_extra_dejson(found)
         settings = KieSettings.from_connection(kie_conn_id, found, extra)
-        ssl_context = await _ssl_for(settings)
+        check = await asyncio.to_thread(ssl_context, settings)
         # Proxies of the environment count for requests; trust_env lets them count here too.
         async with aiohttp.ClientSession(
             headers={"User-Agent": user_agent()}, trust_env=settings.proxy is None
         ) as session:
-            yield cls(settings, session, ssl_context)
+            yield cls(settings, session, check)
 
     async def look(self, kie_task_id: str, *, until: float, poll_interval: float) -> Verdict:
         """
@@ -144,7 +140,7 @@ class KieAsyncHook:
                     total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
                 ),
                 proxy=settings.proxy,
-                ssl=self._ssl,
+                ssl=self._check,
                 allow_redirects=False,
             ) as response:
                 body = bytearray()
@@ -164,17 +160,3 @@ def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return COULD_NOT_CONNECT, False
     return (TIMED_OUT if isinstance(error, asyncio.TimeoutError) else BROKE_OFF), True
-
-
-async def _ssl_for(settings: KieSettings) -> ssl.SSLContext | bool:
-    if not settings.base_url.startswith("https://"):
-        return True
-    bundle = ca_bundle(settings.verify)
-    return await asyncio.to_thread(_ssl_context, bundle) if isinstance(bundle, str) else False
-
-
-@cache
-def _ssl_context(bundle: str) -> ssl.SSLContext:
-    if os.path.isdir(bundle):
-        return ssl.create_default_context(capath=bundle)
-    return ssl.create_default_context(cafile=bundle)

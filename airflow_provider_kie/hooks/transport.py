@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import ssl
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -41,6 +42,32 @@ def ca_bundle(verify: bool | str) -> str | bool:
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
 
 
+def ssl_context(settings: KieSettings) -> ssl.SSLContext | bool:
+    """
+    Return how to check the host's certificate: True where there is none, False for not at all. Reads files.
+
+    :param settings: the connection.
+    :raises KieConfigurationError: the CA bundle holds no certificates.
+    """
+    if not settings.base_url.startswith("https://"):
+        return True
+    bundle = ca_bundle(settings.verify)
+    if not isinstance(bundle, str):
+        return False
+    try:
+        return _load_bundle(bundle)
+    except OSError as error:
+        raise KieConfigurationError(
+            "Field 'verify' of the Airflow connection does not lead to CA certificates", conn_id=settings.conn_id
+        ) from error
+
+
+@cache
+def _load_bundle(bundle: str) -> ssl.SSLContext:
+    is_folder = os.path.isdir(bundle)
+    return ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
+
+
 def no_connection(conn_id: str) -> KieConfigurationError:
     """
     Return the error of a connection that does not exist.
@@ -48,7 +75,8 @@ def no_connection(conn_id: str) -> KieConfigurationError:
     :param conn_id: the connection that was asked for.
     """
     return KieConfigurationError(
-        "The Airflow connection is not defined; create it with type 'kie' and the API key as its password",
+        "The Airflow connection is not defined or can not be read (Airflow's log then says why); define it with type "
+        "'kie' and the API key as its password",
         conn_id=conn_id,
     )
 

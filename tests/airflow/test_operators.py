@@ -108,7 +108,9 @@ def test_an_earlier_conversion_is_reused_and_not_paid_again(kie, context, caplog
     assert kie.accepted_submits == 1
 
 
-@pytest.mark.parametrize("answer", ["accepted-then-reset", "accepted-then-500", "accepted-then-cut-off", "accepted-then-hang"])
+@pytest.mark.parametrize(
+    "answer", ["accepted-then-reset", "accepted-then-500", "accepted-then-cut-off", "accepted-then-hang"]
+)
 def test_a_submit_of_unknown_outcome_is_settled_by_one_repetition(kie, context, answer):
     kie.play(answer)
     url = convert(context)

@@ -620,17 +620,15 @@ def test_the_newer_form_has_the_same_fields_and_hides_the_same_secrets() -> None
     assert all("null" in field["schema"]["type"] for field in fields.values())
 
 
-# --- Known faults: right behaviour that is not there yet
+# --- Spellings that once went wrong
 
 
-@pytest.mark.xfail(reason="KieSettings.base_url keeps capitals, which requests lower-cases", strict=True)
 @pytest.mark.parametrize("host", ["https://API.kie.ai", "Api.Kie.AI:8443", "https://api.kie.ai:"])
 def test_the_key_is_sent_to_the_base_url_however_it_is_spelled(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     test_the_key_is_sent_to_the_base_url(host, monkeypatch)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Airflow 2.11, about the same fault
-@pytest.mark.xfail(reason="extra that is no JSON object ends in AttributeError", strict=True)
 @pytest.mark.parametrize("extra", ["[1, 2]", '"text"', "5", "true"])
 def test_extra_that_is_no_object_is_refused(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, {"password": KEY, "extra": extra})
@@ -638,30 +636,25 @@ def test_extra_that_is_no_object_is_refused(extra: str, monkeypatch: pytest.Monk
         _ = KieHook(CONN_ID).settings
 
 
-@pytest.mark.xfail(reason="the field port is not checked", strict=True)
 @pytest.mark.parametrize(("host", "port"), [("api.kie.ai", 99999), ("api.kie.ai", -1)])
 def test_a_port_that_does_not_exist_is_refused(host: str, port: int) -> None:
     refused("port", host=host, port=port)
 
 
-@pytest.mark.xfail(reason="the field port is appended after the host's own colon", strict=True)
 def test_an_empty_port_in_the_host_leaves_the_field_port_to_count() -> None:
     assert read(host="https://api.kie.ai:", port=8443).base_url == "https://api.kie.ai:8443"
 
 
-@pytest.mark.xfail(reason="Airflow drops the brackets when it reads a URI", strict=True)
 @pytest.mark.parametrize("uri", [f"kie://http://:{KEY}@[::1]:8080", f"kie://:{KEY}@[::1]:8080/http"])
 def test_a_uri_may_hold_an_ipv6_address(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, uri)
     assert KieHook(CONN_ID).settings.base_url == "http://[::1]:8080"
 
 
-@pytest.mark.xfail(reason="urlsplit drops line breaks and tabs", strict=True)
 @pytest.mark.parametrize("host", ["api.\nkie.ai", "https://api.kie.ai\t.evil.example"])
 def test_a_host_with_a_line_break_is_refused(host: str) -> None:
     refused("host", host=host)
 
 
-@pytest.mark.xfail(reason="port and schema are dropped without a word when the host is empty", strict=True)
 def test_a_port_without_a_host_is_refused() -> None:
     refused("host", port=8443)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A call as a value: how its answer is read, and what it adds to an error."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from airflow_provider_kie.api.call import Call, check_id
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.exceptions import KieAuthenticationError, KieNotFoundError, KieServerError, KieValidationError
+
+SEVEN = Answer(200, b'{"code":200,"data":7}')
+REFUSED = Answer(200, b'{"code":401,"msg":"no"}')
+
+
+def make(parse=lambda data: data, **changes):
+    return Call("Counting", "GET", "/count", parse, **changes)
+
+
+def raise_(error):
+    raise error
+
+
+def test_a_call_asks_for_nothing_by_itself():
+    call = make()
+    assert (call.purpose, call.method, call.path) == ("Counting", "GET", "/count")
+    assert (call.params, call.json, call.kie_task_id, call.recover) == (None, None, None, None)
+    assert call.costs_credits is False
+
+
+def test_a_call_stays_as_it_is():
+    with pytest.raises(FrozenInstanceError):
+        make().costs_credits = True
+
+
+def test_the_data_is_parsed():
+    assert make(lambda data: data + 1).read(SEVEN) == 8
+    assert make(lambda data: data + 1, recover=raise_).read(SEVEN) == 8
+
+
+@pytest.mark.parametrize("recover", [None, raise_])
+@pytest.mark.parametrize("about", [None, "wav-1"])
+def test_an_error_says_what_was_being_done_and_to_which_task(recover, about):
+    with pytest.raises(KieAuthenticationError) as caught:
+        make(recover=recover, kie_task_id=about).read(REFUSED)
+    error = caught.value
+    assert error.problem == "Counting: KIE answered 401: 'no'"
+    assert error.kie_task_id == about
+    assert error.code == 401
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+
+
+def test_an_error_of_the_parser_is_explained_too():
+    with pytest.raises(KieNotFoundError, match=r"^Counting: gone \(WAV task 'wav-1'\)\. "):
+        make(lambda data: raise_(KieNotFoundError("gone")), kie_task_id="wav-1").read(SEVEN)
+
+
+def test_the_cause_of_an_error_stays():
+    error, cause = KieServerError("down"), ValueError("below")
+    error.__cause__ = cause
+    with pytest.raises(KieServerError) as caught:
+        make(lambda data: raise_(error)).read(SEVEN)
+    assert caught.value is error
+    assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize("answer", [REFUSED, SEVEN])
+def test_a_refusal_can_be_a_result_in_truth(answer):
+    seen = []
+
+    def recover(error):
+        seen.append(error)
+        return "earlier"
+
+    call = make(lambda data: raise_(KieAuthenticationError("own")), recover=recover)
+    assert call.read(answer) == "earlier"
+    assert [type(error) for error in seen] == [KieAuthenticationError]
+
+
+def test_a_refusal_can_become_another_error():
+    call = make(recover=lambda error: raise_(KieServerError("turned", kie_task_id="wav-9")), kie_task_id="wav-1")
+    with pytest.raises(KieServerError) as caught:
+        call.read(REFUSED)
+    assert (caught.value.problem, caught.value.kie_task_id) == ("Counting: turned", "wav-9")
+
+
+def test_what_is_no_error_of_kie_is_a_fault_of_ours_and_shows():
+    with pytest.raises(ZeroDivisionError):
+        make(lambda data: 1 // 0, recover=lambda error: "hidden").read(SEVEN)
+
+
+def test_explain_gives_the_error_back():
+    error = KieServerError("down")
+    assert make(kie_task_id="wav-1").explain(error) is error
+    assert (error.problem, error.kie_task_id) == ("Counting: down", "wav-1")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["988e00aa", "a", "0", "none", "e231-4c-8d", "a.b_c:d-E9", "x" * 128, "NoneX"],
+)
+def test_an_id_is_taken_as_it_is(value):
+    assert check_id("kie_task_id", value) == value
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "\n\t", "None", " None\n"])
+@pytest.mark.parametrize("field", ["kie_task_id", "audio_id"])
+def test_an_empty_id_is_named(field, value):
+    with pytest.raises(KieValidationError) as caught:
+        check_id(field, value)
+    assert caught.value.problem == f"{field} is empty; the task that should provide it pushed nothing"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a b", "'a b'"),
+        ("a\n", "'a\\n'"),
+        (" a", "' a'"),
+        ("a/b", "'a/b'"),
+        ("ä", "'ä'"),
+        ("x" * 129, f"'{'x' * 80}'"),
+        (7, "'7'"),
+        (0, "'0'"),
+        (False, "'False'"),
+        (["a"], "\"['a']\""),
+        (b"abc", "\"b'abc'\""),
+    ],
+)
+def test_an_odd_id_is_shown_in_part(value, shown):
+    with pytest.raises(KieValidationError) as caught:
+        check_id("audio_id", value)
+    allowed = "but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
+    assert caught.value.problem == f"audio_id is {shown}, {allowed}"

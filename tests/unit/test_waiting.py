@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The waiting rule, to the second and to the word."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from airflow_provider_kie import waiting as subject
+from airflow_provider_kie.api.wav import WavConversion
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieConversionFailedError,
+    KieError,
+    KieNotFoundError,
+    KieServerError,
+    KieWaitTimeoutError,
+)
+from airflow_provider_kie.waiting import Done, Failed, Look, Wait, conclude, next_delay, settling_delay, timed_out
+from tests.unit.test_exceptions import CLASSES, TREE
+
+URL = "https://tempfile.example/s/1.wav"
+TROUBLE = KieServerError("It thundered")
+BAD_KEY = KieAuthenticationError("No key")
+
+
+def record(status: str = "PENDING", **fields: object) -> WavConversion:
+    empty = dict.fromkeys(WavConversion.__annotations__)
+    return WavConversion(**{**empty, "kie_task_id": "wav-1", "status": status, **fields})
+
+
+#: Readings that go on waiting, by their reason and whether a user should see it.
+WAITS = {
+    "pending": (record(), "status PENDING", False),
+    "new word": (record("QUEUED"), "status QUEUED, which is not one of KIE's documented words", True),
+    "no word": (record(""), "status none, which is not one of KIE's documented words", True),
+    "word with failed inside": (
+        record("_FAILED_ONCE"),
+        "status _FAILED_ONCE, which is not one of KIE's documented words",
+        True,
+    ),
+    "failed without underscore": (record("FAILED"), "status FAILED, which is not one of KIE's documented words", True),
+    "empty message": (record(error_message=""), "status PENDING", False),
+}
+
+#: Readings that may still settle, by their problem and code.
+SETTLES = {
+    "unknown": (None, KieNotFoundError, "KIE does not know this WAV task", None),
+    "success": (
+        record("SUCCESS"),
+        KieConversionFailedError,
+        "The conversion ended in SUCCESS without a WAV URL",
+        None,
+    ),
+    "callback": (
+        record("CALLBACK_EXCEPTION", error_code=500, error_message="dead"),
+        KieConversionFailedError,
+        "The conversion ended in CALLBACK_EXCEPTION without a WAV URL: code 500, 'dead'",
+        500,
+    ),
+    "refused by code": (
+        record(error_code=413),
+        KieConversionFailedError,
+        "KIE refused the conversion (status PENDING): code 413",
+        413,
+    ),
+    "refused by text": (
+        record("", error_message="no audio"),
+        KieConversionFailedError,
+        "KIE refused the conversion (status none): 'no audio'",
+        None,
+    ),
+    "refused by a code that is no number": (
+        record("QUEUED", error_code="E1"),
+        KieConversionFailedError,
+        "KIE refused the conversion (status QUEUED): code E1",
+        None,
+    ),
+    "refused by code zero": (  # the parser gives None for it; the rule does not rely on that
+        record(error_code=0),
+        KieConversionFailedError,
+        "KIE refused the conversion (status PENDING): code 0",
+        0,
+    ),
+}
+
+#: Readings that end the wait at once.
+FAILS = {
+    "GENERATE_WAV_FAILED": (
+        record("GENERATE_WAV_FAILED", error_code=500, error_message="later"),
+        "The conversion failed with status GENERATE_WAV_FAILED: code 500, 'later'",
+    ),
+    "CREATE_TASK_FAILED": (
+        record("CREATE_TASK_FAILED"),
+        "The conversion failed with status CREATE_TASK_FAILED",
+    ),
+    "new word of failure": (record("NEW_FAILED"), "The conversion failed with status NEW_FAILED"),
+    "new word of error": (record("NEW_ERROR"), "The conversion failed with status NEW_ERROR"),
+}
+
+ODD_SUCCESSES = {
+    "SUCCESS": "",
+    "CALLBACK_EXCEPTION": "KIE gave a WAV URL together with status CALLBACK_EXCEPTION; the URL counts",
+    "GENERATE_WAV_FAILED": "KIE gave a WAV URL together with status GENERATE_WAV_FAILED; the URL counts",
+    "": "KIE gave a WAV URL together with status none; the URL counts",
+}
+
+
+def test_the_seconds_that_people_wait():
+    assert (subject.GRACE_SECONDS, subject.SETTLING_SECONDS, subject.SHORTEST_DELAY) == (60.0, 5.0, 0.1)
+
+
+@pytest.mark.parametrize("now", [0.0, 100.0, math.inf])
+@pytest.mark.parametrize("name", WAITS)
+def test_an_unfinished_conversion_is_waited_for(name, now):
+    reading, reason, warning = WAITS[name]
+    assert Look("wav-1").judge(reading, now) == Wait(reason, settling=False, warning=warning, trouble=None)
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_a_failure_ends_the_wait_at_once(name):
+    reading, problem = FAILS[name]
+    verdict = Look("wav-1").judge(reading, 0.0)
+    assert isinstance(verdict, Failed)
+    assert type(verdict.error) is KieConversionFailedError
+    assert verdict.error.problem == problem
+    assert verdict.error.kie_task_id == "wav-1"
+    assert verdict.error.code == reading["error_code"]
+
+
+@pytest.mark.parametrize("status", ODD_SUCCESSES)
+@pytest.mark.parametrize("trouble", [{}, {"error_code": 500, "error_message": "dead"}])
+def test_a_url_wins_over_the_status(status, trouble):
+    reading = record(status, wav_url=URL, **trouble)
+    assert Look("wav-1").judge(reading, 0.0) == Done(reading, ODD_SUCCESSES[status])
+
+
+def test_done_is_not_odd_by_itself():
+    assert Done(record("SUCCESS", wav_url=URL)).warning == ""
+
+
+@pytest.mark.parametrize("start", [0.0, 1000.0])
+@pytest.mark.parametrize("name", SETTLES)
+def test_what_may_settle_is_read_again_for_the_grace_and_no_longer(name, start):
+    reading, error_class, problem, code = SETTLES[name]
+    look = Look("wav-1")
+    for elapsed in (0.0, 30.0, 59.875):
+        expected = Wait(problem, settling=True, warning=True, trouble=None)
+        assert look.judge(reading, start + elapsed) == expected
+    verdict = look.judge(reading, start + 60.0)
+    assert isinstance(verdict, Failed)
+    assert type(verdict.error) is error_class
+    assert (verdict.error.problem, verdict.error.code) == (problem, code)
+    assert verdict.error.kie_task_id == "wav-1"
+
+
+@pytest.mark.parametrize("first", SETTLES)
+@pytest.mark.parametrize("second", ["unknown", "success"])
+def test_one_grace_covers_everything_that_may_settle(first, second):
+    look = Look("wav-1")
+    look.judge(SETTLES[first][0], 0.0)
+    assert isinstance(look.judge(SETTLES[second][0], 59.0), Wait)
+    assert isinstance(look.judge(SETTLES[second][0], 60.0), Failed)
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_an_ordinary_answer_ends_the_grace(name):
+    look = Look("wav-1")
+    look.judge(None, 0.0)
+    assert not look.judge(WAITS[name][0], 50.0).settling
+    assert look.judge(None, 100.0).settling
+    assert look.judge(None, 159.0).settling
+    assert isinstance(look.judge(None, 160.0), Failed)
+
+
+@pytest.mark.parametrize("now", [0.0, 1e9])
+def test_trouble_alone_is_waited_out_without_reading_again_soon(now):
+    look = Look("wav-1")
+    for later in (0.0, 59.0, 1e6):
+        expected = Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
+        assert look.judge(TROUBLE, now + later) == expected
+
+
+def test_trouble_neither_starts_nor_ends_the_grace():
+    look = Look("wav-1")
+    look.judge(TROUBLE, 0.0)
+    assert look.judge(None, 70.0).settling
+    assert look.judge(TROUBLE, 100.0) == Wait("It thundered", settling=True, warning=True, trouble=TROUBLE)
+    assert look.judge(TROUBLE, 129.875).settling
+    assert look.judge(TROUBLE, 130.0) == Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
+    assert isinstance(look.judge(None, 130.0), Failed)
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_only_trouble_that_can_pass_is_waited_out(name):
+    error = CLASSES[name]("It broke")
+    verdict = Look("wav-1").judge(error, 0.0)
+    expected = Wait("It broke", warning=True, trouble=error) if TREE[name][0] else Failed(error)
+    assert verdict == expected
+    assert getattr(verdict, "error", None) is (None if TREE[name][0] else error)
+
+
+def test_what_can_not_be_helped_ends_even_a_grace():
+    look = Look("wav-1")
+    look.judge(None, 0.0)
+    assert look.judge(BAD_KEY, 1.0) == Failed(BAD_KEY)
+
+
+def test_two_looks_know_nothing_of_each_other():
+    Look("wav-1").judge(None, 0.0)
+    assert Look("wav-1").judge(None, 100.0).settling
+
+
+def test_conclude_gives_the_conversion_or_raises_the_end():
+    done = record("SUCCESS", wav_url=URL)
+    assert conclude(Done(done)) is done
+    with pytest.raises(KieError) as caught:
+        conclude(Failed(BAD_KEY))
+    assert caught.value is BAD_KEY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "nominal"),
+    [
+        ((30.0, 1), {}, 30.0),
+        ((30.0, 7), {}, 30.0),
+        ((30.0, 7), {"exponential_backoff": False}, 30.0),
+        ((30.0, 1), {"exponential_backoff": True}, 30.0),
+        ((30.0, 2), {"exponential_backoff": True}, 60.0),
+        ((30.0, 4), {"exponential_backoff": True}, 240.0),
+        ((1.0, 31), {"exponential_backoff": True}, 2.0**30),
+        ((1.0, 32), {"exponential_backoff": True}, 2.0**30),
+        ((1.0, 10**9), {"exponential_backoff": True}, 2.0**30),
+        ((30.0, 4), {"exponential_backoff": True, "max_wait": 100.0}, 100.0),
+        ((30.0, 4), {"exponential_backoff": True, "max_wait": 240.0}, 240.0),
+        ((30.0, 4), {"exponential_backoff": True, "max_wait": 500.0}, 240.0),
+        ((30.0, 1), {"max_wait": 10.0}, 10.0),
+        ((30.0, 1), {"max_wait": 0.0}, 0.1),
+        ((0.1, 1), {}, 0.1),
+        ((0.09, 1), {}, 0.1),
+        ((0.0, 1), {}, 0.1),
+        ((-5.0, 1), {}, 0.1),
+    ],
+)
+@pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
+def test_the_pause_between_two_looks(monkeypatch, arguments, options, nominal, draw, factor):
+    monkeypatch.setattr(random, "uniform", draw)
+    assert next_delay(*arguments, **options) == pytest.approx(nominal * factor, rel=1e-12)
+
+
+def test_pauses_differ():
+    pauses = {next_delay(100.0, 1) for _ in range(200)}
+    assert len(pauses) > 100
+    assert 90.0 <= min(pauses) < 95.0
+    assert 105.0 < max(pauses) <= 110.0
+
+
+@pytest.mark.parametrize(("poll_interval", "nominal"), [(30.0, 5.0), (5.0, 5.0), (2.0, 2.0), (0.0, 0.1)])
+@pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
+def test_the_pause_between_two_readings_of_one_look(monkeypatch, poll_interval, nominal, draw, factor):
+    monkeypatch.setattr(random, "uniform", draw)
+    assert settling_delay(poll_interval) == pytest.approx(nominal * factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(("timeout", "shown"), [(3600, "3600"), (3600.0, "3600"), (0.5, "0.5"), (0, "0")])
+def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
+    error = timed_out("wav-1", timeout, "status PENDING")
+    assert type(error) is KieWaitTimeoutError
+    assert error.kie_task_id == "wav-1"
+    assert error.problem == f"The WAV conversion was not finished within {shown} seconds; last: status PENDING"
