@@ -314,3 +314,24 @@ _FILE: Final = (
 ANSWERS: Final[Mapping[str, Answer]] = {
     answer.name: answer for answer in (*_REFUSALS, *_UNREADABLE, *_SUBMIT, *_RECORD, *_COMMON, *_FILE)
 }
+
+_ANY_FAULT: Final = (
+    "reset",
+    "slow",
+    "cut-off",
+    "html",
+    "bad-gateway",
+    "truncated-json",
+    "server-error",
+    "server-error-http",
+    "rate-limited",
+    "rate-limited-http",
+)
+
+#: What ``fault_share`` puts in place of the emulator's own answers.
+FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "submit": (*_ANY_FAULT, "accepted-then-reset", "accepted-then-500", "accepted-then-cut-off"),
+    "record-info": _ANY_FAULT,
+    "credit": _ANY_FAULT,
+    "download-url": _ANY_FAULT,
+}

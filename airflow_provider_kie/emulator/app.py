@@ -81,7 +81,7 @@ class KieApp:
         played = None
         reply = self._refusal(call)
         if reply is None:
-            played = self.state.answers.take(call.endpoint or "", call.asked_id)
+            played = self.state.answer_for(call.endpoint or "", call.asked_id)
             reply = self._played(call, played) if played else self._own(call)
         self._log(call, reply, played)
         await reply.send(call.request, send)

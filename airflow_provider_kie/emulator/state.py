@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import random
 import secrets
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 from urllib.parse import urlsplit
 
+from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS, Answer
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
 
 PRICE: Final = 0.4
@@ -35,12 +37,17 @@ class Settings:
     :param conflict_names_id: whether the 409 for a track that was converted before names the earlier id
     :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
     :param credits: the balance
+    :param fault_share: the share of API calls, 0 to 1, that meet a random one of
+        :data:`~airflow_provider_kie.emulator.answers.FAULTS` instead of an answer
+    :param fault_seed: makes the choice of faults repeatable
     """
 
     conversion_seconds: float = 3.0
     conflict_names_id: bool = True
     submits_per_window: int | None = 20
     credits: float = 5916.25
+    fault_share: float = 0.0
+    fault_seed: int = 0
 
     def __post_init__(self) -> None:
         limit = self.submits_per_window
@@ -49,6 +56,8 @@ class Settings:
             "conflict_names_id": isinstance(self.conflict_names_id, bool),
             "submits_per_window": limit is None or (isinstance(limit, int) and _is_amount(limit)),
             "credits": _is_amount(self.credits),
+            "fault_share": _is_amount(self.fault_share) and self.fault_share <= 1,
+            "fault_seed": isinstance(self.fault_seed, int),
         }
         if wrong := [f"{name}={getattr(self, name)!r}" for name, is_right in right.items() if not is_right]:
             raise ValueError(f"wrong settings: {', '.join(wrong)}")
@@ -139,6 +148,7 @@ class EmulatorState:
         """Forget everything, and return to the settings of the start."""
         with self._lock:
             self.settings = self._initial
+            self._chance = random.Random(self._initial.fault_seed)
             self.accepted_submits = 0
             self._conversions: dict[str, Conversion] = {}
             self._by_track: dict[tuple[str, str], Conversion] = {}
@@ -151,6 +161,17 @@ class EmulatorState:
         """Change settings (see :class:`Settings`); running conversions keep their time."""
         with self._lock:
             self.settings = self.settings.changed(changes)
+            self._chance = random.Random(self.settings.fault_seed)
+
+    def answer_for(self, endpoint: str, kie_task_id: str | None) -> Answer | None:
+        """The answer to give instead of an own one: a queued one, or a fault by chance."""
+        if queued := self.answers.take(endpoint, kie_task_id):
+            return queued
+        faults = FAULTS.get(endpoint)
+        with self._lock:
+            if faults and self._chance.random() < self.settings.fault_share:
+                return ANSWERS[self._chance.choice(faults)]
+        return None
 
     # The four endpoints
 
