@@ -115,6 +115,13 @@ class KieError(AirflowException):
         """Show the class and the message; nothing else is worth a look."""
         return f"{type(self).__name__}({str(self)!r})"
 
+    def __reduce__(self) -> Any:
+        """Pickle also what :func:`final` made, whose class has the name of another."""
+        name = type(self).__name__
+        if type(self) is _final_class_named(name):
+            return _rebuild_final, (name, self.problem), self.__dict__
+        return super().__reduce__()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the error as JSON scalars, the way it travels in a trigger's event."""
         return {"type": type(self).__name__, "problem": self.problem, **self.details()}
@@ -325,6 +332,10 @@ def _final_class_named(name: str) -> type[KieError]:
     error_class = _class_named(name)
     namespace = {"__module__": error_class.__module__, "__doc__": error_class.__doc__}
     return type(name, (error_class, AirflowFailException), namespace)
+
+
+def _rebuild_final(name: str, problem: str) -> KieError:
+    return _final_class_named(name)(problem)
 
 
 def final(error: KieError) -> KieError:

@@ -16,6 +16,11 @@ def get_provider_info() -> dict[str, Any]:
         "name": "KIE.ai",
         "description": "Submit, await and store media generation jobs of KIE.ai, first of all WAV conversions.",
         "versions": [__version__],
+        # Airflow 2.11 shows only links that are listed here.
+        "extra-links": [
+            "airflow_provider_kie.links.kie.KieLogsLink",
+            "airflow_provider_kie.links.kie.WavFileLink",
+        ],
         "connection-types": [
             {
                 "connection-type": connection.CONN_TYPE,

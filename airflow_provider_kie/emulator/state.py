@@ -35,6 +35,7 @@ class Settings:
 
     :param conversion_seconds: how long a conversion stays ``PENDING``
     :param conflict_names_id: whether the 409 for a track that was converted before names the earlier id
+    :param conflict_after_failure: whether a track whose conversion failed is refused too (KIE's way is not known)
     :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
     :param credits: the balance
     :param fault_share: the share of API calls, 0 to 1, that meet a random one of
@@ -44,6 +45,7 @@ class Settings:
 
     conversion_seconds: float = 3.0
     conflict_names_id: bool = True
+    conflict_after_failure: bool = True
     submits_per_window: int | None = 20
     credits: float = 5916.25
     fault_share: float = 0.0
@@ -54,6 +56,7 @@ class Settings:
         right = {
             "conversion_seconds": _is_amount(self.conversion_seconds),
             "conflict_names_id": isinstance(self.conflict_names_id, bool),
+            "conflict_after_failure": isinstance(self.conflict_after_failure, bool),
             "submits_per_window": limit is None or (isinstance(limit, int) and _is_amount(limit)),
             "credits": _is_amount(self.credits),
             "fault_share": _is_amount(self.fault_share) and self.fault_share <= 1,
@@ -190,7 +193,10 @@ class EmulatorState:
         if music_task_id.startswith("unknown"):
             return Verdict(422, "Record does not exist")
         with self._lock:
-            if earlier := self._by_track.get((music_task_id, audio_id)):
+            earlier = self._by_track.get((music_task_id, audio_id))
+            if earlier and earlier.fails and not self.settings.conflict_after_failure:
+                del self._by_track[earlier.track]
+            elif earlier:
                 data = {"taskId": earlier.kie_task_id} if self.settings.conflict_names_id else None
                 return Verdict(409, "WAV record already exists", data)
             if self._window_is_full():

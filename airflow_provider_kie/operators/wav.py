@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import KieNotReadyError, final
-from airflow_provider_kie.sensors.wav import DEFER_BACKSTOP
-from airflow_provider_kie.triggers.wav import WavConversionTrigger, verdict_of
-from airflow_provider_kie.waiting import Done, Failed, Wait, conclude
+from airflow_provider_kie.durable import Memory
+from airflow_provider_kie.exceptions import KieConversionFailedError, KieNotFoundError, KieNotReadyError, final
+from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.triggers.wav import NO_CANCEL, deferral, verdict_of
+from airflow_provider_kie.waiting import Done, Failed, Verdict, Wait, conclude
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,6 +28,7 @@ class _KieOperator(BaseOperator):
     """What the operators share."""
 
     kie_conn_id: str
+    operator_extra_links = (KieLogsLink(), WavFileLink())
 
     @cached_property
     def hook(self) -> KieHook:
@@ -62,7 +62,9 @@ class ConvertToWavOperator(_KieOperator):
     :param deferrable: wait in the triggerer instead of a worker slot.
     :param poll_interval: seconds between two looks at KIE.
     :param timeout: seconds to wait at the most; more than the 10 minutes after which KIE itself gives up.
-    :param durable: on a retry, go on with the conversion that an earlier try submitted.
+    :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
+        with the conversion that an earlier try submitted, in every mode. Below 3.3 only KIE's own refusal of a
+        second conversion guards a retry.
     """
 
     template_fields: Sequence[str] = ("music_task_id", "audio_id", "callback_url", "kie_conn_id")
@@ -91,24 +93,29 @@ class ConvertToWavOperator(_KieOperator):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.durable = durable
+        self._kie_task_id: str | None = None
 
     def execute(self, context: Context) -> str:
         """
-        Submit, push the id, and wait as told.
+        Submit, or go on with what an earlier try submitted; push the id; wait as told.
 
         :param context: Airflow's context.
         """
-        kie_task_id = self.hook.convert_to_wav(self.music_task_id, self.audio_id, self.callback_url)
+        memory = Memory(context, self.music_task_id, self.audio_id) if self.durable else None
+        kie_task_id, verdict = self._take_up(memory)
+        if kie_task_id is None:
+            kie_task_id = self._submit(memory, verdict)
+            verdict = None
+        self._kie_task_id = kie_task_id
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
-        self.log.info("Track %s is converted by WAV task %s.", self.audio_id, kie_task_id)
         if not self.wait_for_completion:
             return kie_task_id
+        if isinstance(verdict, Done):
+            return self._finish(context, verdict)
+        wait: dict[str, Any] = {"poll_interval": self.poll_interval, "timeout": self.timeout}
         if self.deferrable:
-            self._defer(kie_task_id)
-        return self._finish(
-            context,
-            self.hook.wait_for_verdict(kie_task_id, poll_interval=self.poll_interval, timeout=self.timeout),
-        )
+            self.defer(**deferral(kie_task_id=kie_task_id, kie_conn_id=self.kie_conn_id, **wait))
+        return self._finish(context, self.hook.wait_for_verdict(kie_task_id, **wait))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """
@@ -119,18 +126,34 @@ class ConvertToWavOperator(_KieOperator):
         """
         return self._finish(context, verdict_of(event))
 
-    def _defer(self, kie_task_id: str) -> None:
-        self.defer(
-            trigger=WavConversionTrigger(
-                kie_task_id=kie_task_id,
-                kie_conn_id=self.kie_conn_id,
-                poll_interval=self.poll_interval,
-                deadline=time.time() + self.timeout,
-                timeout=self.timeout,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout + DEFER_BACKSTOP),
-        )
+    def on_kill(self) -> None:
+        """Say what goes on after a user killed the task."""
+        if self._kie_task_id:
+            self.log.warning(NO_CANCEL, self._kie_task_id)
+
+    def _take_up(self, memory: Memory | None) -> tuple[str | None, Verdict | None]:
+        """Return the earlier try's conversion and how it stands; no id if there is none that can be gone on with."""
+        kie_task_id = memory.recall() if memory else None
+        if kie_task_id is None:
+            return None, None
+        verdict = self.hook.look(kie_task_id, patient=True)
+        if not isinstance(verdict, Failed):
+            self.log.info("Going on with WAV task %s, which an earlier try submitted.", kie_task_id)
+            return kie_task_id, verdict
+        if isinstance(verdict.error, (KieConversionFailedError, KieNotFoundError)):
+            self.log.warning("The earlier try's conversion can not be gone on with, so a new one is submitted. %s",
+                             verdict.error)  # fmt: skip
+            return None, verdict
+        raise verdict.error
+
+    def _submit(self, memory: Memory | None, earlier: Verdict | None) -> str:
+        submitted = self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
+        if memory:
+            memory.keep(submitted.kie_task_id)
+        if isinstance(earlier, Failed) and earlier.error.kie_task_id == submitted.kie_task_id:
+            raise earlier.error  # KIE names the failed conversion again instead of starting another
+        self.log.info("Track %s is converted by WAV task %s.", self.audio_id, submitted.kie_task_id)
+        return submitted.kie_task_id
 
 
 class WavUrlOperator(_KieOperator):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +18,8 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, final
-from airflow_provider_kie.triggers.wav import WavConversionTrigger, verdict_of
+from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.triggers.wav import deferral, verdict_of
 from airflow_provider_kie.waiting import Done, Failed, Wait, timed_out
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.api.wav import WavConversion
     from airflow_provider_kie.hooks.kie import KieHook
 
-__all__ = ["DEFER_BACKSTOP", "WavConversionSensor"]
-
-#: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
-DEFER_BACKSTOP = 120.0
+__all__ = ["WavConversionSensor"]
 
 
 class WavConversionSensor(BaseSensorOperator):
@@ -50,6 +47,7 @@ class WavConversionSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
+    operator_extra_links = (KieLogsLink(), WavFileLink())
 
     def __init__(
         self,
@@ -120,17 +118,14 @@ class WavConversionSensor(BaseSensorOperator):
         if isinstance(verdict, Wait):
             self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
             self.defer(
-                trigger=WavConversionTrigger(
+                **deferral(
                     kie_task_id=self.kie_task_id,
                     kie_conn_id=self.kie_conn_id,
                     poll_interval=self.poke_interval,
-                    deadline=time.time() + self.timeout,
                     timeout=self.timeout,
                     exponential_backoff=bool(self.exponential_backoff),
                     max_wait=self.max_wait.total_seconds() if self.max_wait else None,
-                ),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout + DEFER_BACKSTOP),
+                )
             )
         return self._conclude(verdict)
 

@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -17,7 +18,13 @@ from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_o
 if TYPE_CHECKING:
     from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
-__all__ = ["WavConversionTrigger", "verdict_of"]
+__all__ = ["NO_CANCEL", "WavConversionTrigger", "deferral", "verdict_of"]
+
+#: What a user who kills a task should know.
+NO_CANCEL = "KIE has no call that cancels a conversion: WAV task %s goes on, and can be waited for again."
+
+#: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
+DEFER_BACKSTOP = 120.0
 
 
 class WavConversionTrigger(BaseTrigger):
@@ -76,10 +83,7 @@ class WavConversionTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
-        self.log.warning(
-            "KIE has no call that cancels a conversion: WAV task %s goes on, and can be waited for again.",
-            self.kie_task_id,
-        )
+        self.log.warning(NO_CANCEL, self.kie_task_id)
 
     async def _verdict(self) -> Done | Failed:
         # The hook brings in aiohttp, which a DAG file that imports this module does not need.
@@ -129,6 +133,40 @@ class WavConversionTrigger(BaseTrigger):
 
     def _rest(self) -> float:
         return self.deadline - time.time()
+
+
+def deferral(
+    *,
+    kie_task_id: str,
+    kie_conn_id: str,
+    poll_interval: float,
+    timeout: float,
+    exponential_backoff: bool = False,
+    max_wait: float | None = None,
+) -> dict[str, Any]:
+    """
+    Return the arguments of ``BaseOperator.defer`` for a wait that starts now and goes on in ``execute_complete``.
+
+    :param kie_task_id: the WAV task.
+    :param kie_conn_id: the Airflow connection of type ``kie``.
+    :param poll_interval: seconds between two looks.
+    :param timeout: seconds to wait at the most.
+    :param exponential_backoff: double the interval from look to look.
+    :param max_wait: seconds that the doubled interval does not exceed.
+    """
+    return {
+        "trigger": WavConversionTrigger(
+            kie_task_id=kie_task_id,
+            kie_conn_id=kie_conn_id,
+            poll_interval=poll_interval,
+            deadline=time.time() + timeout,
+            timeout=timeout,
+            exponential_backoff=exponential_backoff,
+            max_wait=max_wait,
+        ),
+        "method_name": "execute_complete",
+        "timeout": timedelta(seconds=timeout + DEFER_BACKSTOP),
+    }
 
 
 def _event_of(verdict: Done | Failed) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links on the task's page: to KIE's log and to the WAV file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+
+__all__ = ["KieLogsLink", "WavFileLink"]
+
+
+class KieLogsLink(BaseOperatorLink):
+    """KIE's own list of tasks, with what each of them cost."""
+
+    name = "KIE logs"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """
+        Return the address; KIE has no page for a single task.
+
+        :param operator: the task.
+        :param ti_key: the task instance.
+        """
+        return "https://kie.ai/logs"
+
+
+class WavFileLink(BaseOperatorLink):
+    """The WAV file at KIE, which deletes it 14 days after success."""
+
+    name = "WAV file"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """
+        Return the address from XCom, or an empty text as long as there is none.
+
+        :param operator: the task.
+        :param ti_key: the task instance.
+        """
+        from airflow.providers.common.compat.sdk import XCom
+
+        for key in ("wav_conversion", "return_value"):
+            found: Any = XCom.get_value(key=key, ti_key=ti_key)
+            if isinstance(found, dict):
+                return str(found.get("wav_url") or "")
+        return ""

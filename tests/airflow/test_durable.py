@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A conversion is paid for once, whatever happens to the task between two tries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.operators.wav import ConvertToWavOperator
+from airflow_provider_kie.triggers.wav import WavConversionTrigger
+from tests.modes import only_event
+
+TRACK = {"music_task_id": "music", "audio_id": "track"}
+QUICK = {"poll_interval": 0.03, "timeout": 20}
+
+
+class WorkerCrash(BaseException):
+    """A worker that dies: nothing of the task's own code catches it."""
+
+
+class Store:
+    """A task state store that outlives the tries of one task instance."""
+
+    def __init__(self):
+        self.values, self.retention, self.calls = {}, {}, 0
+
+    def get(self, key, default=None):
+        self.calls += 1
+        return self.values.get(key, default)
+
+    def set(self, key, value, *, retention=None):
+        self.calls += 1
+        self.values[key], self.retention[key] = json.loads(json.dumps(value)), retention
+
+
+class TaskInstance:
+    def __init__(self):
+        self.pushed = {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = value
+
+
+class Task:
+    """One task instance: each try is a new operator and an empty XCom, the store stays."""
+
+    def __init__(self, **arguments):
+        self.arguments = TRACK | QUICK | arguments
+        self.store = Store()
+        self.xcom = {}
+
+    def run_once(self):
+        ti = TaskInstance()
+        self.xcom = ti.pushed
+        context = {"ti": ti, "task_state_store": self.store}
+        try:
+            return ConvertToWavOperator(task_id="convert", **self.arguments).execute(context)
+        except TaskDeferred as deferral:
+            _, kwargs = json.loads(json.dumps(deferral.trigger.serialize()))
+            event = asyncio.run(only_event(WavConversionTrigger(**kwargs)))
+            resumed = ConvertToWavOperator(task_id="convert", **self.arguments)
+            return resumed.resume_execution(deferral.method_name, {"event": event}, context)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "deferrable"])
+def task(request, kie):
+    return Task(deferrable=request.param)
+
+
+def crash(monkeypatch, owner, name):
+    """Let the worker die when it comes to a method, once."""
+
+    def dying(*_, **__):
+        monkeypatch.undo()
+        raise WorkerCrash
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+def crash_while_waiting(task, monkeypatch):
+    if task.arguments["deferrable"]:
+        crash(monkeypatch, ConvertToWavOperator, "resume_execution")
+    else:
+        crash(monkeypatch, KieHook, "wait_for_verdict")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+
+
+@pytest.fixture
+def own_patches():
+    """Patches that can be undone without undoing those of other fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_the_id_is_kept_before_anything_else_and_longer_than_kie_keeps_the_file(task, own_patches):
+    crash(own_patches, TaskInstance, "xcom_push")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    (kept,) = task.store.values.values()
+    assert kept["kie_task_id"]
+    assert set(task.store.retention.values()) == {timedelta(days=30)}
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.0], ids=["still-running", "finished-meanwhile"])
+def test_a_retry_goes_on_with_the_conversion_that_was_paid_for(kie, task, own_patches, seconds):
+    kie.configure(conversion_seconds=seconds)
+    crash_while_waiting(task, own_patches)
+    first_id = task.xcom["kie_task_id"]
+
+    url = task.run_once()
+
+    assert task.xcom["kie_task_id"] == first_id
+    assert task.xcom["wav_conversion"]["kie_task_id"] == first_id
+    assert task.xcom["wav_conversion"]["wav_url"] == url
+    assert len(kie.requests("submit")) == kie.accepted_submits == 1
+
+
+def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, task, own_patches):
+    crash(own_patches, Store, "set")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    assert task.run_once().startswith(kie.url)
+    assert kie.accepted_submits == 1
+
+
+def test_a_failed_conversion_is_submitted_anew(kie, task):
+    kie.configure(conflict_after_failure=False)
+    task.arguments["music_task_id"] = "fail-music"
+    ids = []
+    for _ in range(2):
+        with pytest.raises(e.KieConversionFailedError):
+            task.run_once()
+        ids.append(task.xcom["kie_task_id"])
+    assert len(set(ids)) == kie.accepted_submits == 2
+
+
+def test_a_failed_conversion_that_kie_names_again_fails_with_its_own_words(kie, task):
+    task.arguments["music_task_id"] = "fail-music"
+    for _ in range(2):
+        with pytest.raises(e.KieConversionFailedError, match="GENERATE_WAV_FAILED"):
+            task.run_once()
+    assert kie.accepted_submits == 1
+
+
+def test_a_conversion_that_kie_has_forgotten_is_submitted_anew(kie, task, own_patches):
+    crash_while_waiting(task, own_patches)
+    first_id = task.xcom["kie_task_id"]
+    kie.reset()
+    assert task.run_once().startswith(kie.url)
+    assert task.xcom["kie_task_id"] != first_id
+    assert kie.accepted_submits == 1
+
+
+def test_a_retry_with_a_refused_key_says_so_and_submits_nothing(kie, task, own_patches):
+    crash_while_waiting(task, own_patches)
+    kie.play("wrong-key")
+    with pytest.raises(e.KieAuthenticationError):
+        task.run_once()
+    assert len(kie.requests("submit")) == 1
+
+
+def test_trouble_at_the_retrys_first_look_submits_nothing(kie, task, own_patches):
+    crash_while_waiting(task, own_patches)
+    kie.play(*["bad-gateway"] * 5, endpoint="record-info")
+    assert task.run_once().startswith(kie.url)
+    assert len(kie.requests("submit")) == 1
+
+
+def test_a_retry_without_waiting_returns_the_same_id(kie):
+    task = Task(wait_for_completion=False)
+    first_id = task.run_once()
+    assert task.run_once() == task.xcom["kie_task_id"] == first_id
+    assert len(kie.requests("submit")) == 1
+
+
+def test_another_track_is_another_conversion(kie, task):
+    task.run_once()
+    first_id = task.xcom["kie_task_id"]
+    task.arguments["audio_id"] = "another-track"
+    task.run_once()
+    assert task.xcom["kie_task_id"] != first_id
+    assert kie.accepted_submits == 2
+
+
+@pytest.mark.parametrize("rubbish", ["988e00aa", 7, [], {}, {**TRACK, "kie_task_id": 7}])
+def test_what_is_no_entry_of_ours_is_ignored(kie, task, rubbish):
+    task.run_once()
+    task.store.values = dict.fromkeys(task.store.values, rubbish)
+    assert task.run_once().startswith(kie.url)
+    assert kie.accepted_submits == 1
+
+
+def test_a_store_that_can_not_be_written_does_not_lose_the_conversion(kie, task, own_patches, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("no store today")
+
+    own_patches.setattr(Store, "set", broken)
+    assert task.run_once().startswith(kie.url)
+    assert f"WAV task {task.xcom['kie_task_id']} is submitted" in caplog.text
+
+
+def test_a_store_that_can_not_be_read_lets_nothing_be_submitted(kie, task, own_patches):
+    def broken(*_, **__):
+        raise RuntimeError("no store today")
+
+    own_patches.setattr(Store, "get", broken)
+    with pytest.raises(RuntimeError):
+        task.run_once()
+    assert kie.requests() == []
+
+
+def test_not_durable_touches_nothing(kie, task):
+    task.arguments["durable"] = False
+    task.run_once()
+    task.run_once()
+    assert task.store.calls == 0
+    assert kie.accepted_submits == 1
