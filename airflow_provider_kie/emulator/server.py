@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import socket
 import threading
 from typing import Any, Final, Self
@@ -90,6 +91,8 @@ class KieEmulator:
             server_header=False,
             timeout_graceful_shutdown=3,
         )
+        # uvicorn switches this log off as well, but a logging configuration that comes later brings it back.
+        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
         self._server = _Server(config)
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name=f"kie-emulator-{port}", daemon=True

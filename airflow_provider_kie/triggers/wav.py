@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -16,6 +16,7 @@ from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_out
 
 if TYPE_CHECKING:
+    from airflow_provider_kie.api.wav import WavConversion
     from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
 __all__ = ["NO_CANCEL", "WavConversionTrigger", "deferral", "verdict_of"]
@@ -181,8 +182,9 @@ def verdict_of(event: dict[str, Any] | None) -> Done | Failed:
 
     :param event: what Airflow handed to the resumed task; None when a task is resumed without one.
     """
-    if isinstance(event, dict) and event.get("status") == "success" and event["conversion"]["wav_url"]:
-        return Done(event["conversion"], event["warning"])
-    if isinstance(event, dict) and event.get("status") == "failed":
-        return Failed(KieError.from_dict(event["error"]))
+    match event:
+        case {"status": "success", "conversion": {"wav_url": str(url)} as conversion, "warning": str(warning)} if url:
+            return Done(cast("WavConversion", conversion), warning)
+        case {"status": "failed", "error": {"type": str(), "problem": str()} as error}:
+            return Failed(KieError.from_dict(error))
     return Failed(KieError("The task was resumed without the trigger's event"))

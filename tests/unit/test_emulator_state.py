@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 import io
 import json
 import wave
@@ -166,12 +167,7 @@ def test_reset_returns_to_the_start(clock: Clock) -> None:
         "requests": 0,
         "conversions": 0,
         "queued_answers": 0,
-        "settings": {
-            "conversion_seconds": 3.0,
-            "conflict_names_id": True,
-            "submits_per_window": 20,
-            "credits": 2.0,
-        },
+        "settings": asdict(Settings(credits=2.0)),
     }
     assert state.record_info(kie_task_id).data is None
 

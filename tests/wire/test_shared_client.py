@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All waits of a connection in one event loop share one client, which is closed when the last one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+
+from airflow_provider_kie.hooks import kie_async
+from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+
+
+async def hold(conn_id, entered, leave):
+    async with KieAsyncHook.connect(conn_id) as hook:
+        entered.append(hook._session)
+        await leave.wait()
+    return hook._session
+
+
+async def hold_several(conn_ids):
+    entered, leave = [], asyncio.Event()
+    tasks = [asyncio.create_task(hold(conn_id, entered, leave)) for conn_id in conn_ids]
+    while len(entered) < len(tasks):
+        await asyncio.sleep(0.01)
+    leave.set()
+    return await asyncio.gather(*tasks)
+
+
+def test_one_client_for_many_waits_and_none_left_open(kie):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        sessions = asyncio.run(hold_several(["kie_default"] * 50))
+    assert len(set(map(id, sessions))) == 1
+    assert sessions[0].closed
+    assert kie_async._SHARED == {}
+
+
+def test_another_connection_has_another_client(kie, monkeypatch):
+    other = json.loads(kie.connection_json()) | {"extra": {"timeout": 7}}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", json.dumps(other))
+    sessions = asyncio.run(hold_several(["kie_default", "kie_other"]))
+    assert sessions[0] is not sessions[1]
+
+
+def test_a_wait_that_is_cancelled_gives_the_client_back(kie):
+    async def cancel_one():
+        entered, leave = [], asyncio.Event()
+        tasks = [asyncio.create_task(hold("kie_default", entered, leave)) for _ in range(2)]
+        while len(entered) < 2:
+            await asyncio.sleep(0.01)
+        tasks[0].cancel()
+        await asyncio.gather(tasks[0], return_exceptions=True)
+        still_open = not entered[1].closed
+        leave.set()
+        await tasks[1]
+        return still_open, entered[1].closed
+
+    assert asyncio.run(cancel_one()) == (True, True)
+    assert kie_async._SHARED == {}

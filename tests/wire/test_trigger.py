@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trigger ends in exactly one event of plain JSON, on every path, and blocks nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.triggers.wav import WavConversionTrigger, deferral, verdict_of
+from airflow_provider_kie.waiting import Done, Failed
+from tests.modes import only_event
+
+
+def trigger(kie_task_id, seconds=20.0, **arguments):
+    return WavConversionTrigger(
+        **({"kie_conn_id": "kie_default", "poll_interval": 0.03} | arguments),
+        kie_task_id=kie_task_id,
+        deadline=time.time() + seconds,
+        timeout=seconds,
+    )
+
+
+def test_it_is_stored_as_json_scalars_without_the_key(kie):
+    path, arguments = trigger("988e00aa", max_wait=4.0).serialize()
+    assert path == "airflow_provider_kie.triggers.wav.WavConversionTrigger"
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert all(isinstance(value, (str, int, float, bool, type(None))) for value in arguments.values())
+    assert kie.api_key not in json.dumps(arguments)
+    assert WavConversionTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_a_wait_that_moves_to_another_triggerer_keeps_its_deadline(kie):
+    kie.configure(conversion_seconds=600)
+    first = trigger(kie.create_conversion(), seconds=0.3)
+    moved = WavConversionTrigger(**first.serialize()[1])
+    assert moved.deadline == first.deadline
+    event = asyncio.run(only_event(moved))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert time.time() == pytest.approx(first.deadline, abs=5)
+
+
+def test_a_deadline_that_passed_while_no_triggerer_ran_still_gets_one_look(kie):
+    kie_task_id = kie.create_conversion(finished=True)
+    event = asyncio.run(only_event(trigger(kie_task_id, seconds=-60.0)))
+    assert event["status"] == "success"
+
+
+def test_the_connection_is_looked_up_once(kie, monkeypatch):
+    lookups = []
+    from airflow_provider_kie.hooks import kie_async
+
+    original = kie_async.get_async_connection
+
+    async def counted(conn_id):
+        lookups.append(conn_id)
+        return await original(conn_id)
+
+    monkeypatch.setattr(kie_async, "get_async_connection", counted)
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play(*["pending"] * 5)
+    assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
+    assert lookups == ["kie_default"]
+    assert len(kie.requests("record-info")) == 6
+
+
+def test_an_unexpected_error_does_not_end_the_wait(kie, monkeypatch):
+    kie_task_id = kie.create_conversion(finished=True)
+    original, failures = KieAsyncHook.look, iter([ValueError("once"), RuntimeError("twice")])
+
+    async def sometimes_broken(self, *args, **kwargs):
+        for failure in failures:
+            raise failure
+        return await original(self, *args, **kwargs)
+
+    monkeypatch.setattr(KieAsyncHook, "look", sometimes_broken)
+    assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
+
+
+def test_an_unexpected_error_that_stays_ends_at_the_deadline(kie, monkeypatch):
+    async def broken(self, *args, **kwargs):
+        raise ValueError("always")
+
+    monkeypatch.setattr(KieAsyncHook, "look", broken)
+    event = asyncio.run(only_event(trigger("988e00aa", seconds=0.2)))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert "unexpected ValueError" in event["error"]["problem"]
+
+
+def test_backing_off_reads_less_often(kie):
+    kie.configure(conversion_seconds=600)
+    reads = []
+    for arguments in ({}, {"exponential_backoff": True}, {"exponential_backoff": True, "max_wait": 0.05}):
+        kie_task_id = kie.create_conversion(audio_id=str(arguments))
+        asyncio.run(only_event(trigger(kie_task_id, seconds=1.5, **arguments)))
+        reads.append(len([r for r in kie.requests("record-info") if r["params"]["taskId"] == kie_task_id]))
+    steady, backing_off, capped = reads
+    assert backing_off < steady
+    assert backing_off < capped
+
+
+def test_nothing_blocks_the_event_loop_for_long(kie):
+    """The loop's own watch, asyncio's debug mode, would log each callback of a tenth of a second."""
+    kie_task_ids = [kie.create_conversion(audio_id=str(number), finished=True) for number in range(50)]
+    slow = []
+
+    async def wait_for_all():
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.1
+        await asyncio.gather(*(only_event(trigger(each)) for each in kie_task_ids))
+
+    import logging
+
+    class Watch(logging.Handler):
+        def emit(self, record):
+            if "took" in record.getMessage():
+                slow.append(record.getMessage())
+
+    watch = Watch()
+    logging.getLogger("asyncio").addHandler(watch)
+    try:
+        asyncio.run(wait_for_all())  # once without the watch, for the imports of a first use
+        asyncio.run(wait_for_all(), debug=True)
+    finally:
+        logging.getLogger("asyncio").removeHandler(watch)
+    assert len(slow) <= 1, slow
+
+
+def test_killing_says_that_the_conversion_goes_on(kie, caplog, capfd):
+    asyncio.run(trigger("988e00aa").on_kill())
+    # Airflow 3 writes a trigger's log past the standard library's handlers.
+    assert "WAV task 988e00aa goes on" in caplog.text + capfd.readouterr().out
+
+
+def test_airflows_own_limit_of_the_deferral_comes_after_the_triggers(kie):
+    arguments = deferral(kie_task_id="988e00aa", kie_conn_id="kie_default", poll_interval=30, timeout=600)
+    assert arguments["timeout"].total_seconds() > 600
+    assert arguments["trigger"].deadline == pytest.approx(time.time() + 600, abs=5)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [None, {}, [], "success", {"status": "success"}, {"status": "success", "conversion": None}, {"status": "done"},
+     {"status": "success", "conversion": {"wav_url": ""}}, {"status": "failed"}, {"status": "failed", "error": "x"}],
+)  # fmt: skip
+def test_an_event_that_is_no_clear_success_is_a_failure(event):
+    assert isinstance(verdict_of(event), Failed)
+
+
+def test_an_event_of_success_brings_the_conversion(kie):
+    kie_task_id = kie.create_conversion(finished=True)
+    verdict = verdict_of(asyncio.run(only_event(trigger(kie_task_id))))
+    assert isinstance(verdict, Done)
+    assert verdict.conversion["kie_task_id"] == kie_task_id
