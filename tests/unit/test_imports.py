@@ -28,7 +28,7 @@ FLOORS = [
     ["api"],
     ["waiting", "connection"],
     ["hooks"],
-    ["triggers", "sensors", "operators", "transfers", "links", "retry_policy"],
+    ["triggers", "sensors", "operators", "transfers", "links", "durable", "retry_policy"],
     ["get_provider_info", "cli"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
