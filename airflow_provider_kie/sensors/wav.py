@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -15,6 +17,8 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
+from airflow.triggers.base import StartTriggerArgs
+from packaging.version import Version
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, final
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["WavConversionSensor"]
 
+log = logging.getLogger(__name__)
+
+#: Airflow 3.0 to 3.2 have the words for it, but the scheduler does not act on them.
+CAN_START_FROM_TRIGGER = Version(airflow_version).release >= (3, 3)
+
 
 class WavConversionSensor(BaseSensorOperator):
     """
@@ -44,6 +53,8 @@ class WavConversionSensor(BaseSensorOperator):
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot. A conversion that is already finished costs
         no deferral.
+    :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker to look first.
+        Only on Airflow 3.3 and later and not for a mapped task; elsewhere it has no effect.
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
@@ -55,6 +66,7 @@ class WavConversionSensor(BaseSensorOperator):
         kie_task_id: str,
         kie_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -63,6 +75,8 @@ class WavConversionSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._last_reason = ""
         self._until = 0.0
+        if start_from_trigger:
+            self._start_in_triggerer()
 
     @cached_property
     def hook(self) -> KieHook:
@@ -117,17 +131,33 @@ class WavConversionSensor(BaseSensorOperator):
         verdict = self.hook.look(self.kie_task_id, until=time.monotonic())
         if isinstance(verdict, Wait):
             self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
-            self.defer(
-                **deferral(
-                    kie_task_id=self.kie_task_id,
-                    kie_conn_id=self.kie_conn_id,
-                    poll_interval=self.poke_interval,
-                    timeout=self.timeout,
-                    exponential_backoff=bool(self.exponential_backoff),
-                    max_wait=self.max_wait.total_seconds() if self.max_wait else None,
-                )
-            )
+            self.defer(**self._deferral())
         return self._conclude(verdict)
+
+    def _deferral(self) -> dict[str, Any]:
+        return deferral(
+            kie_task_id=str(self.kie_task_id),  # an XComArg that is not resolved yet becomes its template
+            kie_conn_id=self.kie_conn_id,
+            poll_interval=self.poke_interval,
+            timeout=self.timeout,
+            exponential_backoff=bool(self.exponential_backoff),
+            max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+        )
+
+    def _start_in_triggerer(self) -> None:
+        """Ask the scheduler to start this task as a trigger; a mapped task never comes here before its worker."""
+        if not (CAN_START_FROM_TRIGGER and self.deferrable):
+            log.info("start_from_trigger has no effect: it needs Airflow 3.3 or later and deferrable=True.")
+            return
+        wait = self._deferral()
+        path, arguments = wait["trigger"].serialize()
+        self.start_from_trigger = True
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=path,
+            trigger_kwargs=arguments | {"deadline": None},
+            next_method=wait["method_name"],
+            timeout=wait["timeout"],
+        )
 
     def _time_out(self) -> NoReturn:
         self._fail(timed_out(self.kie_task_id, self.timeout, self._last_reason))

@@ -38,8 +38,9 @@ class WavConversionTrigger(BaseTrigger):
     :param kie_conn_id: the Airflow connection of type ``kie``.
     :param poll_interval: seconds between two looks; each is jittered by a tenth.
     :param deadline: when the wait ends, in epoch seconds. Wall clock on purpose: the trigger may go on in another
-        triggerer, where a monotonic clock starts anew.
-    :param timeout: the seconds that the whole wait was given, for the message of a time-out.
+        triggerer, where a monotonic clock starts anew. None for ``timeout`` seconds from when the trigger starts,
+        where no worker could say it before (``start_from_trigger``).
+    :param timeout: the seconds that the whole wait was given.
     :param exponential_backoff: double the interval from look to look.
     :param max_wait: seconds that the doubled interval does not exceed.
     """
@@ -49,7 +50,7 @@ class WavConversionTrigger(BaseTrigger):
         kie_task_id: str,
         kie_conn_id: str,
         poll_interval: float,
-        deadline: float,
+        deadline: float | None,
         timeout: float,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
@@ -58,7 +59,7 @@ class WavConversionTrigger(BaseTrigger):
         self.kie_task_id = kie_task_id
         self.kie_conn_id = kie_conn_id
         self.poll_interval = poll_interval
-        self.deadline = deadline
+        self.deadline = time.time() + timeout if deadline is None else deadline
         self.timeout = timeout
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
@@ -160,7 +161,7 @@ def deferral(
             kie_task_id=kie_task_id,
             kie_conn_id=kie_conn_id,
             poll_interval=poll_interval,
-            deadline=time.time() + timeout,
+            deadline=None,
             timeout=timeout,
             exponential_backoff=exponential_backoff,
             max_wait=max_wait,
