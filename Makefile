@@ -2,6 +2,8 @@
 #   make demo                     watch a conversion go from submit to a checked WAV file
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
+#   make mutation                 change the core in hundreds of ways; do the tests notice?
+#   make crash-test               kill Airflow's processes everywhere; is anything paid twice or lost?
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3
 
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint types unit wire airflow clean
+.PHONY: help demo test lint types unit wire airflow mutation crash-test clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,5 +44,13 @@ endif
 unit wire airflow: $(READY)
 	$(BIN)/python -m pytest -n 4 tests/$@
 
+# The rest is too slow for every commit.
+mutation: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.8,<4'
+	$(BIN)/python scripts/mutation.py
+
+crash-test: $(READY)
+	$(BIN)/python scripts/crash_test.py
+
 clean:
-	rm -rf .venv* .demo build dist
+	rm -rf .venv* .demo .crash .soak build dist
