@@ -43,6 +43,11 @@ LONGEST_TIMEOUT = 600.0
 #: pages use; the name is reserved (RFC 2606), so that nobody receives the result.
 DEFAULT_CALLBACK_URL = "https://api.example.com/callback"
 
+#: Characters of a key at the least, so that hiding it where KIE echoes it hits nothing else.
+SHORTEST_KEY = 8
+
+# Labels of a host name (RFC 1123, section 2.1), and the underscore that inner networks use.
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
 # The characters of a bearer token (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -205,6 +210,8 @@ class _Fields:
     def token(self, password: str | None) -> str:
         if not password:
             raise self.refuse("password", "is empty; it holds the API key of https://kie.ai/api-key")
+        if len(password) < SHORTEST_KEY:
+            raise self.refuse("password", f"is no API key: it has fewer than {SHORTEST_KEY} characters")
         if not _TOKEN.fullmatch(password):
             raise self.refuse(
                 "password",
@@ -303,8 +310,9 @@ def _split(url: str, schemes: tuple[str, ...]) -> Any:
         _ = parts.port  # raises for a port that is no number
     except ValueError:
         return None
-    sound = parts.scheme in schemes and re.fullmatch(r"[A-Za-z0-9._:-]+", parts.hostname or "")
-    return parts if sound else None
+    host = parts.hostname or ""
+    has_host = _HOST.fullmatch(host) or (_ip_address(host) and "%" not in host)
+    return parts if has_host and parts.scheme in schemes else None
 
 
 def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

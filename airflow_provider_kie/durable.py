@@ -31,14 +31,19 @@ class Memory:
     """
     The conversion of one track, as the task instance remembers it; remembers nothing below Airflow 3.3.
 
-    :param context: Airflow's context.
+    :param context: Airflow's context; None to remember nothing.
     :param music_task_id: the music task that made the track.
     :param audio_id: the track. An entry of another track does not count: somebody has changed the task since.
     """
 
-    def __init__(self, context: Context, music_task_id: str, audio_id: str) -> None:
-        self._store: Any = context.get("task_state_store")
+    def __init__(self, context: Context | None, music_task_id: str = "", audio_id: str = "") -> None:
+        self._store: Any = context.get("task_state_store") if context else None
         self._track = {"music_task_id": music_task_id, "audio_id": audio_id}
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a retry will find what is kept now."""
+        return self._store is not None
 
     def recall(self) -> str | None:
         """Return the KIE task id of an earlier try, if there is one."""

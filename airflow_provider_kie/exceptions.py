@@ -24,17 +24,24 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 __all__ = [
     "ERROR_BY_CODE",
+    "ERROR_BY_STATUS",
     "KieAlreadyConvertedError",
     "KieAuthenticationError",
     "KieBlockedError",
     "KieConfigurationError",
     "KieConnectionError",
+    "KieConnectionNotFoundError",
     "KieConversionFailedError",
+    "KieDestinationExistsError",
+    "KieDownloadError",
     "KieError",
     "KieFeatureDisabledError",
+    "KieFileTooLargeError",
     "KieInsufficientCreditsError",
     "KieKeyCapError",
+    "KieLinkExpiredError",
     "KieMaintenanceError",
+    "KieNotAWavError",
     "KieNotFoundError",
     "KieNotReadyError",
     "KieRateLimitError",
@@ -43,24 +50,29 @@ __all__ = [
     "KieSourceError",
     "KieUnexpectedCodeError",
     "KieUnreadableAnswerError",
+    "KieUnsafeUrlError",
     "KieValidationError",
     "KieWaitTimeoutError",
     "KieWrongTaskError",
     "final",
+    "for_sensor",
     "redact",
 ]
 
-_URL_TAIL = re.compile(r"(?P<url>https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?P<scheme>\bhttps?:(?:\\?/){2})[^\s/@\"'<>]+@", re.IGNORECASE)
+_URL_TAIL = re.compile(r"(?P<url>\bhttps?:(?:\\?/){2}[^\s?#]*)[?#]\S*", re.IGNORECASE)
 _LONGEST_QUOTE = 500
+_LONGEST_READ = 100_000
 
 
 def redact(text: str) -> str:
     """
-    Return ``text`` fit for a log: no query string or fragment in any URL, and not longer than 500 characters.
+    Return ``text`` fit for a log: one line, no user, query string or fragment in any URL, at most 500 characters.
 
     :param text: anything that came from outside, such as KIE's ``msg`` or ``errorMessage``.
     """
-    short = _URL_TAIL.sub(r"\g<url>?…", text)
+    plain = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_READ])
+    short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<scheme>***@", plain))
     return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
 
 
@@ -93,8 +105,8 @@ class KieError(AirflowException):
         retry_after: float | None = None,
         existing_kie_task_id: str | None = None,
     ) -> None:
-        super().__init__(problem)
         self.problem = redact(problem)
+        super().__init__(self.problem)
         self.code = code
         self.kie_task_id = kie_task_id
         self.conn_id = conn_id
@@ -143,9 +155,20 @@ class KieError(AirflowException):
 
 
 class KieConfigurationError(KieError, AirflowFailException):
-    """The Airflow connection is missing or holds a value that can not work; no request was sent."""
+    """A field of the Airflow connection holds a value that can not work; no request was sent."""
 
     next_step = "Correct the connection and run the task again."
+
+
+class KieConnectionNotFoundError(KieError):
+    """
+    Airflow does not know the connection, or could not read it; no request was sent.
+
+    Airflow says the same of a connection that does not exist and of a secrets backend that is out of reach, so this
+    is retried.
+    """
+
+    next_step = "Define the connection with type 'kie' and the API key as its password; Airflow's own log may say more."
 
 
 class KieAuthenticationError(KieError, AirflowFailException):
@@ -220,7 +243,7 @@ class KieMaintenanceError(KieError):
 
 
 class KieServerError(KieError):
-    """408, 500, 502, 503, 504, or an error page with HTTP 5xx: trouble on KIE's side."""
+    """408, 500, 502, 503, 504, or any HTTP 5xx without a number of KIE's: trouble on KIE's side."""
 
     next_step = "Retry later."
     transient = True
@@ -241,11 +264,10 @@ class KieBlockedError(KieError, AirflowFailException):
 
 
 class KieUnexpectedCodeError(KieError):
-    """A result number that KIE's WAV pages do not list."""
+    """A result number that KIE's WAV pages do not list; what it means for a submit is not known."""
 
     next_step = "See KIE's text; if it stays, report it with this message."
     transient = True
-    nothing_created = True
 
 
 class KieUnreadableAnswerError(KieError):
@@ -280,7 +302,7 @@ class KieWrongTaskError(KieError):
 class KieConversionFailedError(KieError):
     """KIE tried and gave up: a final failure status, a refusal while pending, or a success without a file."""
 
-    next_step = "See KIE's text and https://kie.ai/logs; a new submit starts a new conversion."
+    next_step = "See KIE's text and https://kie.ai/logs; a retry of the submitting task submits the track again."
 
 
 class KieNotReadyError(KieError):
@@ -299,7 +321,54 @@ class KieSensorTimeoutError(KieWaitTimeoutError, AirflowSensorTimeout):
     """A sensor's wait ended before the conversion did."""
 
 
-#: KIE's result numbers (the ``code`` of a body, else the HTTP status) and what they mean.
+class KieLinkExpiredError(KieError, AirflowFailException):
+    """The file host answers 401, 403, 404 or 410, also for a fresh link: the file is deleted or withdrawn."""
+
+    next_step = "KIE deletes files after 14 days: convert the track again, and archive the file soon after."
+
+
+class KieNotAWavError(KieError, AirflowFailException):
+    """What came is not the WAV file that it should be; nothing was stored."""
+
+    next_step = "Look at the first bytes: an error page there is KIE's; if it stays, report it to support@kie.ai."
+
+
+class KieFileTooLargeError(KieError, AirflowFailException):
+    """The file is larger than the task allows; nothing was stored."""
+
+    next_step = "Raise the operator's max_bytes if the file is meant to be so large."
+
+
+class KieUnsafeUrlError(KieError, AirflowFailException):
+    """The URL or a redirect leads where a download must not go; no request was sent there."""
+
+    next_step = (
+        "Pass kie_task_id instead of wav_url, or, for a host inside your own network, set allow_private_hosts=True."
+    )
+
+
+class KieDestinationExistsError(KieError, AirflowFailException):
+    """Something else is at the destination already; it was left as it is."""
+
+    next_step = "Choose another destination, or set overwrite=True to replace what is there."
+
+
+class KieDownloadError(KieError):
+    """The file did not come whole: broken off too often, cut off, or an error of the file host; nothing was stored."""
+
+    next_step = "Give the task retries; if it stays, see whether the link works in a browser."
+
+
+#: What an HTTP status means where no body gives a number of KIE's. Any 5xx is a :class:`KieServerError`; of a 404, a
+#: 409 and the like nobody knows whether it is KIE that speaks or something on the way.
+ERROR_BY_STATUS: dict[int, type[KieError]] = {
+    401: KieAuthenticationError,
+    403: KieBlockedError,
+    408: KieServerError,
+    429: KieRateLimitError,
+}
+
+#: KIE's result numbers (the ``code`` of a body) and what they mean.
 ERROR_BY_CODE: dict[int, type[KieError]] = {
     400: KieValidationError,
     401: KieAuthenticationError,
@@ -340,15 +409,24 @@ def _rebuild_final(name: str, problem: str) -> KieError:
 
 def final(error: KieError) -> KieError:
     """
-    Return the same error as one that Airflow does not retry, for where looking again can not help.
+    Return the same error as one that Airflow does not retry, for where repeating can not help.
 
     :param error: what ended the wait. The twin has the same name and message, and is also an
-        ``AirflowFailException``; a time-out becomes a :class:`KieSensorTimeoutError`.
+        ``AirflowFailException``.
     """
     if isinstance(error, (AirflowFailException, AirflowSensorTimeout)):
         return error
-    is_timeout = isinstance(error, KieWaitTimeoutError)
-    twin_class = KieSensorTimeoutError if is_timeout else _final_class_named(type(error).__name__)
-    twin = twin_class(error.problem, **error.details())
+    twin = _final_class_named(type(error).__name__)(error.problem, **error.details())
     twin.__cause__ = error.__cause__
     return twin
+
+
+def for_sensor(error: KieError) -> KieError:
+    """
+    Return the error as a sensor raises it: a time-out as Airflow's sensors do, anything else final.
+
+    :param error: what ended the wait. A connection that can not be found stays as it is: looking again may help.
+    """
+    if isinstance(error, KieWaitTimeoutError):
+        return KieSensorTimeoutError(error.problem, **error.details())
+    return error if isinstance(error, KieConnectionNotFoundError) else final(error)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 from airflow_provider_kie.api.wav import WavConversion, WavStatus
@@ -26,6 +27,7 @@ from airflow_provider_kie.exceptions import (
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
+    KieValidationError,
     KieWaitTimeoutError,
 )
 
@@ -37,6 +39,7 @@ __all__ = [
     "Reading",
     "Verdict",
     "Wait",
+    "as_seconds",
     "conclude",
     "next_delay",
     "settling_delay",
@@ -49,6 +52,9 @@ GRACE_SECONDS = 60.0
 SETTLING_SECONDS = 5.0
 #: Seconds between two readings at the least, whatever interval was asked for.
 SHORTEST_DELAY = 0.1
+
+#: Seconds that a wait may last: ten years.
+LONGEST_WAIT = 10 * 365 * 86400.0
 
 #: What one reading brought: the conversion, None for an unknown id, or the error that stood in the way.
 Reading: TypeAlias = WavConversion | KieError | None
@@ -93,6 +99,15 @@ class Failed:
     """
 
     error: KieError
+
+    def of(self, conn_id: str) -> Failed:
+        """
+        Return the same with the connection in the error.
+
+        :param conn_id: the connection that was used.
+        """
+        self.error.conn_id = conn_id
+        return self
 
 
 Verdict: TypeAlias = Wait | Done | Failed
@@ -179,18 +194,34 @@ def settling_delay(poll_interval: float) -> float:
     return next_delay(min(poll_interval, SETTLING_SECONDS), 1)
 
 
-def timed_out(kie_task_id: str, timeout: float, last: str) -> KieWaitTimeoutError:
+def timed_out(kie_task_id: str, kie_conn_id: str, timeout: float, last: str) -> KieWaitTimeoutError:
     """
     Return the error of a wait that reached its deadline.
 
     :param kie_task_id: the WAV task.
+    :param kie_conn_id: the connection.
     :param timeout: seconds that the wait was given.
     :param last: the reason of the last :class:`Wait`.
     """
     return KieWaitTimeoutError(
         f"The WAV conversion was not finished within {timeout:g} seconds; last: {last}",
         kie_task_id=kie_task_id,
+        conn_id=kie_conn_id,
     )
+
+
+def as_seconds(name: str, value: object) -> float:
+    """
+    Read a length of time that a user gave.
+
+    :param name: the argument's name.
+    :param value: seconds, or a ``timedelta``.
+    :raises KieValidationError: not a number of seconds above 0 and up to ten years.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_WAIT:
+        return float(seconds)
+    raise KieValidationError(f"{name} is {value!r}, but must be seconds or a timedelta, above 0 and up to ten years")
 
 
 class _Objection(NamedTuple):

@@ -54,6 +54,7 @@ def short_times(monkeypatch):
         (waiting, "SHORTEST_DELAY", 0.01),
         (pacing, "RATE_WINDOW", 0.04),
         (pacing, "RATE_JITTER", 0.02),
+        (pacing, "SHORTEST_PAUSE", 0.01),
         (pacing, "FIRST_PAUSE", 0.01),
         (pacing, "MAINTENANCE_PAUSE", 0.02),
     ):

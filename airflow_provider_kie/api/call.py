@@ -6,14 +6,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 from airflow_provider_kie.api.envelope import Answer, Json, decode
 from airflow_provider_kie.exceptions import KieError, KieValidationError
 
-__all__ = ["Call", "check_id"]
+__all__ = ["Call", "Repeat", "check_id"]
 
 T = TypeVar("T")
+
+
+class Repeat(Enum):
+    """When a call that met trouble may be sent again without harm."""
+
+    #: It changes nothing and costs nothing.
+    ALWAYS = "always"
+    #: It is paid for, but KIE refuses to do the same twice (409): also once where the outcome is unknown.
+    UNDER_GUARD = "under guard"
+    #: It may be paid for: only where KIE certainly did nothing.
+    IF_REFUSED = "if refused"
+
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -29,8 +42,7 @@ class Call(Generic[T]):
     :param parse: turns the envelope's ``data`` into the result.
     :param params: query parameters.
     :param json: body.
-    :param costs_credits: True when an accepted call is paid for, so that it may only be sent again where KIE
-        certainly refused it, or once under the guard of KIE's 409.
+    :param repeat: when it may be sent again.
     :param kie_task_id: the WAV task that the call is about.
     :param recover: turns a refusal into a result where it is one in truth; raises the error otherwise.
     """
@@ -41,7 +53,7 @@ class Call(Generic[T]):
     parse: Callable[[Json], T]
     params: Mapping[str, str] | None = None
     json: Mapping[str, Json] | None = None
-    costs_credits: bool = False
+    repeat: Repeat = Repeat.ALWAYS
     kie_task_id: str | None = None
     recover: Callable[[KieError], T] | None = None
 
@@ -83,8 +95,10 @@ def check_id(field: str, value: object) -> str:
     """
     if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
         raise KieValidationError(f"{field} is empty; the task that should provide it pushed nothing")
-    if not isinstance(value, str) or not _ID.fullmatch(value):
+    if not isinstance(value, str):
+        raise KieValidationError(f"{field} must be a text, not {type(value).__name__}")
+    if not _ID.fullmatch(value):
         raise KieValidationError(
-            f"{field} is {str(value)[:80]!r}, but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
+            f"{field} is {value[:80]!r}, but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
         )
     return value

@@ -20,7 +20,7 @@ from typing import NoReturn, TypeAlias
 
 from airflow_provider_kie.exceptions import (
     ERROR_BY_CODE,
-    KieError,
+    ERROR_BY_STATUS,
     KieServerError,
     KieUnexpectedCodeError,
     KieUnreadableAnswerError,
@@ -61,7 +61,7 @@ class Answer:
         :param status: the HTTP status.
         :param headers: the response's headers, in any letter case that the mapping finds.
         :param body: the body as received.
-        :param secret: the API key.
+        :param secret: the API key; so long, as the connection's check ensures, that nothing else is hit.
         """
         hidden = body.replace(secret.encode(), b"***").replace(secret.replace("/", r"\/").encode(), b"***")
         return cls(status, hidden, headers.get("Retry-After"), headers.get("Location"))
@@ -75,15 +75,11 @@ def decode(answer: Answer) -> Json:
     :raises KieError: the class that stands for KIE's result number, else for the HTTP status.
     """
     envelope = _parse_object(answer)
-    if envelope is None:
-        _refuse_without_json(answer)
-    code = envelope.get("code")
-    if type(code) is not int:
-        if _is_success(answer.status):
-            raise KieUnreadableAnswerError(f"KIE's answer has no result number: {_shown(answer)}")
-        code = answer.status
+    code = envelope.get("code") if envelope is not None else None
+    if envelope is None or type(code) is not int:
+        _refuse_without_code(answer)
     if code == 200 and not _is_success(answer.status):
-        code = answer.status
+        _refuse_without_code(answer)
     if code != 200:
         _refuse(answer, code, envelope)
     return envelope.get("data")
@@ -106,43 +102,38 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
-    error_class = _class_for(code, answer.status)
     message = envelope.get("msg")
     text = f": {message.strip()!r}" if isinstance(message, str) and message.strip() else ""
-    raise error_class(
-        f"KIE answered {code}{text}",
+    named = _existing_id(envelope)
+    raise ERROR_BY_CODE.get(code, KieUnexpectedCodeError)(
+        f"KIE answered {code}{text}" + (f", naming task {named!r}" if named else ""),
         code=code,
         retry_after=_retry_after(answer.retry_after),
-        existing_kie_task_id=_existing_id(envelope) if code == 409 else None,
+        existing_kie_task_id=named,
     )
 
 
-def _refuse_without_json(answer: Answer) -> NoReturn:
-    if 300 <= answer.status < 400:
+def _refuse_without_code(answer: Answer) -> NoReturn:
+    """Take the HTTP status for want of a number of KIE's; few of them say something about KIE and not the way there."""
+    status = answer.status
+    if 300 <= status < 400:
         raise KieUnreadableAnswerError(
-            f"KIE's host redirects to {answer.location!r} (HTTP {answer.status}); redirects are not followed, so "
-            "that the key stays with the host of the connection",
-            code=answer.status,
+            f"KIE's host redirects to {answer.location!r} (HTTP {status}); redirects are not followed, so that the key "
+            "stays with the host of the connection",
+            code=status,
         )
-    if _is_success(answer.status):
-        raise KieUnreadableAnswerError(f"KIE's answer is not a JSON object: {_shown(answer)}")
-    raise _class_for(answer.status, answer.status)(
-        f"KIE's host answered HTTP {answer.status} without JSON: {_shown(answer)}",
-        code=answer.status,
+    if _is_success(status):
+        raise KieUnreadableAnswerError(f"KIE's answer has no result number: {_shown(answer)}")
+    error_class = KieServerError if status >= 500 else ERROR_BY_STATUS.get(status, KieUnreadableAnswerError)
+    raise error_class(
+        f"KIE's host answered HTTP {status} without a result number: {_shown(answer)}",
+        code=status,
         retry_after=_retry_after(answer.retry_after),
     )
-
-
-def _class_for(code: int, status: int) -> type[KieError]:
-    known = ERROR_BY_CODE.get(code)
-    if known:
-        return known
-    # Cloudflare's own numbers (520 to 530) come as HTTP statuses; the same numbers in a body are KIE's.
-    return KieServerError if code == status and code >= 500 else KieUnexpectedCodeError
 
 
 def _existing_id(envelope: dict[str, Json]) -> str | None:
-    """Return the earlier id of a 409: in ``data`` at KIE, beside it on sister sites, and often nowhere."""
+    """Return the id that a refusal names: in ``data`` at KIE, beside it on sister sites, and often nowhere."""
     data = envelope.get("data")
     for holder in (data if isinstance(data, dict) else {}, envelope):
         found = holder.get("taskId")

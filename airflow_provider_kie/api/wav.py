@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypedDict
 
-from airflow_provider_kie.api.call import Call, check_id
+from airflow_provider_kie.api.call import Call, Repeat, check_id
 from airflow_provider_kie.api.common import is_http_url
 from airflow_provider_kie.api.envelope import Json
 from airflow_provider_kie.exceptions import (
@@ -102,7 +102,7 @@ def convert_to_wav(music_task_id: str, audio_id: str, callback_url: str) -> Call
         "/api/v1/wav/generate",
         _parse_submit,
         json=body,
-        costs_credits=True,
+        repeat=Repeat.UNDER_GUARD,
         recover=_adopt_earlier_task,
     )
 
@@ -127,10 +127,14 @@ def record_info(kie_task_id: str) -> Call[WavConversion | None]:
 
 
 def _parse_submit(data: Json) -> Submitted:
-    kie_task_id = _text(data.get("taskId")) if isinstance(data, dict) else None
+    given = data.get("taskId") if isinstance(data, dict) else None
+    kie_task_id = str(given) if type(given) is int else _text(given)
     if kie_task_id is None:
         raise KieUnreadableAnswerError("KIE accepted the submit but gave no task id")
-    return Submitted(kie_task_id, reused=False)
+    try:
+        return Submitted(check_id("taskId", kie_task_id), reused=False)
+    except KieValidationError as error:
+        raise KieUnreadableAnswerError(f"KIE accepted the submit, but {error.problem}") from error
 
 
 def _adopt_earlier_task(error: KieError) -> Submitted:
@@ -174,7 +178,7 @@ def _status(data: dict[str, Json]) -> str:
     # Other families of KIE use numbers; 2 means something else in each of them, so only 0 and 1 are taken.
     if type(flag) is int and flag in (0, 1):
         return (WavStatus.PENDING, WavStatus.SUCCESS)[flag].value
-    return str(flag).strip().upper()[:80] if flag is not None else ""
+    return redact(str(flag)).strip().upper()[:80] if flag is not None else ""
 
 
 def _wav_url(response: dict[str, Json]) -> str | None:
@@ -205,7 +209,7 @@ def _whole(value: Json) -> int | None:
 
 
 def _error_code(value: Json) -> int | str | None:
-    if value in (None, 0, 200, "", False, True):
+    if value is None or isinstance(value, bool) or value == "":
         return None
     number = _whole(value)
     if number is not None:

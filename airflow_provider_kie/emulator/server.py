@@ -92,7 +92,8 @@ class KieEmulator:
             timeout_graceful_shutdown=3,
         )
         # uvicorn switches this log off as well, but a logging configuration that comes later brings it back.
-        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+        for name in ("uvicorn.access", "uvicorn.error"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._server = _Server(config)
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name=f"kie-emulator-{port}", daemon=True

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping
 from functools import cached_property
+from json import dumps
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,11 +21,11 @@ import requests
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from requests.auth import AuthBase
 from tenacity import Retrying
-from urllib3.exceptions import NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, wav
-from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer, Json
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.connection import KieSettings
@@ -32,7 +33,7 @@ from airflow_provider_kie.exceptions import (
     KieError,
     KieValidationError,
 )
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, retry_options
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retry_options
 from airflow_provider_kie.hooks.transport import (
     BROKE_OFF,
     CONNECT_TIMEOUT,
@@ -42,6 +43,7 @@ from airflow_provider_kie.hooks.transport import (
     ca_bundle,
     no_answer,
     no_connection,
+    proxy_url,
     ssl_context,
     user_agent,
 )
@@ -100,7 +102,8 @@ class KieHook(BaseHook):
         """
         The checked connection.
 
-        :raises KieConfigurationError: the connection is missing, or a field can not work.
+        :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
+        :raises KieConfigurationError: a field can not work.
         """
         try:
             found = self.get_connection(self.kie_conn_id)
@@ -113,14 +116,14 @@ class KieHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
-        session = requests.Session()
+        session = _Session()
+        session.trust_env = False
         session.headers["User-Agent"] = user_agent()
         session.auth = _BearerAuth(self.settings)
         ssl_context(self.settings)  # requests itself would only find out while it connects
         session.verify = ca_bundle(self.settings.verify)
-        if self.settings.proxy:
-            session.proxies = {"http": self.settings.proxy, "https": self.settings.proxy}
-            session.trust_env = False  # requests prefers the environment's proxies to the session's
+        if proxy := proxy_url(self.settings):
+            session.proxies = {"http": proxy, "https": proxy}
         return session
 
     def get_conn(self) -> requests.Session:
@@ -138,16 +141,25 @@ class KieHook(BaseHook):
         """
         Send any request to KIE's API and return the envelope's ``data``.
 
-        :param method: HTTP method; everything but GET is taken for something that costs credits.
+        :param method: HTTP method. Everything but GET may cost credits, so after trouble it is sent again only where
+            KIE certainly did nothing; whether to repeat it otherwise is for the caller to decide.
         :param path: path below the base URL, such as ``/api/v1/chat/credit``.
         :param params: query parameters.
         :param json: body.
         :raises KieError: the cause, as for every method.
         """
-        if not path.startswith("/"):
+        if not (isinstance(method, str) and method.isalpha()):
+            raise KieValidationError(f"method {method!r} is no HTTP method")
+        if not (isinstance(path, str) and path.startswith("/")):
             raise KieValidationError(f"path {path!r} does not start with '/'")
+        try:
+            dumps(json, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise KieValidationError(f"json can not be sent: {error}") from error
         method = method.upper()
-        return self.call(Call(f"{method} {path}", method, path, _as_it_is, params, json, costs_credits=method != "GET"))
+        repeat = Repeat.ALWAYS if method == "GET" else Repeat.IF_REFUSED
+        purpose = f"{method} {path.partition('?')[0]}"
+        return self.call(Call(purpose, method, path, _as_it_is, params, json, repeat))
 
     def convert_to_wav(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> str:
         """
@@ -232,7 +244,7 @@ class KieHook(BaseHook):
             verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
             pause = settling_delay(poll_interval)
             if not (isinstance(verdict, Wait) and verdict.settling) or time.monotonic() + pause > until:
-                return verdict
+                return verdict.of(self.kie_conn_id) if isinstance(verdict, Failed) else verdict
             self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             time.sleep(pause)
 
@@ -264,7 +276,7 @@ class KieHook(BaseHook):
                 return verdict
             rest = until - time.monotonic()
             if rest <= 0:
-                return Failed(timed_out(kie_task_id, timeout, verdict.reason))
+                return Failed(timed_out(kie_task_id, self.kie_conn_id, timeout, verdict.reason))
             self.log.info("WAV task %s: %s; up to %.0f seconds left.", kie_task_id, verdict.reason, rest)
             time.sleep(min(next_delay(poll_interval, looks), rest))
 
@@ -277,14 +289,15 @@ class KieHook(BaseHook):
         result: T = Retrying(**retry_options(call, log))(self.attempt, call)
         return result
 
-    def attempt(self, call: Call[T]) -> T:
+    def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:
         """
         Carry out a call once.
 
         :param call: what to send and how to read the answer.
+        :param patience: seconds that the call may be held back by a rate limit that another one met.
         """
         settings = self.settings
-        time.sleep(COOLDOWNS.remaining(settings.conn_id))
+        time.sleep(COOLDOWNS.pause(settings.conn_id, patience))
         try:
             return call.read(self._send(call))
         except KieError as error:
@@ -293,9 +306,9 @@ class KieHook(BaseHook):
             raise
 
     def _reading(self, kie_task_id: str, patient: bool) -> Reading:
-        carry_out = self.call if patient else self.attempt
         try:
-            return carry_out(wav.record_info(kie_task_id))
+            call = wav.record_info(kie_task_id)
+            return self.call(call) if patient else self.attempt(call, patience=0.0)
         except KieError as error:
             return error
 
@@ -309,18 +322,20 @@ class KieHook(BaseHook):
                 params=call.params,
                 json=call.json,
                 timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
-                verify=session.verify,  # else the environment's CA bundle wins over False
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = bytearray()
-                for chunk in response.iter_content(65536):
-                    body += chunk
-                    if len(body) > LONGEST_BODY or time.monotonic() - started > settings.timeout:
-                        break
-                return Answer.of(response.status_code, response.headers, bytes(body), secret=settings.api_key)
-        except requests.RequestException as error:
+                body = _read_body(response, until=started + settings.timeout)
+                return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
+        except (requests.RequestException, HTTPError) as error:
             raise call.explain(no_answer(settings, *_explain_requests(error))) from error
+
+
+class _Session(requests.Session):
+    """Follows no redirect, not even in thought: requests would parse the target, and some can not be parsed."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none."""
 
 
 class _BearerAuth(AuthBase):
@@ -340,7 +355,19 @@ def _as_it_is(data: Json) -> Json:
     return data
 
 
-def _explain_requests(error: requests.RequestException) -> tuple[str, bool]:
+def _read_body(response: requests.Response, until: float) -> bytes:
+    """Read as the bytes come, because a server that drips them would keep a plain read busy for ever."""
+    body = bytearray()
+    while chunk := response.raw.read1(65536, decode_content=True):
+        body += chunk
+        if len(body) > LONGEST_BODY:
+            break
+        if time.monotonic() > until:
+            raise requests.ReadTimeout("the answer came too slowly")
+    return bytes(body)
+
+
+def _explain_requests(error: requests.RequestException | HTTPError) -> tuple[str, bool]:
     """Return what happened, and whether the request may have reached KIE."""
     cause = error.args[0] if error.args else None
     if isinstance(error, requests.exceptions.SSLError):
@@ -349,5 +376,5 @@ def _explain_requests(error: requests.RequestException) -> tuple[str, bool]:
         return COULD_NOT_CONNECT, False
     if isinstance(getattr(cause, "reason", None), NewConnectionError):
         return COULD_NOT_CONNECT, False
-    timed_out = isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
+    timed_out = isinstance(error, (requests.Timeout, ReadTimeoutError)) or isinstance(cause, ReadTimeoutError)
     return (TIMED_OUT if timed_out else BROKE_OFF), True

@@ -22,7 +22,7 @@ from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, retry_options
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retry_options
 from airflow_provider_kie.hooks.transport import (
     BROKE_OFF,
     CONNECT_TIMEOUT,
@@ -31,10 +31,11 @@ from airflow_provider_kie.hooks.transport import (
     TIMED_OUT,
     no_answer,
     no_connection,
+    proxy_url,
     ssl_context,
     user_agent,
 )
-from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, settling_delay
+from airflow_provider_kie.waiting import Failed, Look, Reading, Verdict, Wait, settling_delay
 
 __all__ = ["KieAsyncHook"]
 
@@ -61,6 +62,11 @@ class KieAsyncHook:
         self.settings = settings
         self._session = session
         self._check = check
+        self._proxy = proxy_url(settings)
+        self._timeout = aiohttp.ClientTimeout(
+            total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
+        )
+        self._headers = {"Authorization": f"Bearer {settings.api_key}"}
 
     @classmethod
     @asynccontextmanager
@@ -69,7 +75,8 @@ class KieAsyncHook:
         Look the connection up once, without blocking, and hold a client for it.
 
         :param kie_conn_id: the Airflow connection of type ``kie``.
-        :raises KieConfigurationError: the connection is missing, or a field can not work.
+        :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
+        :raises KieConfigurationError: a field can not work.
         """
         try:
             found = await get_async_connection(kie_conn_id)
@@ -94,7 +101,7 @@ class KieAsyncHook:
             verdict = look.judge(await self._reading(kie_task_id), time.monotonic())
             pause = settling_delay(poll_interval)
             if not (isinstance(verdict, Wait) and verdict.settling) or time.monotonic() + pause > until:
-                return verdict
+                return verdict.of(self.settings.conn_id) if isinstance(verdict, Failed) else verdict
             log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             await asyncio.sleep(pause)
 
@@ -107,14 +114,16 @@ class KieAsyncHook:
         result: T = await AsyncRetrying(**retry_options(call, log))(self.attempt, call)
         return result
 
-    async def attempt(self, call: Call[T]) -> T:
+    async def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:
         """
         Carry out a call once.
 
         :param call: what to send and how to read the answer.
+        :param patience: seconds that the call may be held back by a rate limit that another one met.
         """
         settings = self.settings
-        await asyncio.sleep(COOLDOWNS.remaining(settings.conn_id))
+        if pause := COOLDOWNS.pause(settings.conn_id, patience):
+            await asyncio.sleep(pause)
         try:
             return call.read(await self._send(call))
         except KieError as error:
@@ -124,7 +133,7 @@ class KieAsyncHook:
 
     async def _reading(self, kie_task_id: str) -> Reading:
         try:
-            return await self.attempt(wav.record_info(kie_task_id))
+            return await self.attempt(wav.record_info(kie_task_id), patience=0.0)
         except KieError as error:
             return error
 
@@ -136,11 +145,9 @@ class KieAsyncHook:
                 settings.base_url + call.path,
                 params=call.params,
                 json=call.json,
-                headers={"Authorization": f"Bearer {settings.api_key}"},
-                timeout=aiohttp.ClientTimeout(
-                    total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
-                ),
-                proxy=settings.proxy,
+                headers=self._headers,
+                timeout=self._timeout,
+                proxy=self._proxy,
                 ssl=self._check,
                 allow_redirects=False,
             ) as response:
@@ -151,7 +158,8 @@ class KieAsyncHook:
                         break
                 return Answer.of(response.status, response.headers, bytes(body), secret=settings.api_key)
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise call.explain(no_answer(settings, *_explain_aiohttp(error))) from error
+            # What aiohttp says of a proxy holds the proxy's password.
+            raise call.explain(no_answer(settings, *_explain_aiohttp(error))) from (None if self._proxy else error)
 
 
 @dataclass
@@ -174,7 +182,6 @@ async def _shared_session(settings: KieSettings) -> AsyncIterator[aiohttp.Client
                 connector=aiohttp.TCPConnector(limit=MOST_SOCKETS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": user_agent()},
-                trust_env=settings.proxy is None,  # the environment's proxies count, as for requests
             )
         )
     shared.holders += 1
@@ -191,6 +198,6 @@ def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple
     """Return what happened, and whether the request may have reached KIE."""
     if isinstance(error, aiohttp.ClientSSLError):
         return NOT_TRUSTED, True
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)):
         return COULD_NOT_CONNECT, False
     return (TIMED_OUT if isinstance(error, asyncio.TimeoutError) else BROKE_OFF), True

@@ -4,8 +4,8 @@ When a call is sent again and how long to pause before, for both transports alik
 
 KIE refuses more than 20 new generations in 10 seconds per account ("Getting Started"); what it refuses it does not
 queue, and none of 691 recorded answers had a ``Retry-After``. So a rate limit pauses every call of the connection
-in this process for about that window. A submit is paid for, so it is sent again only where KIE certainly created
-nothing, or once more where the outcome is unknown: KIE's own 409 then tells whether the first one had worked.
+in this process for about that window. What is paid for is sent again only where KIE certainly created nothing; a WAV
+submit also once where the outcome is unknown, because KIE's own 409 then tells whether the first one had worked.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from typing import Any
 
 from tenacity import RetryCallState, stop_after_attempt
 
-from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.exceptions import KieError, KieMaintenanceError, KieRateLimitError
+from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.exceptions import (
+    KieError,
+    KieMaintenanceError,
+    KieRateLimitError,
+    KieUnexpectedCodeError,
+)
 
 __all__ = ["COOLDOWNS", "Cooldowns", "retry_options"]
 
@@ -27,6 +32,8 @@ __all__ = ["COOLDOWNS", "Cooldowns", "retry_options"]
 RATE_WINDOW = 10.0
 #: Seconds over which calls spread when the window is over.
 RATE_JITTER = 2.0
+#: Seconds of a pause at the least, whatever KIE asks for.
+SHORTEST_PAUSE = 1.0
 #: Seconds before the first repetition after other trouble; each further pause is twice as long.
 FIRST_PAUSE = 1.0
 #: Seconds before a call under maintenance is sent again.
@@ -54,18 +61,29 @@ class Cooldowns:
         :param error: any error of a call.
         """
         if isinstance(error, KieRateLimitError):
-            pause = RATE_WINDOW if error.retry_after is None else min(error.retry_after, LONGEST_PAUSE)
+            asked = RATE_WINDOW if error.retry_after is None else error.retry_after
+            until = time.monotonic() + max(asked, SHORTEST_PAUSE)
             with self._lock:
-                self._until[conn_id] = max(self._until.get(conn_id, 0.0), time.monotonic() + pause)
+                self._until[conn_id] = max(self._until.get(conn_id, 0.0), until)
 
-    def remaining(self, conn_id: str) -> float:
+    def pause(self, conn_id: str, patience: float) -> float:
         """
         Return the seconds to pause before the next call, with jitter; 0 when nothing is to be waited for.
 
         :param conn_id: the connection about to be used.
+        :param patience: seconds that the caller is ready to pause.
+        :raises KieRateLimitError: the rest of the pause is longer than that; nothing was sent.
         """
         rest = self._until.get(conn_id, 0.0) - time.monotonic()
-        return rest + random.uniform(0.0, RATE_JITTER) if rest > 0 else 0.0
+        if rest <= 0:
+            return 0.0
+        if rest > patience:
+            raise KieRateLimitError(
+                f"Not sent: the connection pauses for another {rest:.0f} seconds after KIE's rate limit",
+                code=429,
+                conn_id=conn_id,
+            )
+        return rest + random.uniform(0.0, RATE_JITTER)
 
     def clear(self) -> None:
         """Forget all pauses."""
@@ -86,9 +104,12 @@ class _MayRepeat:
         error = _error(state)
         if error is None or not error.transient:
             return False
-        under_guard = self.call.costs_credits and not error.nothing_created
-        cause = "guard" if under_guard else type(error)
-        allowed = MOST_REPEATS_UNDER_GUARD if under_guard else MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
+        cause: object = type(error)
+        allowed = MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
+        if self.call.repeat is not Repeat.ALWAYS and not error.nothing_created:
+            if self.call.repeat is Repeat.IF_REFUSED or isinstance(error, KieUnexpectedCodeError):
+                return False
+            cause, allowed = "guard", MOST_REPEATS_UNDER_GUARD
         self.repeats[cause] = self.repeats.get(cause, 0) + 1
         return self.repeats[cause] <= allowed
 

@@ -8,13 +8,14 @@ import platform
 import ssl
 from functools import cache
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import certifi
 from airflow import __version__ as airflow_version
 
 from airflow_provider_kie import __version__
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError
+from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError, KieConnectionNotFoundError
 
 #: Seconds for opening a connection, where the request's own limit is not shorter.
 CONNECT_TIMEOUT = 10.0
@@ -68,17 +69,31 @@ def _load_bundle(bundle: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
 
 
-def no_connection(conn_id: str) -> KieConfigurationError:
+def proxy_url(settings: KieSettings) -> str | None:
     """
-    Return the error of a connection that does not exist.
+    Return the proxy that both transports use: the connection's, else the environment's.
+
+    Neither library may look at the environment itself: both would also take credentials from a netrc file, which
+    requests prefers to the key and aiohttp refuses beside it.
+
+    :param settings: the connection.
+    """
+    if settings.proxy:
+        return settings.proxy
+    address = urlsplit(settings.base_url)
+    if proxy_bypass(address.netloc):
+        return None
+    proxies = getproxies()
+    return proxies.get(address.scheme) or proxies.get("all")
+
+
+def no_connection(conn_id: str) -> KieConnectionNotFoundError:
+    """
+    Return the error of a connection that Airflow does not know, or could not read.
 
     :param conn_id: the connection that was asked for.
     """
-    return KieConfigurationError(
-        "The Airflow connection is not defined or can not be read (Airflow's log then says why); define it with type "
-        "'kie' and the API key as its password",
-        conn_id=conn_id,
-    )
+    return KieConnectionNotFoundError("The Airflow connection is not defined or can not be read", conn_id=conn_id)
 
 
 def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionError:

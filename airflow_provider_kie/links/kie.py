@@ -40,10 +40,10 @@ class WavFileLink(BaseOperatorLink):
         :param operator: the task.
         :param ti_key: the task instance.
         """
+        key = getattr(operator, "xcom_key_of_conversion", None)
+        if key is None:
+            return ""
         from airflow.providers.common.compat.sdk import XCom
 
-        for key in ("wav_conversion", "return_value"):
-            found: Any = XCom.get_value(key=key, ti_key=ti_key)
-            if isinstance(found, dict):
-                return str(found.get("wav_url") or "")
-        return ""
+        found: Any = XCom.get_value(key=key, ti_key=ti_key)
+        return str(found.get("wav_url") or "") if isinstance(found, dict) else ""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,16 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Memory
-from airflow_provider_kie.exceptions import KieConversionFailedError, KieNotFoundError, KieNotReadyError, final
+from airflow_provider_kie.exceptions import (
+    KieConversionFailedError,
+    KieNotFoundError,
+    KieNotReadyError,
+    KieWaitTimeoutError,
+    final,
+)
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.triggers.wav import NO_CANCEL, deferral, verdict_of
-from airflow_provider_kie.waiting import Done, Failed, Verdict, Wait, conclude
+from airflow_provider_kie.waiting import Done, Failed, Verdict, Wait, as_seconds, conclude
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,6 +36,7 @@ class _KieOperator(BaseOperator):
 
     kie_conn_id: str
     operator_extra_links = (KieLogsLink(), WavFileLink())
+    xcom_key_of_conversion: str | None = "wav_conversion"
 
     @cached_property
     def hook(self) -> KieHook:
@@ -60,11 +68,12 @@ class ConvertToWavOperator(_KieOperator):
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the file; otherwise return after the submit.
     :param deferrable: wait in the triggerer instead of a worker slot.
-    :param poll_interval: seconds between two looks at KIE.
-    :param timeout: seconds to wait at the most; more than the 10 minutes after which KIE itself gives up.
+    :param poll_interval: seconds or a ``timedelta`` between two looks at KIE.
+    :param timeout: seconds or a ``timedelta`` to wait at the most; more than the 10 minutes after which KIE itself
+        gives up.
     :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
         with the conversion that an earlier try submitted, in every mode. Below 3.3 only KIE's own refusal of a
-        second conversion guards a retry.
+        second conversion guards a retry, so there a time-out is not retried: its ``kie_task_id`` would be lost.
     """
 
     template_fields: Sequence[str] = ("music_task_id", "audio_id", "callback_url", "kie_conn_id")
@@ -78,8 +87,8 @@ class ConvertToWavOperator(_KieOperator):
         kie_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float = 30.0,
-        timeout: float = 3600.0,
+        poll_interval: float | timedelta = 30.0,
+        timeout: float | timedelta = 3600.0,
         durable: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -89,9 +98,12 @@ class ConvertToWavOperator(_KieOperator):
         self.callback_url = callback_url
         self.kie_conn_id = kie_conn_id
         self.wait_for_completion = wait_for_completion
+        if not wait_for_completion:
+            self.xcom_key_of_conversion = None
         self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout
+        # Both are needed only after the submit, when it is too late to complain.
+        self.poll_interval = as_seconds("poll_interval", poll_interval)
+        self.timeout = as_seconds("timeout", timeout)
         self.durable = durable
         self._kie_task_id: str | None = None
 
@@ -101,13 +113,11 @@ class ConvertToWavOperator(_KieOperator):
 
         :param context: Airflow's context.
         """
-        memory = Memory(context, self.music_task_id, self.audio_id) if self.durable else None
-        kie_task_id, verdict = self._take_up(memory)
-        if kie_task_id is None:
-            kie_task_id = self._submit(memory, verdict)
-            verdict = None
-        self._kie_task_id = kie_task_id
-        context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
+        memory = Memory(context if self.durable else None, self.music_task_id, self.audio_id)
+        verdict = self._take_up(context, memory)
+        if verdict is None or isinstance(verdict, Failed):
+            self._submit(context, memory, verdict)
+        kie_task_id = str(self._kie_task_id)
         if not self.wait_for_completion:
             return kie_task_id
         if isinstance(verdict, Done):
@@ -115,7 +125,7 @@ class ConvertToWavOperator(_KieOperator):
         wait: dict[str, Any] = {"poll_interval": self.poll_interval, "timeout": self.timeout}
         if self.deferrable:
             self.defer(**deferral(kie_task_id=kie_task_id, kie_conn_id=self.kie_conn_id, **wait))
-        return self._finish(context, self.hook.wait_for_verdict(kie_task_id, **wait))
+        return self._end_wait(context, self.hook.wait_for_verdict(kie_task_id, **wait))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """
@@ -124,36 +134,48 @@ class ConvertToWavOperator(_KieOperator):
         :param context: Airflow's context.
         :param event: the trigger's event.
         """
-        return self._finish(context, verdict_of(event))
+        return self._end_wait(context, verdict_of(event))
 
     def on_kill(self) -> None:
         """Say what goes on after a user killed the task."""
         if self._kie_task_id:
             self.log.warning(NO_CANCEL, self._kie_task_id)
 
-    def _take_up(self, memory: Memory | None) -> tuple[str | None, Verdict | None]:
-        """Return the earlier try's conversion and how it stands; no id if there is none that can be gone on with."""
-        kie_task_id = memory.recall() if memory else None
+    def _take_up(self, context: Context, memory: Memory) -> Verdict | None:
+        """Return how the earlier try's conversion stands: a failure that a new submit may cure, or None for none."""
+        kie_task_id = memory.recall()
         if kie_task_id is None:
-            return None, None
+            return None
+        self._know(context, kie_task_id)
         verdict = self.hook.look(kie_task_id, patient=True)
         if not isinstance(verdict, Failed):
             self.log.info("Going on with WAV task %s, which an earlier try submitted.", kie_task_id)
-            return kie_task_id, verdict
-        if isinstance(verdict.error, (KieConversionFailedError, KieNotFoundError)):
-            self.log.warning("The earlier try's conversion can not be gone on with, so a new one is submitted. %s",
-                             verdict.error)  # fmt: skip
-            return None, verdict
-        raise verdict.error
+        elif isinstance(verdict.error, (KieConversionFailedError, KieNotFoundError)):
+            self.log.warning(
+                "The track is submitted anew, because the earlier try's conversion ended: %s", verdict.error
+            )
+        else:
+            raise verdict.error
+        return verdict
 
-    def _submit(self, memory: Memory | None, earlier: Verdict | None) -> str:
+    def _submit(self, context: Context, memory: Memory, earlier: Failed | None) -> None:
         submitted = self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
-        if memory:
-            memory.keep(submitted.kie_task_id)
-        if isinstance(earlier, Failed) and earlier.error.kie_task_id == submitted.kie_task_id:
+        memory.keep(submitted.kie_task_id)
+        self._know(context, submitted.kie_task_id)
+        if earlier and earlier.error.kie_task_id == submitted.kie_task_id:
             raise earlier.error  # KIE names the failed conversion again instead of starting another
         self.log.info("Track %s is converted by WAV task %s.", self.audio_id, submitted.kie_task_id)
-        return submitted.kie_task_id
+
+    def _know(self, context: Context, kie_task_id: str) -> None:
+        self._kie_task_id = kie_task_id
+        context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
+
+    def _end_wait(self, context: Context, verdict: Done | Failed) -> str:
+        remembers = Memory(context if self.durable else None).lasts
+        if isinstance(verdict, Failed) and isinstance(verdict.error, KieWaitTimeoutError) and not remembers:
+            # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
+            verdict = Failed(final(verdict.error))
+        return self._finish(context, verdict)
 
 
 class WavUrlOperator(_KieOperator):

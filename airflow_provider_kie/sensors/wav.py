@@ -21,7 +21,7 @@ from airflow.triggers.base import StartTriggerArgs
 from packaging.version import Version
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import KieError, final
+from airflow_provider_kie.exceptions import KieError, for_sensor
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.triggers.wav import deferral, verdict_of
 from airflow_provider_kie.waiting import Done, Failed, Wait, timed_out
@@ -59,6 +59,7 @@ class WavConversionSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
     operator_extra_links = (KieLogsLink(), WavFileLink())
+    xcom_key_of_conversion = "return_value"
 
     def __init__(
         self,
@@ -160,7 +161,7 @@ class WavConversionSensor(BaseSensorOperator):
         )
 
     def _time_out(self) -> NoReturn:
-        self._fail(timed_out(self.kie_task_id, self.timeout, self._last_reason))
+        self._fail(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason))
 
     def _conclude(self, verdict: Done | Failed) -> WavConversion:
         if isinstance(verdict, Failed):
@@ -176,4 +177,4 @@ class WavConversionSensor(BaseSensorOperator):
         if flag:
             self.log.warning("%s", error)
             raise AirflowSkipException(f"Skipping due to {flag} is set to True.") from error
-        raise final(error)
+        raise for_sensor(error)

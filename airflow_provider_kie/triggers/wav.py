@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.exceptions import KieConfigurationError, KieError
 from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_out
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ __all__ = ["NO_CANCEL", "WavConversionTrigger", "deferral", "verdict_of"]
 
 #: What a user who kills a task should know.
 NO_CANCEL = "KIE has no call that cancels a conversion: WAV task %s goes on, and can be waited for again."
+
+#: Seconds between two attempts to find the connection again, at the most.
+LONGEST_RECOVERY = 60.0
 
 #: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
 DEFER_BACKSTOP = 120.0
@@ -92,20 +95,22 @@ class WavConversionTrigger(BaseTrigger):
         from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
-        await self._sleep(random.uniform(0.0, self.poll_interval))
+        pause = random.uniform(0.0, 1.0) * self.poll_interval
         while True:
             try:
+                await self._sleep(pause)
                 async with KieAsyncHook.connect(self.kie_conn_id) as hook:
                     return await self._wait(hook)
-            except KieError as error:
+            except KieConfigurationError as error:
                 error.kie_task_id = self.kie_task_id
                 return Failed(error)
             except Exception as error:
-                # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
+                # Reading again is free and the conversion is paid for, so only the deadline ends the wait. The
+                # connection was found when the wait began, so what is out of reach now is Airflow's secrets backend.
                 self.log.exception("Waiting for WAV task %s met an unexpected error.", self.kie_task_id)
                 if self._rest() <= 0:
-                    return Failed(timed_out(self.kie_task_id, self.timeout, f"unexpected {type(error).__name__}"))
-                await self._sleep(next_delay(self.poll_interval, 1))
+                    return self._timed_out(f"unexpected {type(error).__name__}")
+                pause = next_delay(min(self.poll_interval, LONGEST_RECOVERY), 1)
 
     async def _wait(self, hook: KieAsyncHook) -> Done | Failed:
         looks, told = 0, ""
@@ -120,7 +125,7 @@ class WavConversionTrigger(BaseTrigger):
                 tell = self.log.warning if verdict.warning else self.log.info
                 tell("WAV task %s: %s", self.kie_task_id, told)
             if self._rest() <= 0:
-                return Failed(timed_out(self.kie_task_id, self.timeout, verdict.reason))
+                return self._timed_out(verdict.reason)
             await self._sleep(
                 next_delay(
                     self.poll_interval,
@@ -132,6 +137,9 @@ class WavConversionTrigger(BaseTrigger):
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, min(seconds, self._rest())))
+
+    def _timed_out(self, last: str) -> Failed:
+        return Failed(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, last))
 
     def _rest(self) -> float:
         return self.deadline - time.time()

@@ -89,7 +89,7 @@ def test_a_bad_id_is_refused_before_anything_is_sent(kie, monkeypatch, mode, kie
 @pytest.mark.parametrize("mode", MODES)
 def test_a_missing_connection_is_named(kie, monkeypatch, mode):
     end = run_sensor(mode, monkeypatch, kie_task_id="988e00aa", kie_conn_id="nowhere", **QUICK)
-    assert (end.state, end.error, end.retried) == ("failed", "KieConfigurationError", False)
+    assert (end.state, end.error, end.retried) == ("failed", "KieConnectionNotFoundError", True)
     assert "connection 'nowhere'" in end.message
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kie import connection as subject
 from airflow_provider_kie.connection import DEFAULT_BASE_URL, DEFAULT_CALLBACK_URL, EXTRA_FIELDS, KieSettings
-from airflow_provider_kie.exceptions import KieConfigurationError
+from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
@@ -74,10 +74,15 @@ def refused(field: str, extra: dict[str, Any] | None = None, **fields: Any) -> s
 
 @pytest.mark.parametrize(
     "key",
-    ["0", "abc", KEY, "0123456789abcdef" * 2, "eyJhbGciOi.eyJzdWIi.SflKxwRJ_-", "a+b/c==", "~._-", "k" * 5000],
+    ["12345678", KEY, "0123456789abcdef" * 2, "eyJhbGciOi.eyJzdWIi.SflKxwRJ_-", "a+b/c+d==", "~._-~._-", "k" * 5000],
 )
 def test_a_key_is_taken_as_it_is(key: str) -> None:
     assert read(password=key).api_key == key
+
+
+@pytest.mark.parametrize("key", ["0", "abc", "1234567"])
+def test_a_key_that_is_too_short_to_be_hidden_safely_is_refused(key: str) -> None:
+    assert "fewer than 8 characters" in refused("password", password=key)
 
 
 @pytest.mark.parametrize("key", [None, ""])
@@ -437,7 +442,7 @@ FORMS: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
     "URI, base URL and port": (f"kie://https://:{KEY}@api.kie.ai:8443", {"base_url": "https://api.kie.ai:8443"}),
     "URI, http to this machine": (f"kie://http://:{KEY}@127.0.0.1:8080", {"base_url": "http://127.0.0.1:8080"}),
     "URI, scheme at the end": (f"kie://:{KEY}@127.0.0.1:8080/http", {"base_url": "http://127.0.0.1:8080"}),
-    "URI, quoted key": ("kie://:a%2Bb%2Fc%3D@", {"api_key": "a+b/c="}),
+    "URI, quoted key": ("kie://:a%2Bb%2Fc%2Bd%3D@", {"api_key": "a+b/c+d="}),
     "URI, extra in the query": (
         f"kie://:{KEY}@?timeout=5&verify=false&callback_url=https%3A%2F%2Fa.example%2Fkie%3Fa%3Db",
         {"timeout": 5.0, "verify": False, "callback_url": "https://a.example/kie?a=b"},
@@ -470,7 +475,7 @@ async def test_every_form_of_a_connection_works_on_the_worker_and_in_the_trigger
     "fields",
     [
         {},
-        {"password": "a+b/c=="},
+        {"password": "a+b/c+d=="},
         {"host": "https://kie.example.com"},
         {"host": "https://kie.example.com", "port": 8443},
         {"host": "http://127.0.0.1:8080"},
@@ -535,9 +540,9 @@ def test_the_connection_test_of_the_form_gives_the_refusal_as_its_message(monkey
 
 
 async def test_a_missing_connection_is_named() -> None:
-    with pytest.raises(KieConfigurationError, match="'nowhere_to_be_found'") as worker:
+    with pytest.raises(KieConnectionNotFoundError, match="'nowhere_to_be_found'") as worker:
         _ = KieHook("nowhere_to_be_found").settings
-    with pytest.raises(KieConfigurationError, match="'nowhere_to_be_found'") as triggerer:
+    with pytest.raises(KieConnectionNotFoundError, match="'nowhere_to_be_found'") as triggerer:
         async with KieAsyncHook.connect("nowhere_to_be_found"):
             pass
     assert "is not defined" in str(worker.value)

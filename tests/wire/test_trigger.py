@@ -102,33 +102,6 @@ def test_backing_off_reads_less_often(kie):
     assert backing_off < capped
 
 
-def test_nothing_blocks_the_event_loop_for_long(kie):
-    """The loop's own watch, asyncio's debug mode, would log each callback of a tenth of a second."""
-    kie_task_ids = [kie.create_conversion(audio_id=str(number), finished=True) for number in range(50)]
-    slow = []
-
-    async def wait_for_all():
-        loop = asyncio.get_running_loop()
-        loop.slow_callback_duration = 0.1
-        await asyncio.gather(*(only_event(trigger(each)) for each in kie_task_ids))
-
-    import logging
-
-    class Watch(logging.Handler):
-        def emit(self, record):
-            if "took" in record.getMessage():
-                slow.append(record.getMessage())
-
-    watch = Watch()
-    logging.getLogger("asyncio").addHandler(watch)
-    try:
-        asyncio.run(wait_for_all())  # once without the watch, for the imports of a first use
-        asyncio.run(wait_for_all(), debug=True)
-    finally:
-        logging.getLogger("asyncio").removeHandler(watch)
-    assert len(slow) <= 1, slow
-
-
 def test_killing_says_that_the_conversion_goes_on(kie, caplog, capfd):
     asyncio.run(trigger("988e00aa").on_kill())
     # Airflow 3 writes a trigger's log past the standard library's handlers.
