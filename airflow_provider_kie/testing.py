@@ -12,13 +12,12 @@ and ask for the fixture in a test. Whatever uses the connection ``kie_default`` 
 
 .. code-block:: python
 
-    def test_waits_through_a_rate_limit(kie_emulator):
-        kie_task_id = kie_emulator.create_conversion()
+    def test_my_dag_waits_through_a_rate_limit(kie_emulator):
         kie_emulator.play("rate-limited", "pending", endpoint="record-info")
 
-        url = WavUrlOperator(task_id="url", kie_task_id=kie_task_id).execute({})
+        my_dag.test()
 
-        assert url.startswith(kie_emulator.url)
+        assert kie_emulator.accepted_submits == 1
 """
 
 from __future__ import annotations
