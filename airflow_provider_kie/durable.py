@@ -53,6 +53,15 @@ class Memory:
         kie_task_id = kept.get("kie_task_id")
         return kie_task_id if isinstance(kie_task_id, str) else None
 
+    def reserve(self) -> None:
+        """
+        Write an entry without an id, so that what can not be written fails now, while nothing is paid.
+
+        A try that Airflow has given up on, but that still lives, reads an empty store and may not write to it.
+        """
+        if self._store is not None:
+            self._store.set(STORE_KEY, {**self._track, "kie_task_id": None}, retention=RETENTION)
+
     def keep(self, kie_task_id: str) -> None:
         """
         Remember a conversion; a store that fails does not fail the task, because the conversion is paid for.

@@ -159,6 +159,7 @@ class ConvertToWavOperator(_KieOperator):
         return verdict
 
     def _submit(self, context: Context, memory: Memory, earlier: Failed | None) -> None:
+        memory.reserve()
         submitted = self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
         memory.keep(submitted.kie_task_id)
         self._know(context, submitted.kie_task_id)

@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.durable import Memory
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -123,7 +124,7 @@ def test_a_retry_goes_on_with_the_conversion_that_was_paid_for(kie, task, own_pa
 
 
 def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, task, own_patches):
-    crash(own_patches, Store, "set")
+    crash(own_patches, Memory, "keep")
     with pytest.raises(WorkerCrash):
         task.run_once()
     assert task.run_once().startswith(kie.url)
@@ -197,13 +198,29 @@ def test_what_is_no_entry_of_ours_is_ignored(kie, task, rubbish):
     assert kie.accepted_submits == 1
 
 
-def test_a_store_that_can_not_be_written_does_not_lose_the_conversion(kie, task, own_patches, caplog):
-    def broken(*_, **__):
-        raise RuntimeError("no store today")
+def test_a_store_that_fails_after_the_submit_does_not_lose_the_conversion(kie, task, own_patches, caplog):
+    original = Store.set
 
-    own_patches.setattr(Store, "set", broken)
+    def broken_for_ids(self, key, value, **kwargs):
+        if value["kie_task_id"]:
+            raise RuntimeError("no store today")
+        original(self, key, value, **kwargs)
+
+    own_patches.setattr(Store, "set", broken_for_ids)
     assert task.run_once().startswith(kie.url)
     assert f"WAV task {task.xcom['kie_task_id']} is submitted" in caplog.text
+
+
+def test_a_try_that_may_no_longer_write_submits_nothing(kie, task, own_patches):
+    """Airflow has given the try up: it reads an empty store, and is refused when it writes."""
+
+    def refused(*_, **__):
+        raise RuntimeError("the task instance is not running")
+
+    own_patches.setattr(Store, "set", refused)
+    with pytest.raises(RuntimeError):
+        task.run_once()
+    assert kie.requests("submit") == []
 
 
 def test_a_store_that_can_not_be_read_lets_nothing_be_submitted(kie, task, own_patches):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
@@ -74,13 +75,43 @@ def test_a_failed_conversion_is_retryable_and_its_id_is_known(kie, context, way)
     assert caught.value.kie_task_id == context["ti"].pushed["kie_task_id"]
 
 
+class Store:
+    """A task state store of Airflow 3.3."""
+
+    def get(self, key, default=None):
+        return default
+
+    def set(self, key, value, *, retention=None):
+        self.kept = value
+
+
 @WAYS
-def test_a_time_out_is_retryable_and_says_how_to_go_on(kie, context, way):
+@pytest.mark.parametrize(
+    ("store", "durable", "final"),
+    [(Store(), True, False), (Store(), False, True), (None, True, True)],
+    ids=["kept for a retry", "not durable", "before Airflow 3.3"],
+)
+def test_a_time_out_says_how_to_go_on_and_is_retried_where_a_retry_goes_on(kie, context, way, store, durable, final):
     kie.configure(conversion_seconds=600)
+    if store:
+        context["task_state_store"] = store
     with pytest.raises(e.KieWaitTimeoutError, match=r"within 0.3 seconds; last: status PENDING") as caught:
-        way(context, timeout=0.3)
-    assert not isinstance(caught.value, AirflowFailException)
+        way(context, timeout=0.3, durable=durable)
+    assert isinstance(caught.value, AirflowFailException) == final
     assert context["ti"].pushed["kie_task_id"] in str(caught.value)
+    assert caught.value.conn_id == "kie_default"
+
+
+@pytest.mark.parametrize("field", ["poll_interval", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "30", None, True])
+def test_a_wait_that_can_not_work_is_refused_before_the_submit_is_paid(kie, context, field, value):
+    with pytest.raises(e.KieValidationError, match=field):
+        convert(context, **{field: value})
+    assert kie.requests() == []
+
+
+def test_a_wait_may_be_given_as_timedelta(kie, context):
+    assert convert(context, poll_interval=timedelta(milliseconds=30), timeout=timedelta(minutes=1)).startswith(kie.url)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +133,7 @@ def test_what_repeating_can_not_help_is_not_retried_and_sent_once(kie, context, 
     assert len(kie.requests("submit")) == 1
 
 
-def test_an_earlier_conversion_is_reused_and_not_paid_again(kie, context, caplog):
+def test_an_earlier_conversion_is_reused_and_not_paid_again(kie, context):
     first = convert({"ti": TaskInstance()}, wait_for_completion=False)
     assert convert(context, wait_for_completion=False) == first
     assert kie.accepted_submits == 1

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Airflow as it runs in earnest, one process for each component, and the emulator beside it, for tests that kill.
+
+Everything listens on loopback, writes below one folder, and is gone when the ``with`` block ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import psutil
+import requests
+
+from airflow_provider_kie.emulator.server import DEFAULT_KEY
+
+T = TypeVar("T")
+
+HOST: Final = "127.0.0.1"
+AIRFLOW: Final = [sys.executable, "-m", "airflow"]
+COMMANDS: Final[dict[str, list[str]]] = {
+    "api-server": ["api-server", "--host", HOST, "--port", "{port}"],
+    "dag-processor": ["dag-processor"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+
+#: What differs from Airflow's defaults so that deaths are noticed in seconds instead of minutes, by option.
+QUICKER: Final[dict[str, str]] = {
+    "scheduler.scheduler_heartbeat_sec": "1",
+    "scheduler.job_heartbeat_sec": "1",
+    "scheduler.scheduler_idle_sleep_time": "0.3",
+    # Not shorter: a scheduler on a busy machine takes itself for dead then, and starts its living tasks once more.
+    "scheduler.scheduler_health_check_threshold": "15",
+    "scheduler.orphaned_tasks_check_interval": "3",
+    "scheduler.task_instance_heartbeat_timeout": "10",
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": "2",
+    "triggerer.job_heartbeat_sec": "1",
+    "triggerer.triggerer_health_check_threshold": "6",
+    "workers.min_heartbeat_interval": "2",
+}
+#: What differs to spare the machine, and for a metadata database in one file.
+MODEST: Final[dict[str, str]] = {
+    "core.parallelism": "8",
+    "core.max_active_tasks_per_dag": "400",
+    "core.load_examples": "False",
+    "core.dags_are_paused_at_creation": "False",
+    "core.simple_auth_manager_all_admins": "True",
+    "dag_processor.parsing_processes": "1",
+    "dag_processor.min_file_process_interval": "600",
+    "dag_processor.stale_dag_threshold": "1200",
+    "dag_processor.dag_file_processor_timeout": "180",
+    "core.dagbag_import_timeout": "120",
+    "workers.execution_api_timeout": "30",
+}
+#: SQLite lets one process write at a time; the others wait for it this long.
+DATABASE_PATIENCE: Final = 60
+
+
+class ProcessError(Exception):
+    """Something that was waited for did not happen in time."""
+
+
+def say(text: str) -> None:
+    """Tell the person who watches, and when it was."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def tell_configuration() -> None:
+    """Tell which of Airflow's options are not as they come."""
+    say("Airflow's options that differ from the defaults:")
+    for why, options in (("deaths are noticed sooner", QUICKER), ("less load, one machine", MODEST)):
+        print(f"  {why}: {', '.join(f'{option}={value}' for option, value in options.items())}")
+
+
+def wait_for(what: str, look: Callable[[], T], *, seconds: float, every: float = 0.3) -> T:
+    """
+    Look again and again until there is something to see.
+
+    :param what: what is waited for, for the message.
+    :param look: returns something true once it is there.
+    :param seconds: how long to wait at the most.
+    :param every: seconds between two looks.
+    """
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > until:
+            raise ProcessError(f"waited {seconds:.0f} seconds in vain for {what}")
+        time.sleep(every)
+    return found
+
+
+def print_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table that Markdown understands too; a last column only if it says something."""
+    columns = [column for column in zip(head, *lines, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    rows = list(zip(*columns, strict=True))
+    rows.insert(1, tuple("-" * width for width in widths))
+    print()
+    for row in rows:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+    print(flush=True)
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def stop_by_exit(*_: object) -> None:
+    """Let a termination signal end the ``with`` blocks as Ctrl+C does."""
+    raise KeyboardInterrupt
+
+
+class Processes:
+    """
+    Processes that are started, killed and in the end all ended, by pid.
+
+    :param folder: where each one's output goes, as ``<name>.log``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment: dict[str, str] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        # A child of a process that was killed alone is found by its session: its own group, its parent and, in
+        # Airflow's case, even its environment say nothing about where it comes from.
+        self._sessions: set[int] = set()
+        self._since = time.time() - 1
+
+    def start(self, name: str, command: list[str]) -> None:
+        """Start a process in a session of its own, so that Ctrl+C reaches only the one who ends it in order."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._running[name] = process
+        self._sessions.add(process.pid)
+
+    def alive(self, name: str) -> bool:
+        """Whether a process runs; one that ended by itself is an error."""
+        if (code := self._running[name].poll()) is not None:
+            raise ProcessError(f"{name} ended by itself with exit code {code}: see {self.folder / name}.log")
+        return True
+
+    def wait(self, name: str, *, seconds: float) -> None:
+        """Wait for a process that is to end by itself."""
+        code = self._running[name].wait(timeout=seconds)
+        del self._running[name]
+        if code:
+            raise ProcessError(f"{name} ended with exit code {code}: see {self.folder / name}.log")
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """A process and everything below it, itself first."""
+        head = psutil.Process(self._running[name].pid)
+        return [head, *head.children(recursive=True)]
+
+    def kill(self, name: str, *, alone: bool = False) -> None:
+        """SIGKILL a process and everything below it; alone, as a crash of only this process would, if told so."""
+        process = self._running.pop(name)
+        head = psutil.Process(process.pid)
+        victims = [head] if alone else [head, *head.children(recursive=True)]
+        for victim in victims:  # the parent first, so that it sees no child die
+            kill(victim)
+        process.wait(timeout=30)
+
+    def end_all(self) -> None:
+        """Ask everything to end, and kill what does not, children that lost their parent included."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 10
+        while any(process.poll() is None for process in self._running.values()) and time.monotonic() < until:
+            time.sleep(0.1)
+        while orphans := list(self._orphans()):
+            for orphan in orphans:
+                kill(orphan)
+            time.sleep(0.1)
+        for process in self._running.values():
+            process.wait(timeout=30)
+        self._running.clear()
+
+    def _orphans(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            try:
+                ours = os.getsid(process.pid) in self._sessions and process.create_time() >= self._since
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+            except (psutil.Error, ProcessLookupError):
+                continue
+
+
+def kill(process: psutil.Process) -> bool:
+    """SIGKILL a process; False if it had ended already."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+class Emulator:
+    """
+    The emulator as a process of its own.
+
+    :param processes: what it is started among.
+    :param conversion_seconds: how long a conversion takes.
+    """
+
+    def __init__(self, processes: Processes, conversion_seconds: float) -> None:
+        port = free_port()
+        self.url = f"http://{HOST}:{port}"
+        self._http = requests.Session()
+        self._http.trust_env = False
+        command = [sys.executable, "-m", "airflow_provider_kie.emulator", "--port", str(port)]
+        processes.start("emulator", [*command, "--conversion-seconds", str(conversion_seconds)])
+        wait_for("the emulator", lambda: processes.alive("emulator") and self._listens(), seconds=60)
+
+    def connection(self, **extra: object) -> str:
+        """The value of an ``AIRFLOW_CONN_…`` variable that leads here."""
+        return json.dumps({"conn_type": "kie", "password": DEFAULT_KEY, "host": self.url, "extra": extra})
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and settings."""
+        return dict(self._get("/_emulator"))
+
+    def requests(self) -> list[dict[str, Any]]:
+        """All calls so far, oldest first."""
+        return list(self._get("/_emulator/requests"))
+
+    def configure(self, **settings: object) -> None:
+        """Change settings; running conversions keep their time."""
+        self._post("/_emulator/settings", settings)
+
+    def submit(self, music_task_id: str, audio_id: str) -> dict[str, Any]:
+        """Submit as somebody else would, and return the answer."""
+        body = {"taskId": music_task_id, "audioId": audio_id, "callBackUrl": "https://example.com/callback"}
+        headers = {"Authorization": f"Bearer {DEFAULT_KEY}", "User-Agent": "somebody else"}
+        return dict(self._http.post(f"{self.url}/api/v1/wav/generate", json=body, headers=headers, timeout=30).json())
+
+    def play(self, *answers: str) -> None:
+        """Queue answers for the next submits."""
+        self._post("/_emulator/answers", {"answers": list(answers), "endpoint": "submit"})
+
+    def _listens(self) -> bool:
+        try:
+            return bool(self.summary())
+        except requests.ConnectionError:
+            return False
+
+    def _get(self, path: str) -> Any:
+        answer = self._http.get(self.url + path, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        self._http.post(self.url + path, json=body, timeout=30).raise_for_status()
+
+
+class Airflow:
+    """
+    Airflow's components, each a process of its own, on a fresh SQLite database.
+
+    :param home: the AIRFLOW_HOME; what was there is removed.
+    :param dags: the folder of the DAG files.
+    :param configuration: options beside :data:`QUICKER` and :data:`MODEST`, as ``section.option``.
+    """
+
+    def __init__(self, home: Path, dags: Path, configuration: dict[str, str] | None = None) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        self.home = home
+        self.processes = Processes(home)
+        self._port = free_port()
+        self._http = requests.Session()
+        self._http.trust_env = False
+        database = f"sqlite:///{home / 'airflow.db'}?timeout={DATABASE_PATIENCE}"
+        places = {
+            "core.dags_folder": str(dags),
+            "core.executor": "LocalExecutor",
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            "api.base_url": self.url,
+            "database.sql_alchemy_conn": database,
+        }
+        options = QUICKER | MODEST | places | (configuration or {})
+        names = {f"AIRFLOW__{option.upper().replace('.', '__')}": value for option, value in options.items()}
+        self.processes.environment |= names | {"AIRFLOW_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+    @property
+    def url(self) -> str:
+        """Where the API server listens."""
+        return f"http://{HOST}:{self._port}"
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, stop_by_exit)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl+C must not leave processes behind
+            signal.signal(number, signal.SIG_IGN)
+        self.processes.end_all()
+
+    def set_environment(self, **variables: str) -> None:
+        """Set variables of what is started from now on."""
+        self.processes.environment |= variables
+
+    def migrate(self) -> None:
+        """Make the metadata database."""
+        self.processes.start("migrate", [*AIRFLOW, "db", "migrate"])
+        self.processes.wait("migrate", seconds=300)
+
+    def start(self, *names: str) -> None:
+        """Start components."""
+        for name in names:
+            self.processes.start(name, AIRFLOW + [part.format(port=self._port) for part in COMMANDS[name]])
+
+    def wait_until_ready(self, dag_ids: set[str]) -> None:
+        """Wait until the API answers and the DAGs are known."""
+        wait_for("the API server", self._answers, seconds=180)
+        token = self._http.get(f"{self.url}/auth/token", timeout=60).json()["access_token"]
+        self._http.headers["Authorization"] = f"Bearer {token}"
+        wait_for(f"the DAGs {sorted(dag_ids)}", lambda: dag_ids <= self._known_dags(), seconds=180)
+
+    def call(self, method: str, path: str, body: dict[str, Any]) -> None:
+        """Call the REST API, below ``/api/v2/``."""
+        answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=60)
+        if not answer.ok:
+            raise ProcessError(f"Airflow refused {method} {path}: {answer.text}")
+
+    def trigger(self, dag_id: str, run_id: str, **params: object) -> None:
+        """Start a DAG run."""
+        self.call("POST", f"dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": params})
+
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear all tasks of a DAG run."""
+        body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+        self.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def select(self, query: str, *values: object) -> list[dict[str, Any]]:
+        """Read from the metadata database, past the API server, which has enough to do."""
+        with closing(sqlite3.connect(f"file:{self.home / 'airflow.db'}?mode=ro", uri=True, timeout=60)) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(query, values)]
+
+    def run_state(self, run_id: str) -> str:
+        """The state of a DAG run."""
+        return str(self.select("select state from dag_run where run_id = ?", run_id)[0]["state"])
+
+    def task_instances(self, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a DAG run, as the scheduler sees them."""
+        columns = "task_id, map_index, state, try_number, pid"
+        return self.select(f"select {columns} from task_instance where run_id = ?", run_id)  # noqa: S608 - constant
+
+    def xcom(self, run_id: str, key: str) -> dict[tuple[str, int], Any]:
+        """The values under a key, by task and map index."""
+        rows = self.select("select task_id, map_index, value from xcom where run_id = ? and key = ?", run_id, key)
+        return {(row["task_id"], row["map_index"]): json.loads(row["value"]) for row in rows}
+
+    def task_processes(self) -> list[psutil.Process]:
+        """
+        The processes that run tasks, in the order of their pids.
+
+        The scheduler's children are LocalExecutor's workers; a worker's child runs a task.
+        """
+        pids = {row["pid"] for row in self.select("select pid from task_instance where state = 'running'")}
+        below = self.processes.family("scheduler")[1:]
+        return sorted((process for process in below if process.pid in pids), key=lambda process: process.pid)
+
+    def _known_dags(self) -> set[str]:
+        self.processes.alive("dag-processor")
+        return {row["dag_id"] for row in self.select("select dag_id from serialized_dag")}
+
+    def _answers(self) -> bool:
+        self.processes.alive("api-server")
+        try:
+            return self._http.get(f"{self.url}/api/v2/version", timeout=5).ok
+        except requests.RequestException:
+            return False

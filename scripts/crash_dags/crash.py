@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The DAGs of the crash test: the operator as it is, and a hook of Airflow's that kills its process at chosen points.
+
+A hook, because no killer outside can hit the instant between KIE's answer and the note of it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+from airflow.sdk import DAG
+
+from airflow_provider_kie.durable import Memory
+from airflow_provider_kie.operators.wav import ConvertToWavOperator
+
+CRASHES = os.environ.get("KIE_CRASH_LOG", os.devnull)
+SEED = os.environ.get("KIE_CRASH_SEED", "1")
+MAPPED = int(os.environ.get("KIE_CRASH_MAPPED", "200"))
+#: The share of the mapped tasks that die at each of the two instants on their first and on their second try.
+SHARE = 0.1
+
+
+def die(point: str, track: str) -> NoReturn:
+    """Write down when, and end this process as a power cut would: no handler, no clean-up."""
+    with Path(CRASHES).open("a") as log:
+        log.write(f"{point} {track} {time.time()}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+#: point: what is patched in the task's process, and whether it is still carried out before the process dies.
+POINTS: dict[str, tuple[type, str, bool]] = {
+    "answered": (Memory, "keep", False),
+    "kept": (Memory, "keep", True),
+    "resumed": (ConvertToWavOperator, "execute_complete", False),
+}
+
+
+def arm(point: str, track: str) -> None:
+    owner, name, carried_out = POINTS[point]
+    function = getattr(owner, name)
+
+    def dying(*args: object, **kwargs: object) -> NoReturn:
+        if carried_out:
+            function(*args, **kwargs)
+        die(point, track)
+
+    setattr(owner, name, dying)
+
+
+def crash_on_first_try(context: Any) -> None:
+    if context["ti"].try_number == 1 and context["params"]["point"]:
+        arm(context["params"]["point"], context["params"]["track"])
+
+
+def crash_by_chance(context: Any) -> None:
+    ti = context["ti"]
+    chance = random.Random(f"{SEED} {ti.task_id} {ti.map_index} {ti.try_number}").random()
+    if ti.try_number <= 2 and chance < 2 * SHARE:
+        arm("answered" if chance < SHARE else "kept", context["task"].audio_id)
+
+
+COMMON: dict[str, Any] = {"schedule": None, "start_date": datetime(2026, 1, 1), "catchup": False}
+TASK: dict[str, Any] = {"poll_interval": 2, "timeout": 600, "retry_delay": timedelta(seconds=1)}
+
+ONE_EACH: dict[str, dict[str, Any]] = {
+    "sync": {},
+    "deferrable": {"deferrable": True},
+    "not_durable": {"durable": False},
+}
+for mode, arguments in ONE_EACH.items():
+    with DAG(f"crash_{mode}", params={"track": "track", "point": ""}, **COMMON):
+        ConvertToWavOperator(
+            task_id="convert",
+            music_task_id="music",
+            audio_id="{{ params.track }}",
+            retries=3,
+            pre_execute=crash_on_first_try,
+            **TASK,
+            **arguments,
+        )
+
+with DAG("crash_mapped", **COMMON):
+    for mode, deferrable in (("sync", False), ("deferrable", True)):
+        tracks = [f"mapped-{number}" for number in range(int(deferrable), MAPPED, 2)]
+        ConvertToWavOperator.partial(
+            task_id=mode,
+            music_task_id="music",
+            deferrable=deferrable,
+            retries=20,
+            pre_execute=crash_by_chance,
+            **TASK,
+        ).expand(audio_id=tracks)

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Kill Airflow's processes at the worst moments, and show that every conversion is paid for once and its URL arrives.
+
+Real processes (API server, scheduler with LocalExecutor, DAG processor, triggerer) on a fresh SQLite database in
+``.crash``, and the emulator as its own process. Exits non-zero unless every row of the tables is as promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from airflow_processes import Airflow, Emulator, ProcessError, T, kill, print_table, say, tell_configuration, wait_for
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+HOME: Final = ROOT / ".crash"
+CRASHES: Final = HOME / "crashes.txt"
+#: Enough to notice a kill, to start a process anew on a busy machine and to convert.
+SECONDS_FOR_A_RUN: Final = 240.0
+SECONDS_FOR_MAPPED: Final = 2400.0
+#: Seconds for one request, so that an answer that never comes is given up soon.
+REQUEST_TIMEOUT: Final = 8
+SHORT, LONG = 4.0, 20.0
+MODES: Final = ("sync", "deferrable")
+
+
+@dataclass
+class Row:
+    """One crash: what was done to which DAG run, and what came of it."""
+
+    point: str
+    mode: str
+    calls: int  # how many submits reach KIE: 1 shows that the store was enough, more that the 409 guard was needed
+    track: str
+    ends: str = "success"
+    dag_id: str = ""
+    at: float | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dag_id = self.dag_id or f"crash_{self.mode}"
+
+    @property
+    def run_id(self) -> str:
+        """The DAG run's."""
+        return f"run-{self.track}"
+
+    @property
+    def right(self) -> bool:
+        """Whether everything was as promised."""
+        return not self.found["wrong"]
+
+
+class CrashTest:
+    """The first part: one crash at each point, each in a DAG run of its own."""
+
+    def __init__(self, airflow: Airflow, emulator: Emulator) -> None:
+        self.airflow = airflow
+        self.emulator = emulator
+        self.rows: list[Row] = []
+
+    def run(self) -> list[Row]:
+        """Go through all the points."""
+        for phase in (self._by_its_own_hand, self._from_outside, self._scheduler, self._network, self._edges):
+            phase()
+        return self.rows
+
+    def _by_its_own_hand(self) -> None:
+        """Instants that no killer outside can hit: the task's process ends itself there."""
+        say("The task's own process dies at an instant of its first try.")
+        instants = {
+            "answered": ("1 killed between KIE's answer and the note", 2),
+            "kept": ("2 killed between the note and XCom", 1),
+        }
+        for crash, (point, calls) in instants.items():
+            for mode in MODES:
+                self._start(point, mode, calls, crash=crash)
+        self._start("3 killed while resuming after the wait", "deferrable", 1, crash="resumed")
+        self._finish(*self.rows)
+
+    def _from_outside(self) -> None:
+        """SIGKILL while tasks wait: of a task, of a whole worker, of the triggerer."""
+        self.emulator.configure(conversion_seconds=LONG)
+        say("Processes are killed while tasks wait.")
+        task = self._start("3 task killed while waiting", "sync", 1)
+        worker = self._start("3 task and its worker killed while waiting", "sync", 1)
+        contrast = self._start("3 task killed while waiting, durable=False", "sync", 2, dag_id="crash_not_durable")
+        deferred = self._start("4 triggerer killed while deferred", "deferrable", 1)
+        for row, with_worker in ((task, False), (contrast, False), (worker, True)):
+            self._until_it_waits(row)
+            self._kill_task(row, with_worker=with_worker)
+        self._until_it_waits(deferred)
+        deferred.at = time.time()
+        self.airflow.processes.kill("triggerer")
+        self.airflow.start("triggerer")
+        self._finish(task, worker, contrast, deferred)
+
+    def _scheduler(self) -> None:
+        """SIGKILL of the scheduler, with everything below it and alone."""
+        say("The scheduler is killed while tasks wait.")
+        rows = [self._start("5 scheduler and all below it killed", mode, 1) for mode in MODES]
+        self._kill_scheduler(rows, alone=False)
+        lonely = self._start("5 scheduler killed, its task lives on", "sync", 1)
+        self._kill_scheduler([lonely], alone=True)
+
+    def _network(self) -> None:
+        """KIE accepts, and the answer is lost. The answers wait for the next submit, so one row at a time."""
+        self.emulator.configure(conversion_seconds=SHORT)
+        say("The network is cut between KIE's acceptance and its answer.")
+        cuts = {
+            "6 accepted, then the connection reset": (2, ["accepted-then-reset"]),
+            "6 accepted, then silence": (2, ["accepted-then-hang"]),
+            "6 accepted, then reset twice, so the try fails": (3, ["accepted-then-reset", "reset"]),
+        }
+        rows = []
+        for point, (calls, answers) in cuts.items():
+            for mode in MODES:
+                self.emulator.play(*answers)
+                rows.append(self._start(point, mode, calls))
+                self._until_submitted(rows[-1])
+                self._wait(rows[-1], "the id", partial(self.airflow.xcom, rows[-1].run_id, "kie_task_id"))
+        self.emulator.play("accepted-then-hang")
+        rows.append(self._start("6 accepted, task killed in the silence", "sync", 2))
+        self._until_submitted(rows[-1])
+        self._kill_task(rows[-1])
+        self._finish(*rows)
+
+    def _edges(self) -> None:
+        """What the store can do without KIE's help, what it can not, and clearing."""
+        self.emulator.configure(conflict_names_id=False)
+        say("KIE refuses without naming the earlier conversion.")
+        kept = self._start("2 the same, and KIE's 409 names no id", "sync", 1, crash="kept")
+        lost = self._start("1 the same, and KIE's 409 names no id", "sync", 2, crash="answered", ends="failed")
+        self._finish(kept, lost)
+        say("Both are cleared; the one that failed gets its conversion written into its store first.")
+        track = {"music_task_id": "music", "audio_id": lost.track}
+        self.emulator.configure(conflict_names_id=True)
+        named = self.emulator.submit(*track.values())["data"]["taskId"]
+        place = f"dags/crash_sync/dagRuns/{lost.run_id}/taskInstances/convert/state-store/kie_wav_conversion"
+        self.airflow.call("PUT", place, {"value": {**track, "kie_task_id": named}})
+        for point, calls, earlier in (
+            ("7 cleared after its success", 1, kept),
+            ("7 cleared after its failure, with the id put into the store", 3, lost),
+        ):
+            self.rows.append(Row(point, "sync", calls, track=earlier.track, at=time.time()))
+            self.airflow.clear("crash_sync", earlier.run_id)
+        self._finish(*self.rows[-2:])
+
+    def _start(self, point: str, mode: str, calls: int, *, crash: str = "", **differs: Any) -> Row:
+        row = Row(point, mode, calls, track=f"track-{len(self.rows) + 1}", **differs)
+        self.rows.append(row)
+        self.airflow.trigger(row.dag_id, row.run_id, track=row.track, point=crash)
+        return row
+
+    def _wait(self, row: Row, what: str, look: Callable[[], T]) -> T:
+        """Wait for something to happen in a DAG run, which must not end before."""
+
+        def look_while_it_runs() -> T:
+            if not (found := look()) and self._ended(row):
+                raise ProcessError(f"{row.point!r} ended before {what}; see the logs of {row.run_id}")
+            return found
+
+        return wait_for(f"{what} of {row.point!r}", look_while_it_runs, seconds=SECONDS_FOR_A_RUN, every=0.5)
+
+    def _until_submitted(self, row: Row) -> None:
+        """Wait until KIE has accepted; with nothing else in between, that is when the answer got lost."""
+        row.at, *_ = self._wait(row, "the submit", lambda: [c["at"] for c in self._calls(row) if c["accepted"]])
+        self._wait(row, "the lost answers", lambda: not self.emulator.summary()["queued_answers"])
+
+    def _until_it_waits(self, row: Row) -> None:
+        def waits() -> bool:
+            states = [ti["state"] for ti in self.airflow.task_instances(row.run_id)]
+            return states == ["deferred"] or (states == ["running"] and len(self._calls(row)) > 1)
+
+        self._wait(row, "the wait", waits)
+
+    def _kill_task(self, row: Row, *, with_worker: bool = False) -> None:
+        (ti,) = self.airflow.task_instances(row.run_id)
+        process = next(process for process in self.airflow.task_processes() if process.pid == ti["pid"])
+        row.at = time.time()
+        killed = [kill(victim) for victim in (*process.parents()[: int(with_worker)], process)]
+        if not all(killed):
+            raise ProcessError(f"the task of {row.point!r} ended before it was killed")
+        say(f"  killed: {row.point} ({row.mode})")
+
+    def _kill_scheduler(self, rows: list[Row], *, alone: bool) -> None:
+        for row in rows:
+            self._until_it_waits(row)
+        say(f"  killed: {rows[0].point}")
+        for row in rows:
+            row.at = time.time()
+        self.airflow.processes.kill("scheduler", alone=alone)
+        self.airflow.start("scheduler")
+        self._finish(*rows)
+
+    def _calls(self, row: Row) -> list[dict[str, Any]]:
+        """What KIE heard of a track, oldest first: its submits, and the reads of its conversion."""
+        ids = set(self.airflow.xcom(row.run_id, "kie_task_id").values())
+        return [
+            call
+            for call in self.emulator.requests()
+            if (call["endpoint"] == "submit" and call["json"]["audioId"] == row.track)
+            or (call["endpoint"] == "record-info" and call["params"]["taskId"] in ids)
+        ]
+
+    def _finish(self, *rows: Row) -> None:
+        """Wait for the ends of DAG runs, and judge them."""
+        for row in rows:
+            wait_for(f"the end of {row.point!r}", partial(self._ended, row), seconds=SECONDS_FOR_A_RUN)
+            self._judge(row)
+            say(f"  {'right' if row.right else 'WRONG'}: {row.point} ({row.mode}) {'; '.join(row.found['wrong'])}")
+
+    def _ended(self, row: Row) -> bool:
+        return self.airflow.run_state(row.run_id) in ("success", "failed")
+
+    def _judge(self, row: Row) -> None:
+        calls = self._calls(row)
+        submits = [call for call in calls if call["endpoint"] == "submit"]
+        crash = row.at or next((at for _, track, at in crash_log() if track == row.track), None)
+        after = [call["at"] for call in calls if crash and call["at"] > crash]
+        url = self.airflow.xcom(row.run_id, "return_value").get(("convert", -1))
+        conversion = self.airflow.xcom(row.run_id, "wav_conversion").get(("convert", -1), {})
+        (ti,) = self.airflow.task_instances(row.run_id)
+        row.found = {
+            "accepted": sum(call["accepted"] for call in submits),
+            "sent": len(submits),
+            "tries": ti["try_number"],
+            "outcome": self.airflow.run_state(row.run_id),
+            "recovered": f"{after[0] - crash:.1f}" if crash and after else "-",
+        }
+        has_url = isinstance(url, str) and url.startswith(self.emulator.url) and conversion.get("wav_url") == url
+        promises = {
+            "no crash took place": crash is not None,
+            f"{row.found['accepted']} accepted submits instead of 1": row.found["accepted"] == 1,
+            f"{row.found['sent']} submits sent instead of {row.calls}": row.found["sent"] == row.calls,
+            f"ended in {row.found['outcome']}": row.found["outcome"] == row.ends,
+            f"XCom holds {url!r}": has_url == (row.ends == "success"),
+            "KIE heard nothing after the crash": bool(after),
+        }
+        row.found["wrong"] = [words for words, kept in promises.items() if not kept]
+        row.found["mark"] = "" if row.right else "WRONG"
+
+
+class MappedTest:
+    """The second part: many mapped conversions while task processes and the triggerer die at random."""
+
+    run_id = "run-mapped"
+
+    def __init__(self, airflow: Airflow, emulator: Emulator, count: int, seed: int) -> None:
+        self.airflow = airflow
+        self.emulator = emulator
+        self.count = count
+        self.chance = random.Random(seed)
+        self.killed: Counter[str] = Counter()
+
+    def run(self) -> bool:
+        """Run it; whether everything was as promised."""
+        self.emulator.configure(conversion_seconds=SHORT, conflict_names_id=True)
+        earlier = self.emulator.summary()["accepted_submits"]
+        started = time.monotonic()
+        say(f"{self.count} mapped conversions, half of them deferrable, while processes are killed at random.")
+        self.airflow.trigger("crash_mapped", self.run_id)
+        self._kill_until_the_end(time.monotonic() + SECONDS_FOR_MAPPED)
+        return self._judge(earlier, time.monotonic() - started)
+
+    def _kill_until_the_end(self, until: float) -> None:
+        kills = max(4, self.count // 3)
+        triggerers = set(self.chance.sample(range(kills), max(1, kills // 16)))
+        told = 0.0
+        while self.airflow.run_state(self.run_id) not in ("success", "failed"):
+            if time.monotonic() > until:
+                raise ProcessError(f"{self.run_id} did not end: {self._states()}")
+            if time.monotonic() - told > 15:
+                told = time.monotonic()
+                say(f"  {dict(self._states())}, killed: {dict(self.killed)}")
+            time.sleep(self.chance.uniform(0.3, 2.0))
+            number, ended = self.killed.total(), self._states()["success"]
+            # Spread over the whole run, and over early enough for the last tries to end.
+            if number < kills and number <= kills * (ended + 10) / (self.count * 0.9):
+                self._kill_one(number in triggerers)
+
+    def _kill_one(self, the_triggerer: bool) -> None:
+        if the_triggerer:
+            if self._states()["deferred"]:
+                self.airflow.processes.kill("triggerer")
+                self.airflow.start("triggerer")
+                self.killed["triggerer"] += 1
+            return
+        tasks = self.airflow.task_processes()
+        if tasks and kill(self.chance.choice(tasks)):
+            self.killed["task"] += 1
+
+    def _states(self) -> Counter[str]:
+        return Counter(str(ti["state"]) for ti in self.airflow.task_instances(self.run_id))
+
+    def _judge(self, earlier: int, seconds: float) -> bool:
+        urls = {url for url in self.airflow.xcom(self.run_id, "return_value").values() if isinstance(url, str)}
+        submits = [call for call in self.emulator.requests() if call["endpoint"] == "submit"]
+        mine = [call for call in submits if call["json"]["audioId"].startswith("mapped-")]
+        conflicts = {call["json"]["audioId"] for call in mine if call["code"] == 409}
+        accepted = Counter(call["json"]["audioId"] for call in mine if call["accepted"])
+        refused = Counter(call["code"] for call in mine)
+        deaths = [(point, track) for point, track, _ in crash_log() if track in accepted]
+        unnoted = {track for point, track in deaths if point == "answered"}
+        tries = [ti["try_number"] for ti in self.airflow.task_instances(self.run_id)]
+        found = {
+            "outcome of the DAG run": (self.airflow.run_state(self.run_id), "success"),
+            "different URLs in XCom": (len({url for url in urls if url.startswith(self.emulator.url)}), self.count),
+            "accepted submits": (self.emulator.summary()["accepted_submits"] - earlier, self.count),
+            "tracks with exactly one accepted submit": (list(accepted.values()).count(1), self.count),
+        }
+        notes = {
+            "submits sent": f"{len(mine)}; refused {refused[409]} with 409, {refused[429]} with 429",
+            "tracks that met a 409 without having died just before the note": len(conflicts - unnoted),
+            "task processes killed from outside": self.killed["task"],
+            "task processes that died just before the note": sum(point == "answered" for point, _ in deaths),
+            "task processes that died just after the note": sum(point == "kept" for point, _ in deaths),
+            "triggerers killed": self.killed["triggerer"],
+            "tries": f"{sum(tries)}, at most {max(tries)} for one conversion",
+            "seconds": f"{seconds:.0f}",
+        }
+        lines = [[what, str(is_), "" if is_ == wanted else f"WRONG: {wanted}"] for what, (is_, wanted) in found.items()]
+        lines += [[what, str(is_), ""] for what, is_ in notes.items()]
+        print_table([f"{self.count} mapped conversions", "result", ""], lines)
+        return all(is_ == wanted for is_, wanted in found.values())
+
+
+def crash_log() -> list[tuple[str, str, float]]:
+    """Where each process that ended itself was, with which track, and when."""
+    lines = CRASHES.read_text().splitlines() if CRASHES.exists() else []
+    return [(point, track, float(at)) for point, track, at in map(str.split, lines)]
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    head = ["point", "mode", "accepted submits", "submits sent", "tries", "outcome", "seconds to recover", ""]
+    names = ("accepted", "sent", "tries", "outcome", "recovered", "mark")
+    rows = sorted(rows, key=lambda row: row.point[0])
+    print_table(head, [[row.point, row.mode, *(str(row.found[name]) for name in names)] for row in rows])
+
+
+def start_everything(airflow: Airflow, count: int, seed: int) -> Emulator:
+    say("Starting the emulator and Airflow; logs are in .crash/")
+    emulator = Emulator(airflow.processes, SHORT)
+    airflow.set_environment(
+        AIRFLOW_CONN_KIE_DEFAULT=emulator.connection(timeout=REQUEST_TIMEOUT),
+        KIE_CRASH_LOG=str(CRASHES),
+        KIE_CRASH_SEED=str(seed),
+        KIE_CRASH_MAPPED=str(count),
+    )
+    airflow.migrate()
+    airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
+    airflow.wait_until_ready({"crash_sync", "crash_deferrable", "crash_not_durable", "crash_mapped"})
+    return emulator
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Kill Airflow's processes at the worst moments.")
+    parser.add_argument("--mapped", type=int, default=200, help="conversions of the second part, 0 to leave it out")
+    parser.add_argument("--seed", type=int, default=1, help="of the second part's kills (default: %(default)s)")
+    parser.add_argument("--no-points", action="store_true", help="leave the first part out")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the crash test; the result is the exit code."""
+    args = parse(argv)
+    tell_configuration()
+    say(f"The emulator's submit limit is on (20 in 10 s); a request to it is given up after {REQUEST_TIMEOUT} s.")
+    points: list[Row] = []
+    right = True
+    try:
+        with Airflow(HOME, ROOT / "scripts" / "crash_dags") as airflow:
+            emulator = start_everything(airflow, args.mapped, args.seed)
+            if not args.no_points:
+                points = CrashTest(airflow, emulator).run()
+                print_rows(points)
+            if args.mapped:
+                right = MappedTest(airflow, emulator, args.mapped, args.seed).run()
+    except ProcessError as error:
+        say(f"The crash test failed: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 130
+    right = right and all(row.right for row in points)
+    say("Everything is as promised." if right else "Something is WRONG; see the tables and .crash/")
+    return int(not right)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
