@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the example DAG from a submit to a checked WAV file, and say what happens on the way.
+Run the example DAG from a submit to a stored and checked WAV file, and say what happens on the way.
 
 Against the emulator on this machine, or, with KIE_API_KEY, KIE_MUSIC_TASK_ID and KIE_AUDIO_ID set, against
-api.kie.ai, where it costs what one conversion costs. Exits non-zero unless the URL is in XCom and the file is audio.
+api.kie.ai, where it costs what one conversion costs. Exits non-zero unless the file is in the archive and is audio. The
+archive stays for the next run, which then says that the file was already there.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
 import re
@@ -20,14 +21,14 @@ import threading
 import wave
 from contextlib import ExitStack, closing
 from pathlib import Path
-
-import requests
+from typing import Any
 
 from airflow_provider_kie.emulator import KieEmulator
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKPLACE = ROOT / ".demo"
-DAG_ID = "example_kie_wav"
+ARCHIVE = WORKPLACE / "archive"
+DAG_ID = "example_kie_wav_archive"
 CONVERSION_SECONDS = 4.0
 SECONDS_FOR_ANY_COMMAND = 1200.0
 AIRFLOW = [sys.executable, "-m", "airflow"]
@@ -35,26 +36,38 @@ AIRFLOW = [sys.executable, "-m", "airflow"]
 # What a person wants to see of Airflow's log.
 TASK_STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\w+)")
 TASK_ENDS = re.compile(r"\[DAG TEST\] end task task_id=(\w+)")
-OUR_NEWS = re.compile(r"((?:WAV task|Track|KIE has) [^\[]*[^\s\[])")
+OUR_NEWS = re.compile(r"((?:WAV task|WAV file|Track|KIE has|Downloaded) [^\[]*[^\s\[])")
 
 
 def main() -> int:
     """Run the demo; the result is the exit code."""
-    shutil.rmtree(WORKPLACE, ignore_errors=True)
-    WORKPLACE.mkdir()
+    clear_workplace()
     try:
         with ExitStack() as stack:
             connection, params = choose_kie(stack)
             run_dag(connection, params)
-            url = read_xcom("wav_url", "return_value")
-            say(f"XCom of task 'wav_url': {url}")
-            say(f"The file behind it: {describe_wav(url)}")
+            say(f"XCom of task 'wait': {read_xcom('wait', 'return_value')['wav_url']}")
+            destination = read_xcom("archive", "return_value")
+            say(f"XCom of task 'archive': {destination}")
+            wav_file = read_xcom("archive", "wav_file")
+            say(f"The file there: {describe_wav(Path(destination.removeprefix('file://')), wav_file['sha256'])}")
+            say("It was already there, and was left alone." if wav_file["already_there"] else "It was stored anew.")
     except DemoError as error:
         say(f"The demo failed: {error}")
         say(f"Airflow's own log is in {WORKPLACE.relative_to(ROOT) / 'airflow.log'}")
         return 1
     say("Done.")
     return 0
+
+
+def clear_workplace() -> None:
+    """Remove everything of an earlier run but the archive."""
+    WORKPLACE.mkdir(exist_ok=True)
+    for path in WORKPLACE.iterdir():
+        if path.is_dir() and path != ARCHIVE:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != ARCHIVE:
+            path.unlink()
 
 
 class DemoError(Exception):
@@ -90,7 +103,8 @@ def run_dag(connection: str, params: dict[str, str]) -> None:
     say("Preparing Airflow's metadata database…")
     run([*AIRFLOW, "db", "migrate"], environment)
     say(f"Running the DAG {DAG_ID}…")
-    run([*AIRFLOW, "dags", "test", DAG_ID, *(["--conf", json.dumps(params)] if params else [])], environment)
+    conf = json.dumps(params | {"folder": f"file://{ARCHIVE}"})
+    run([*AIRFLOW, "dags", "test", DAG_ID, "--conf", conf], environment)
 
 
 def run(command: list[str], environment: dict[str, str]) -> None:
@@ -125,7 +139,7 @@ def news_of(line: str) -> str | None:
     return None
 
 
-def read_xcom(task_id: str, key: str) -> str:
+def read_xcom(task_id: str, key: str) -> Any:
     """Read a value back from the metadata database; the same on every Airflow."""
     with closing(sqlite3.connect(WORKPLACE / "airflow.db")) as database:
         row = database.execute(
@@ -133,23 +147,24 @@ def read_xcom(task_id: str, key: str) -> str:
         ).fetchone()
     if row is None:
         raise DemoError(f"there is no XCom {key!r} of task {task_id!r}")
-    return str(json.loads(row[0]))
+    return json.loads(row[0])
 
 
-def describe_wav(url: str) -> str:
-    """Download the file, check that it is audio, and say what it is."""
+def describe_wav(path: Path, sha256: str) -> str:
+    """Check that the file is audio and that its content is what the task said, and say what it is."""
     try:
-        answer = requests.get(url, headers={"User-Agent": "airflow-provider-kie-demo"}, timeout=60)
-        answer.raise_for_status()
-        with wave.open(io.BytesIO(answer.content)) as file:
+        content = path.read_bytes()
+        with wave.open(str(path)) as file:
             frames = len(file.readframes(file.getnframes())) // (file.getnchannels() * file.getsampwidth())
             seconds = frames / file.getframerate()
             shape = f"{file.getnchannels()} channels, {file.getframerate()} Hz, {8 * file.getsampwidth()} bit"
-    except (requests.RequestException, wave.Error, EOFError) as error:
-        raise DemoError(f"the URL does not lead to a WAV file: {error}") from error
+    except (OSError, wave.Error, EOFError) as error:
+        raise DemoError(f"the destination is not a WAV file: {error}") from error
     if not seconds:
         raise DemoError("the WAV file holds no sound")
-    return f"RIFF/WAVE, {shape}, {seconds:.1f} seconds, {len(answer.content):,} bytes"
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DemoError("the file is not the one that the task reported")
+    return f"RIFF/WAVE, {shape}, {seconds:.1f} seconds, {len(content):,} bytes, sha256 {sha256[:12]}…"
 
 
 def say(text: str) -> None:

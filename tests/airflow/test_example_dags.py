@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import pytest
@@ -43,5 +44,30 @@ def test_example_kie_wav_mapped(kie):
     assert kie.accepted_submits == 3
 
 
+def test_example_kie_wav_archive(kie, tmp_path):
+    for already_there in (False, True):
+        kie.reset()  # KIE refuses to convert a track twice
+        run = run_dag(load_dag("example_kie_wav_archive"), run_conf={"folder": f"file://{tmp_path}/masters"})
+        assert run.state == "success", run.states()
+        destination = f"file://{tmp_path}/masters/e2310000-0000-4000-8000-00008cadc7dc.wav"
+        assert run.xcom("archive") == destination
+        stored = run.xcom("archive", "wav_file")
+        assert (stored["seconds"], stored["already_there"]) == (3.0, already_there)
+        with wave.open(destination.removeprefix("file://")) as file:
+            assert file.getnframes() == 3 * 48_000
+    assert len(list((tmp_path / "masters").iterdir())) == 1
+
+
+def test_example_kie_wav_archived():
+    run = run_dag(load_dag("example_kie_wav_archived"))
+    assert run.state == "success", run.states()
+    assert run.xcom("list_new_files") == []
+
+
 def test_every_example_is_run_here():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"example_kie_wav", "example_kie_wav_mapped"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "example_kie_wav",
+        "example_kie_wav_archive",
+        "example_kie_wav_archived",
+        "example_kie_wav_mapped",
+    }

@@ -7,9 +7,16 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from airflow_provider_kie.api.call import Call, check_id
+from airflow_provider_kie.api.call import Call, Repeat, check_id
 from airflow_provider_kie.api.envelope import Answer
-from airflow_provider_kie.exceptions import KieAuthenticationError, KieNotFoundError, KieServerError, KieValidationError
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieError,
+    KieNotFoundError,
+    KieServerError,
+    KieValidationError,
+    final,
+)
 
 SEVEN = Answer(200, b'{"code":200,"data":7}')
 REFUSED = Answer(200, b'{"code":401,"msg":"no"}')
@@ -27,17 +34,25 @@ def test_a_call_asks_for_nothing_by_itself():
     call = make()
     assert (call.purpose, call.method, call.path) == ("Counting", "GET", "/count")
     assert (call.params, call.json, call.kie_task_id, call.recover) == (None, None, None, None)
-    assert call.costs_credits is False
+    assert call.repeat is Repeat.ALWAYS
 
 
 def test_a_call_stays_as_it_is():
     with pytest.raises(FrozenInstanceError):
-        make().costs_credits = True
+        make().repeat = Repeat.UNDER_GUARD
 
 
 def test_the_data_is_parsed():
     assert make(lambda data: data + 1).read(SEVEN) == 8
     assert make(lambda data: data + 1, recover=raise_).read(SEVEN) == 8
+
+
+@pytest.mark.xfail(strict=True, reason="the purpose comes before what redact() has cut to its length already")
+def test_a_long_error_says_the_same_wherever_it_is_rebuilt():
+    with pytest.raises(KieServerError) as caught:
+        make().read(Answer(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
+    error = caught.value
+    assert str(KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
 
 
 @pytest.mark.parametrize("recover", [None, raise_])
@@ -123,11 +138,6 @@ def test_an_empty_id_is_named(field, value):
         ("a/b", "'a/b'"),
         ("ä", "'ä'"),
         ("x" * 129, f"'{'x' * 80}'"),
-        (7, "'7'"),
-        (0, "'0'"),
-        (False, "'False'"),
-        (["a"], "\"['a']\""),
-        (b"abc", "\"b'abc'\""),
     ],
 )
 def test_an_odd_id_is_shown_in_part(value, shown):
@@ -135,3 +145,12 @@ def test_an_odd_id_is_shown_in_part(value, shown):
         check_id("audio_id", value)
     allowed = "but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
     assert caught.value.problem == f"audio_id is {shown}, {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(7, "int"), (0, "int"), (False, "bool"), (["a"], "list"), (b"abc", "bytes")]
+)
+def test_an_id_is_a_text(value, kind):
+    with pytest.raises(KieValidationError) as caught:
+        check_id("audio_id", value)
+    assert caught.value.problem == f"audio_id must be a text, not {kind}"

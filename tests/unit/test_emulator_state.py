@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 import io
 import json
 import wave
+from dataclasses import asdict
 
 import pytest
 

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_kie import exceptions as subject
 from airflow_provider_kie.exceptions import (
     ERROR_BY_CODE,
+    ERROR_BY_STATUS,
     KieConnectionError,
     KieConversionFailedError,
     KieError,
@@ -21,6 +22,7 @@ from airflow_provider_kie.exceptions import (
     KieSensorTimeoutError,
     KieWaitTimeoutError,
     final,
+    for_sensor,
     redact,
 )
 
@@ -30,6 +32,7 @@ T, F = True, False
 TREE = {
     "KieError": (F, F, F, ""),
     "KieConfigurationError": (F, F, T, "Correct the connection and run the task again."),
+    "KieConnectionNotFoundError": (F, F, F, "Define the connection with type 'kie'"),
     "KieAuthenticationError": (F, T, T, "keys are managed at https://kie.ai/api-key."),
     "KieInsufficientCreditsError": (F, T, T, "Buy credits at https://kie.ai"),
     "KieNotFoundError": (F, T, F, "Pass the id that /wav/generate gave (not the music task's id)"),
@@ -42,14 +45,20 @@ TREE = {
     "KieServerError": (T, F, F, "Retry later."),
     "KieFeatureDisabledError": (F, T, T, "Ask support@kie.ai"),
     "KieBlockedError": (F, T, T, "the right address or proxy"),
-    "KieUnexpectedCodeError": (T, T, F, "report it with this message."),
+    "KieUnexpectedCodeError": (T, F, F, "report it with this message."),
     "KieUnreadableAnswerError": (T, F, F, "Check the connection's host and proxy"),
     "KieConnectionError": (T, F, F, "Check the network, proxy and host of the connection"),
     "KieWrongTaskError": (F, F, F, "Do not use this answer"),
-    "KieConversionFailedError": (F, F, F, "a new submit starts a new conversion."),
+    "KieConversionFailedError": (F, F, F, "a retry of the submitting task submits the track again."),
     "KieNotReadyError": (F, F, F, "Put a WavConversionSensor before this task"),
     "KieWaitTimeoutError": (F, F, F, "wait for the same kie_task_id again"),
     "KieSensorTimeoutError": (F, F, F, "wait for the same kie_task_id again"),
+    "KieLinkExpiredError": (F, F, T, "KIE deletes files after 14 days"),
+    "KieNotAWavError": (F, F, T, "Look at the first bytes"),
+    "KieFileTooLargeError": (F, F, T, "Raise the operator's max_bytes"),
+    "KieUnsafeUrlError": (F, F, T, "Pass kie_task_id instead of wav_url"),
+    "KieDestinationExistsError": (F, F, T, "set overwrite=True"),
+    "KieDownloadError": (F, F, F, "Give the task retries"),
 }
 CLASSES = {name: getattr(subject, name) for name in TREE}
 DETAILS = {
@@ -68,7 +77,7 @@ def full(name: str) -> KieError:
 def test_the_table_has_every_class_that_users_can_import():
     exported = {name for name in subject.__all__ if inspect.isclass(getattr(subject, name))}
     assert exported == set(TREE)
-    assert set(subject.__all__) - exported == {"ERROR_BY_CODE", "final", "redact"}
+    assert set(subject.__all__) - exported == {"ERROR_BY_CODE", "ERROR_BY_STATUS", "final", "for_sensor", "redact"}
 
 
 @pytest.mark.parametrize("name", TREE)
@@ -121,6 +130,11 @@ def test_the_message_says_what_where_and_what_next(details, about, end):
     assert repr(timed_out) == f"KieWaitTimeoutError({str(timed_out)!r})"
 
 
+@pytest.mark.parametrize(("problem", "said"), [("See X", "See X."), ("See X..", "See X."), ("Wait…", "Wait….")])
+def test_a_message_ends_with_one_full_stop(problem, said):
+    assert str(KieError(problem)) == said
+
+
 @pytest.mark.parametrize("name", TREE)
 def test_no_message_shows_a_query_string(name):
     error = full(name)
@@ -129,7 +143,6 @@ def test_no_message_shows_a_query_string(name):
         assert "sig=1" not in shown
 
 
-@pytest.mark.xfail(strict=True, reason="the text as it came stays in error.args, which crash reporters send")
 def test_no_query_string_is_left_in_the_arguments():
     assert "sig=1" not in str(KieError("It broke at https://a.example/x?sig=1").args)
 
@@ -144,32 +157,27 @@ def test_no_query_string_is_left_in_the_arguments():
         ("https://a.example/x#sig=1", "https://a.example/x?…"),
         ("https://a.example/x?sig=1#part", "https://a.example/x?…"),
         ("https://a.example?sig=1", "https://a.example?…"),
-        ("https://a.example/x?", "https://a.example/x?"),
+        ("https://a.example/x?", "https://a.example/x?…"),
         ("http://a.example/x?sig=1", "http://a.example/x?…"),
         ("HTTPS://A.EXAMPLE/X?SIG=1", "HTTPS://A.EXAMPLE/X?…"),
         ("see https://a.example/x?sig=1 or http://b.example/y#z.", "see https://a.example/x?… or http://b.example/y?…"),
-        ("see 'https://a.example/x?sig=1', ok", "see 'https://a.example/x?…', ok"),
-        ('see "https://a.example/x?sig=1", ok', 'see "https://a.example/x?…", ok'),
-        ("see <https://a.example/x?sig=1>, ok", "see <https://a.example/x?…>, ok"),
-        ("https://a.example/x?sig=1\nnext", "https://a.example/x?…\nnext"),
+        ('see "https://a.example/x?sig=1", ok', 'see "https://a.example/x?… ok'),
+        ("see 'https://a.example/it's?sig=1', ok", "see 'https://a.example/it's?… ok"),
+        ("https://a.example/x?name='sig=1", "https://a.example/x?…"),
+        ("https://user:word@a.example/x?sig=1", "https://***@a.example/x?…"),
+        ("https://user@a.example", "https://***@a.example"),
+        ("HTTP://USER:WORD@A.EXAMPLE", "HTTP://***@A.EXAMPLE"),
+        ("https://a.example/x@y", "https://a.example/x@y"),
+        ("write to me@a.example", "write to me@a.example"),
+        (r"https:\/\/a.example\/x?sig=secret", r"https:\/\/a.example\/x?…"),
+        ("see <https://a.example/x?sig=1>, ok", "see <https://a.example/x?… ok"),
+        ("https://a.example/x?sig=1\nnext", "https://a.example/x?… next"),
+        ("two\nlines,\ta tab\x00and\ud800more", "two lines, a tab and more"),
         ("https://a.example/x?u=https://b.example/?sig=1", "https://a.example/x?…"),
     ],
 )
 def test_redact_cuts_query_strings(text, fit):
     assert redact(text) == fit
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("https://a.example/it's?sig=secret", id="quote in the path"),
-        pytest.param("https://a.example/x?name='secret", id="quote in the query"),
-        pytest.param(r"https:\/\/a.example\/x?sig=secret", id="slashes escaped as JSON allows"),
-    ],
-)
-@pytest.mark.xfail(strict=True, reason="_URL_TAIL stops at a quote, and only knows plain slashes")
-def test_redact_cuts_query_strings_of_odd_urls(text):
-    assert "secret" not in redact(text)
 
 
 @pytest.mark.parametrize(("length", "kept", "mark"), [(499, 499, ""), (500, 500, ""), (501, 500, "…")])
@@ -179,6 +187,16 @@ def test_redact_limits_the_length(length, kept, mark):
 
 def test_redact_measures_after_the_cut():
     assert redact("https://a.example/x?" + "s" * 600) == "https://a.example/x?…"
+
+
+def test_redact_reads_no_more_than_the_start():
+    assert redact("x" * 99_990 + " https://a.example/x?sig=1") == "x" * 500 + "…"
+
+
+@pytest.mark.skip(reason="redact needs 100 seconds for it: each http:// is tried to the end of the text")
+@pytest.mark.parametrize("piece", ["http://", "http://a@", "http://a", "https:", "\\/"])
+def test_redact_is_done_with_any_text_in_no_time(piece):
+    assert len(redact(piece * 20_000)) == 501
 
 
 @pytest.mark.parametrize("name", TREE)
@@ -257,22 +275,45 @@ def test_what_each_number_of_kie_means():
     }
 
 
+def test_what_an_http_status_means_without_a_number_of_kie():
+    assert {status: found.__name__ for status, found in ERROR_BY_STATUS.items()} == {
+        401: "KieAuthenticationError",
+        403: "KieBlockedError",
+        408: "KieServerError",
+        429: "KieRateLimitError",
+    }
+
+
 @pytest.mark.parametrize("name", TREE)
 def test_final_is_the_same_error_that_airflow_does_not_retry(name):
     error = full(name)
     error.__cause__ = ValueError("below")
     ended = final(error)
-    is_timeout = name in ("KieWaitTimeoutError", "KieSensorTimeoutError")
-    assert isinstance(ended, AirflowSensorTimeout if is_timeout else AirflowFailException)
+    is_sensor_timeout = name == "KieSensorTimeoutError"
+    assert isinstance(ended, AirflowSensorTimeout if is_sensor_timeout else AirflowFailException)
     assert isinstance(ended, type(error))
-    assert type(ended).__name__ == ("KieSensorTimeoutError" if is_timeout else name)
+    assert type(ended).__name__ == name
     assert type(ended).__module__ == "airflow_provider_kie.exceptions"
-    assert type(ended).__doc__ == (CLASSES["KieSensorTimeoutError"] if is_timeout else type(error)).__doc__
+    assert type(ended).__doc__ == type(error).__doc__
     assert str(ended) == str(error)
     assert ended.details() == error.details()
     assert ended.__cause__ is error.__cause__
-    assert (ended is error) is (TREE[name][2] or name == "KieSensorTimeoutError")
+    assert (ended is error) is (TREE[name][2] or is_sensor_timeout)
     assert final(ended) is ended
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_a_sensor_ends_for_good_except_where_looking_again_may_help(name):
+    error = full(name)
+    ended = for_sensor(error)
+    assert str(ended) == str(error)
+    assert ended.details() == error.details()
+    if isinstance(error, KieWaitTimeoutError):
+        assert type(ended) is KieSensorTimeoutError
+    elif name == "KieConnectionNotFoundError":
+        assert ended is error
+    else:
+        assert type(ended) is type(final(error))
 
 
 def test_final_of_a_kind_is_one_class():
@@ -293,18 +334,7 @@ def test_a_final_error_can_be_copied():
     assert str(twin) == str(error)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=()
-            if TREE[name][2] or "Timeout" in name
-            else pytest.mark.xfail(strict=True, reason="pickle finds the class's name taken by the class below it"),
-        )
-        for name in TREE
-    ],
-)
+@pytest.mark.parametrize("name", TREE)
 def test_a_final_error_can_be_pickled(name):
     error = final(full(name))
     twin = pickle.loads(pickle.dumps(error))

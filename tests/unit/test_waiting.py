@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import timedelta
 
 import pytest
 
@@ -16,9 +17,20 @@ from airflow_provider_kie.exceptions import (
     KieError,
     KieNotFoundError,
     KieServerError,
+    KieValidationError,
     KieWaitTimeoutError,
 )
-from airflow_provider_kie.waiting import Done, Failed, Look, Wait, conclude, next_delay, settling_delay, timed_out
+from airflow_provider_kie.waiting import (
+    Done,
+    Failed,
+    Look,
+    Wait,
+    as_seconds,
+    conclude,
+    next_delay,
+    settling_delay,
+    timed_out,
+)
 from tests.unit.test_exceptions import CLASSES, TREE
 
 URL = "https://tempfile.example/s/1.wav"
@@ -266,7 +278,60 @@ def test_the_pause_between_two_readings_of_one_look(monkeypatch, poll_interval, 
 
 @pytest.mark.parametrize(("timeout", "shown"), [(3600, "3600"), (3600.0, "3600"), (0.5, "0.5"), (0, "0")])
 def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
-    error = timed_out("wav-1", timeout, "status PENDING")
+    error = timed_out("wav-1", "kie_other", timeout, "status PENDING")
     assert type(error) is KieWaitTimeoutError
-    assert error.kie_task_id == "wav-1"
+    assert (error.kie_task_id, error.conn_id) == ("wav-1", "kie_other")
     assert error.problem == f"The WAV conversion was not finished within {shown} seconds; last: status PENDING"
+
+
+def test_a_failure_can_say_through_which_connection():
+    failed = Failed(KieServerError("It thundered"))
+    assert failed.of("kie_other") is failed
+    assert failed.error.conn_id == "kie_other"
+
+
+TEN_YEARS = 315_360_000
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (30, 30.0),
+        (0.5, 0.5),
+        (1e-9, 1e-9),
+        (TEN_YEARS, 315_360_000.0),
+        (timedelta(minutes=2), 120.0),
+        (timedelta(days=3650), 315_360_000.0),
+    ],
+)
+def test_a_length_of_time(value, seconds):
+    found = as_seconds("timeout", value)
+    assert found == seconds
+    assert type(found) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        0.0,
+        TEN_YEARS + 1,
+        timedelta(0),
+        timedelta(seconds=-1),
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        None,
+        "30",
+        [],
+    ],
+)
+@pytest.mark.parametrize("name", ["timeout", "poll_interval"])
+def test_no_length_of_time(name, value):
+    with pytest.raises(KieValidationError) as caught:
+        as_seconds(name, value)
+    assert (
+        caught.value.problem == f"{name} is {value!r}, but must be seconds or a timedelta, above 0 and up to ten years"
+    )

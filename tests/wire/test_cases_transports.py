@@ -74,7 +74,9 @@ def test_common_endpoints(kie, name):
 @pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
 def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_port, monkeypatch):
     host = f"http://127.0.0.1:{unused_tcp_port}"
-    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps({"conn_type": "kie", "password": "kie-emulator-key", "host": host}))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_KIE_DEFAULT", json.dumps({"conn_type": "kie", "password": "kie-emulator-key", "host": host})
+    )
     with pytest.raises(KieError, match="could not connect") as caught:
         transport(SUBMIT)
     assert caught.value.nothing_created

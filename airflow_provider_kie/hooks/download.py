@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How a WAV file gets from a file host into a sink: in pieces, checked on the way, going on after a break.
+
+A transfer goes on where it broke off only if the host vouches that the file is still the same (``If-Range`` with a
+strong validator, RFC 9110 section 13.1.5); otherwise it starts over, and so does its sink. What counts as a WAV file
+is decided by :mod:`airflow_provider_kie.api.riff`, where a download may go by
+:mod:`airflow_provider_kie.hooks.file_host`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, NoReturn, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from airflow_provider_kie.api.riff import WavHeader, WavReader, shown
+from airflow_provider_kie.exceptions import (
+    KieConnectionError,
+    KieDownloadError,
+    KieFileTooLargeError,
+    KieLinkExpiredError,
+    KieNotAWavError,
+)
+from airflow_provider_kie.hooks.file_host import FileHost, Link
+
+__all__ = ["Downloaded", "Sink", "download"]
+
+log = logging.getLogger(__name__)
+
+#: Bytes that are read, hashed and written at a time.
+PIECE = 256 * 1024
+#: Breaks in a row without a new byte, and breaks in all, after which a transfer is given up.
+MOST_BREAKS_IN_A_ROW = 5
+MOST_BREAKS = 50
+#: Seconds before the first repetition; doubled with each break in a row, up to the longest.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+#: Seconds between two lines about the progress.
+PROGRESS_SECONDS = 10.0
+
+#: What a file host answers when a link has expired or was withdrawn, and when asking again may help.
+_EXPIRED = (401, 403, 404, 410)
+_PASSING = (408, 425, 429)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class Sink(Protocol):
+    """Where the bytes go. Its errors end the transfer."""
+
+    def begin(self, size: int | None) -> None:
+        """
+        Take the file from its first byte on; asked again when the transfer starts over.
+
+        :param size: bytes of the whole file, where the host said it.
+        """
+
+    def write(self, piece: bytes) -> None:
+        """
+        Take the next bytes.
+
+        :param piece: the bytes.
+        """
+
+
+class Downloaded(NamedTuple):
+    """
+    A file that came whole.
+
+    :param size: in bytes.
+    :param sha256: of all bytes, in hex.
+    :param header: what the file says about itself.
+    """
+
+    size: int
+    sha256: str
+    header: WavHeader
+
+
+def download(host: FileHost, links: Iterator[Link], sink: Sink, *, max_bytes: int) -> Downloaded:
+    """
+    Download a WAV file; return once all of it came and its sizes agree.
+
+    :param host: asks the file hosts.
+    :param links: where the file is; the next one is taken when one expired.
+    :param sink: where the bytes go.
+    :param max_bytes: the largest file that is accepted.
+    :raises KieError: the file did not come whole, is no WAV file, is too large, or its link does not work.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
+        return _Transfer(host, links, sink, max_bytes, pool).run()
+
+
+class _BrokeOffError(Exception):
+    """The transfer broke off, and may go on."""
+
+    def __init__(self, why: str, code: int | None = None, pause: float | None = None) -> None:
+        super().__init__(why)
+        self.code = code
+        self.pause = pause
+
+
+class _ExpiredError(Exception):
+    """The link does not work any more."""
+
+    def __init__(self, status: int, start: bytes) -> None:
+        super().__init__(f"HTTP {status}; {shown(start)}")
+        self.status = status
+
+
+class _Transfer:
+    """One file's way, over as many requests as it takes."""
+
+    def __init__(
+        self, host: FileHost, links: Iterator[Link], sink: Sink, max_bytes: int, pool: ThreadPoolExecutor
+    ) -> None:
+        self._host = host
+        self._links = links
+        self._sink = sink
+        self._max_bytes = max_bytes
+        self._pool = pool
+        self._link = next(links)
+        self._breaks = 0
+        self._breaks_in_a_row = 0
+        self._furthest = 0  # bytes that any try brought; a transfer that starts over makes no progress up to there
+        self._reached = 0  # bytes that this try brought
+        self._forget()
+
+    def run(self) -> Downloaded:
+        while True:
+            try:
+                with self._host.ask(self._link, self._range_headers()) as response:
+                    if self._choose(response):
+                        self._take(response)
+                return self._finish()
+            except _ExpiredError as error:
+                self._take_next_link(error)
+            except (_BrokeOffError, KieConnectionError) as error:
+                self._note_break(error)
+
+    # --- How it stands
+
+    def _forget(self) -> None:
+        """Stand before the first byte."""
+        self._received = 0
+        self._total: int | None = None
+        self._validator: str | None = None
+        self._encoded = False
+        self._reader = WavReader()
+        self._digest = _Digest(self._pool)
+        self._progress = _Progress()
+
+    def _take_next_link(self, expired: _ExpiredError) -> None:
+        link = next(self._links, None)
+        if link is None:
+            host = urlsplit(self._link.url).hostname
+            raise KieLinkExpiredError(f"The link to {host} does not work: {expired}", code=expired.status)
+        log.warning("The link does not work (%s); going on with a fresh one.", expired)
+        if urlsplit(link.url)[:3] != urlsplit(self._link.url)[:3]:
+            self._forget()  # a validator speaks for one URL only; another signature of the same is fine
+        self._link = link
+
+    def _note_break(self, error: _BrokeOffError | KieConnectionError) -> None:
+        self._breaks += 1
+        self._breaks_in_a_row = 1 if self._reached > self._furthest else self._breaks_in_a_row + 1
+        self._furthest = max(self._furthest, self._reached)
+        where = str(error) if isinstance(error, _BrokeOffError) else error.problem
+        if self._received:
+            of_all = f" of {self._total:,}" if self._total is not None else ""
+            where = f"{where}, after {self._received:,}{of_all} bytes"
+        if self._breaks_in_a_row > MOST_BREAKS_IN_A_ROW or self._breaks > MOST_BREAKS:
+            raise KieDownloadError(f"{where}; given up after {self._breaks} breaks", code=error.code) from error
+        pause = FIRST_PAUSE * 2.0 ** (self._breaks_in_a_row - 1)
+        if isinstance(error, _BrokeOffError) and error.pause is not None:
+            pause = error.pause
+        if not self._may_resume():
+            self._forget()
+        log.warning("%s; %s.", where, f"going on at {self._received:,}" if self._received else "starting over")
+        time.sleep(min(pause, LONGEST_PAUSE) * random.uniform(1.0, 1.3))
+
+    def _may_resume(self) -> bool:
+        return bool(self._received and self._validator and not self._encoded)
+
+    def _range_headers(self) -> dict[str, str]:
+        if not self._may_resume():
+            return {}
+        return {"Range": f"bytes={self._received}-", "If-Range": str(self._validator)}
+
+    # --- One answer
+
+    def _choose(self, response: requests.Response) -> bool:
+        """Decide by status and headers whether the transfer begins, goes on, has to ask again, or has ended."""
+        status = response.status_code
+        if status == 206 and self._received:
+            self._continue(response)
+        elif status == 200:
+            if self._received:
+                log.warning("The file host sends the file from its start again; starting over.")
+            self._begin(response)
+        elif status == 416 and self._is_all(response):
+            self._total = self._received  # nothing was missing: the host vouches for what came without a length
+            return False
+        elif status in (206, 416):
+            has = response.headers.get("Content-Range", "no range")[:80]
+            announced = "an unknown number of" if self._total is None else f"{self._total:,}"
+            self._start_over(f"After {self._received:,} of {announced} bytes the host answers HTTP {status}, {has!r}")
+        else:
+            self._refuse(response)
+        return True
+
+    def _is_all(self, response: requests.Response) -> bool:
+        """Tell whether a refused range says that nothing is missing of a file whose length was not known."""
+        end = response.headers.get("Content-Range") == f"bytes */{self._received}"
+        return end and self._received > 0 and self._total is None
+
+    def _begin(self, response: requests.Response) -> None:
+        self._forget()
+        headers = response.headers
+        self._encoded = headers.get("Content-Encoding", "").lower() not in ("", "identity")
+        chunked = "Transfer-Encoding" in headers  # a length beside it does not count (RFC 9112, section 6.3)
+        length = headers.get("Content-Length", "").strip()
+        if length.isdecimal() and not self._encoded and not chunked:
+            self._total = int(length)
+            self._check_size(self._total)
+        self._validator = _validator(headers)
+        self._sink.begin(self._total)
+
+    def _continue(self, response: requests.Response) -> None:
+        """Check that a part is the one asked for, of the same file."""
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        etag = response.headers.get("ETag")
+        changed = etag is not None and str(self._validator).startswith('"') and etag != self._validator
+        encoded = response.headers.get("Content-Encoding", "").lower() not in ("", "identity")
+        if found is None or int(found[1]) != self._received or changed or encoded:
+            self._start_over("the file changed" if changed else "another part came than was asked for")
+        total = None if found[3] == "*" else int(found[3])
+        if total is not None and self._total is not None and total != self._total:
+            self._start_over(f"the file had {self._total:,} bytes and now has {total:,}")
+        if total is not None:
+            self._total = total
+            self._check_size(total)
+
+    def _start_over(self, why: str) -> NoReturn:
+        self._forget()
+        raise _BrokeOffError(why)
+
+    def _refuse(self, response: requests.Response) -> NoReturn:
+        status = response.status_code
+        start = _first_bytes(response)
+        if status in _EXPIRED:
+            raise _ExpiredError(status, start)
+        problem = f"The file host answered HTTP {status}; {shown(start)}"
+        if status in _PASSING or status >= 500:
+            seconds = response.headers.get("Retry-After", "")
+            raise _BrokeOffError(problem, status, float(seconds) if re.fullmatch(r"\d{1,4}", seconds) else None)
+        raise KieDownloadError(problem, code=status)
+
+    # --- The body
+
+    def _take(self, response: requests.Response) -> None:
+        while piece := self._read(response):
+            self._received += len(piece)
+            self._reached = self._received
+            self._check_size(self._received)
+            if self._total is not None and self._received > self._total:
+                self._start_over("more bytes came than announced")
+            self._reader.feed(piece)
+            self._digest.update(piece)
+            self._sink.write(piece)
+            self._progress.note(self._received, self._total)
+        if self._total is not None and self._received < self._total:
+            raise _BrokeOffError("The transfer broke off")
+
+    def _read(self, response: requests.Response) -> bytes:
+        try:
+            return bytes(response.raw.read(PIECE, decode_content=self._encoded))
+        except (HTTPError, OSError) as error:  # only of the network: the sink's errors are raised elsewhere
+            raise _BrokeOffError("The transfer broke off") from error
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            announced = self._total is not None
+            raise KieFileTooLargeError(
+                f"The file has {'' if announced else 'more than '}{size if announced else self._max_bytes:,} bytes, "
+                f"and not more than {self._max_bytes:,} are allowed"
+            )
+
+    def _finish(self) -> Downloaded:
+        vouched = self._total is not None
+        try:
+            header = self._reader.finish(self._received, vouched=vouched)
+        except KieDownloadError as error:
+            if vouched or (self._reader.ends_with_the_file and not self._may_resume()):
+                raise
+            raise _BrokeOffError(error.problem) from error  # without a length, a break looks like the end
+        except KieNotAWavError:
+            if not vouched and not self._received:
+                raise _BrokeOffError("Nothing came") from None
+            raise
+        self._progress.end(self._received)
+        return Downloaded(self._received, self._digest.hexdigest(), header)
+
+
+class _Digest:
+    """The sha256 of what came, worked out in another thread while the next piece is on its way."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._sha256 = hashlib.sha256()
+        self._pending: Future[None] | None = None
+
+    def update(self, piece: bytes) -> None:
+        self._settle()
+        self._pending = self._pool.submit(self._sha256.update, piece)
+
+    def hexdigest(self) -> str:
+        self._settle()
+        return self._sha256.hexdigest()
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+
+class _Progress:
+    """Tells the log now and then how far a transfer is."""
+
+    def __init__(self) -> None:
+        self._started = self._told = time.monotonic()
+
+    def note(self, received: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            share = f" ({received / total:.0%} of {_megabytes(total)})" if total else ""
+            log.info("Downloaded %s%s, %s/s.", _megabytes(received), share, _megabytes(received / self._elapsed(now)))
+
+    def end(self, received: int) -> None:
+        seconds = self._elapsed(time.monotonic())
+        log.info(
+            "Downloaded %s (100%%) in %.1f seconds, %s/s.",
+            _megabytes(received),
+            seconds,
+            _megabytes(received / seconds),
+        )
+
+    def _elapsed(self, now: float) -> float:
+        return max(now - self._started, 1e-6)
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def _first_bytes(response: requests.Response) -> bytes:
+    try:
+        return bytes(response.raw.read(200, decode_content=True))
+    except (HTTPError, OSError):
+        return b""
+
+
+def _validator(headers: Mapping[str, Any]) -> str | None:
+    """Return what ``If-Range`` may hold: a strong ETag, else a date that is strong (RFC 9110, section 8.8.2.2)."""
+    etag = str(headers.get("ETag", ""))
+    if etag.startswith('"'):
+        return etag
+    modified, date = headers.get("Last-Modified"), headers.get("Date")
+    if not modified or not date or etag:
+        return None
+    try:
+        strong = (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+    except (TypeError, ValueError):
+        return None
+    return str(modified) if strong else None

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How a file host is asked: without the API key, and only where a download may go.
+
+KIE's files lie on hosts of others, and a ``wav_url`` may come from anywhere (a callback, another task's XCom), so the
+rules of this module hold for every request: no credentials, also none of ``.netrc`` or of the URL; redirects are
+followed here and not by ``requests``, to https or within one loopback host only; an address inside the user's own
+network is asked only if KIE itself named the host, or if the user allows it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import NamedTuple, TypeAlias
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from airflow_provider_kie.api.common import is_http_url
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
+from airflow_provider_kie.hooks.transport import CONNECT_TIMEOUT, NOT_TRUSTED, ca_bundle, ssl_context, user_agent
+
+__all__ = ["FileHost", "Link"]
+
+MOST_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: NAT64 (RFC 6052): an IPv4 address in the last four bytes.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class Link(NamedTuple):
+    """
+    Where a file is.
+
+    :param url: the file's URL.
+    :param from_kie: True when KIE itself named it, in an answer to this process.
+    """
+
+    url: str
+    from_kie: bool
+
+
+class FileHost:
+    """
+    Asks file hosts for a file, over a session of its own.
+
+    :param settings: the connection, for its proxy, certificates and timeout; its key is not used.
+    :param allow_private_hosts: also ask hosts inside the user's own network, whoever named them.
+    """
+
+    def __init__(self, settings: KieSettings, *, allow_private_hosts: bool = False) -> None:
+        self._settings = settings
+        self._allow_private_hosts = allow_private_hosts
+        self._session = session = requests.Session()
+        session.headers.update({"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"})
+        session.auth = _NoAuth()
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        ssl_context(settings)  # requests itself would only find out while it connects
+        self._verify = ca_bundle(settings.verify)
+        if settings.proxy:
+            session.proxies = {"http": settings.proxy, "https": settings.proxy}
+            session.trust_env = False  # requests prefers the environment's proxies to the session's
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def ask(self, link: Link, headers: Mapping[str, str]) -> requests.Response:
+        """
+        Ask for a file, and return the answer with its body still to be read.
+
+        :param link: where the file is.
+        :param headers: what to send besides, such as a range.
+        :raises KieUnsafeUrlError: the link or a redirect leads where a download must not go.
+        :raises KieConnectionError: no answer.
+        :raises KieDownloadError: the host's certificate is not trusted.
+        """
+        url = link.url
+        self._check(url, known_host=link.from_kie)
+        for _ in range(MOST_REDIRECTS + 1):
+            response = self._get(url, headers)
+            location = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not location:
+                return response
+            response.close()
+            target = urljoin(url, location)
+            self._check_redirect(url, target, link)
+            url = target
+        raise KieUnsafeUrlError(f"{_host(link.url)} redirects more than {MOST_REDIRECTS} times")
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        timeout = self._settings.timeout
+        try:
+            return self._session.get(
+                url,
+                headers=dict(headers),
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+                verify=self._verify,  # else the environment's CA bundle wins over False
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.exceptions.SSLError as error:
+            raise KieDownloadError(f"No answer from {_host(url)}: {NOT_TRUSTED}") from error
+        except (OSError, ValueError) as error:  # all of requests' errors are an OSError
+            what = "timed out" if isinstance(error, requests.Timeout) else "the connection failed or broke off"
+            raise KieConnectionError(f"No answer from {_host(url)}: {what}") from error
+
+    def _check(self, url: str, *, known_host: bool) -> None:
+        parts = _split(url)
+        if not (known_host or self._allow_private_hosts):
+            self._refuse_private(parts)
+
+    def _check_redirect(self, url: str, target: str, link: Link) -> None:
+        before, after = _split(url), _split(target)
+        same_loopback = before.hostname == after.hostname and _is_loopback(after.hostname or "")
+        if after.scheme != "https" and not same_loopback:
+            raise KieUnsafeUrlError(
+                f"{_host(url)} redirects to {target!r}; redirects are followed to https, or within one loopback host"
+            )
+        named_by_kie = link.from_kie and after.hostname == _split(link.url).hostname
+        self._check(target, known_host=named_by_kie)
+
+    def _refuse_private(self, parts: SplitResult) -> None:
+        """Refuse a host that has any address inside the user's own network."""
+        host = parts.hostname or ""
+        for address in _addresses(host, must_resolve=not self._settings.proxy):
+            if not _is_public(address):
+                raise KieUnsafeUrlError(
+                    f"The URL leads to {host!r}, which is {address}: not an address of the public internet"
+                )
+
+
+class _NoAuth(AuthBase):
+    """Sends no credentials; without it requests takes those of ``.netrc`` or of the URL."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.pop("Authorization", None)
+        return request
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL that may be asked for as far as its form goes."""
+    if not is_http_url(url):
+        raise KieValidationError(f"{url[:200]!r} is not an http(s) URL")
+    parts = urlsplit(url)
+    try:
+        _ = parts.port  # raises for a port that is no number
+    except ValueError as error:
+        raise KieValidationError(f"{url[:200]!r} has no sound port") from error
+    # Libraries differ in what they take for the host behind a backslash or an "@".
+    if "@" in parts.netloc or "\\" in url:
+        raise KieUnsafeUrlError(f"The URL of host {parts.hostname!r} holds a user name or a backslash")
+    return parts
+
+
+def _addresses(host: str, *, must_resolve: bool) -> list[_Address]:
+    """Return all addresses of a host; none for a name that only the proxy knows."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        if not must_resolve:
+            return []
+        raise KieConnectionError(f"No answer from {host}: its name has no address", sent=False) from error
+    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+
+
+def _is_public(address: _Address) -> bool:
+    inner = address
+    if isinstance(address, ipaddress.IPv6Address):
+        nat64 = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+        inner = address.ipv4_mapped or address.sixtofour or nat64 or address
+    return inner.is_global and not inner.is_multicast
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

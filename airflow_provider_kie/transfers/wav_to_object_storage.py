@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The archive: a WAV file from KIE into the user's own storage, whole and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.exceptions import (
+    KieDestinationExistsError,
+    KieError,
+    KieNotReadyError,
+    KieValidationError,
+    final,
+)
+from airflow_provider_kie.links.kie import KieLogsLink
+from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place, asset_uri
+from airflow_provider_kie.waiting import Failed, Wait
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kie.hooks.download import Downloaded
+    from airflow_provider_kie.hooks.file_host import Link
+    from airflow_provider_kie.hooks.kie import KieHook
+
+__all__ = ["WavToObjectStorageOperator"]
+
+
+class WavToObjectStorageOperator(BaseOperator):
+    """
+    Store the WAV file of a finished conversion in any storage that Airflow knows, whole and checked.
+
+    The file is streamed, so memory stays flat whatever its size; a transfer that breaks off goes on where it stopped if
+    the file host allows it. It is written beside the destination and moved into place once it is known to be a whole
+    WAV file. A file of the same content that is there already is left alone. Does not wait for the conversion.
+
+    Returns the destination, and pushes ``wav_file``: ``size``, ``sha256``, ``channels``, ``sample_rate``, ``bits``,
+    ``seconds`` and ``already_there``. The same is the extra of the events of its outlets, together with
+    ``destination``. A destination without templates is an outlet by itself, except of a mapped task.
+
+    :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. Either this or
+        ``wav_url``; with this, a fresh link can be fetched when one expired. (templated)
+    :param wav_url: the file's URL; not trusted as much, see ``allow_private_hosts``. (templated)
+    :param destination: an ``ObjectStoragePath`` URL that names a file, such as ``s3://bucket/masters/one.wav``.
+        (templated)
+    :param overwrite: replace a file of other content, which is refused otherwise.
+    :param destination_conn_id: the storage's Airflow connection; the URL may also name it, as in
+        ``s3://aws_default@bucket/one.wav``. (templated)
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    :param max_bytes: the largest file that is accepted.
+    :param allow_private_hosts: also follow a ``wav_url`` or a redirect to addresses of the private network.
+    """
+
+    template_fields: Sequence[str] = ("kie_task_id", "wav_url", "destination", "destination_conn_id", "kie_conn_id")
+    operator_extra_links = (KieLogsLink(),)
+
+    def __init__(
+        self,
+        *,
+        destination: str,
+        kie_task_id: str | None = None,
+        wav_url: str | None = None,
+        overwrite: bool = False,
+        destination_conn_id: str | None = None,
+        kie_conn_id: str = DEFAULT_CONN_ID,
+        max_bytes: int = 4 * 1024**3,
+        allow_private_hosts: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kie_task_id = kie_task_id
+        self.wav_url = wav_url
+        self.destination = destination
+        self.overwrite = overwrite
+        self.destination_conn_id = destination_conn_id
+        self.kie_conn_id = kie_conn_id
+        self.max_bytes = max_bytes
+        self.allow_private_hosts = allow_private_hosts
+        # What a mapped task becomes in the worker has its values here, but its assets are unknown to Airflow by then.
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            self._add_outlet()
+
+    @cached_property
+    def hook(self) -> KieHook:
+        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
+        from airflow_provider_kie.hooks.kie import KieHook
+
+        return KieHook(self.kie_conn_id)
+
+    def execute(self, context: Context) -> str:
+        """
+        Store the file and return its destination.
+
+        :param context: Airflow's context.
+        :raises KieError: nothing was stored.
+        """
+        if (self.kie_task_id is None) == (self.wav_url is None):
+            raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
+        place = Place(self.destination, self.destination_conn_id, _owner(context))
+        try:
+            got, already_there = self._store(place)
+        except KieError as error:
+            error.kie_task_id = error.kie_task_id or self.kie_task_id
+            raise
+        wav_file = {
+            "size": got.size,
+            "sha256": got.sha256,
+            "channels": got.header.channels,
+            "sample_rate": got.header.sample_rate,
+            "bits": got.header.bits,
+            "seconds": got.header.seconds,
+            "already_there": already_there,
+        }
+        tell = "WAV file was already there: %s (%s bytes, sha256 %s)."
+        tell = tell if already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
+        self.log.info(tell, place.url, f"{got.size:,}", got.sha256)
+        context["ti"].xcom_push(key="wav_file", value=wav_file)
+        self._tell_outlets(context, {"destination": place.url, **wav_file})
+        return place.url
+
+    def _store(self, place: Place) -> tuple[Downloaded, bool]:
+        """Return what came, and whether it was there already."""
+        size_there = place.size()
+        place.clear()
+        if size_there is not None:
+            same = self._compare(place, size_there)
+            if same is not None:
+                return same, True
+        with place.part() as part:
+            got = self._download(place, part)
+            part.publish(got.size, overwrite=self.overwrite)
+        return got, False
+
+    def _compare(self, place: Place, size_there: int) -> Downloaded | None:
+        """Return what came if it is what is there, or None if it may be overwritten."""
+        try:
+            with Comparison(place, size_there) as comparison:
+                got = self._download(place, comparison)
+                comparison.end()
+        except DiffersError as differs:
+            if not self.overwrite:
+                raise KieDestinationExistsError(
+                    f"Another file is at {place.url!r} already, and was left as it is: {differs}"
+                ) from None
+            self.log.info("Another file at %s is going to be replaced: %s.", place.url, differs)
+            return None
+        return got
+
+    def _download(self, place: Place, sink: Any) -> Downloaded:
+        from airflow_provider_kie.hooks.download import download
+        from airflow_provider_kie.hooks.file_host import FileHost
+
+        links = _Seen(self._links())
+        host = FileHost(self.hook.settings, allow_private_hosts=self.allow_private_hosts)
+        try:
+            got = download(host, links, sink, max_bytes=self.max_bytes)
+        finally:
+            host.close()
+        self._add_lineage(links.last, place)
+        return got
+
+    def _links(self) -> Iterator[Link]:
+        """Give the file's link; when it expired KIE's newest one, and at last a temporary one."""
+        from airflow_provider_kie.hooks.file_host import Link
+
+        if self.wav_url is not None:
+            url = self.wav_url
+            yield Link(url, from_kie=False)
+        else:
+            url = self._wav_url()
+            yield Link(url, from_kie=True)
+            fresh = self._wav_url()
+            if fresh != url:
+                url = fresh
+                yield Link(url, from_kie=True)
+        try:
+            temporary = self.hook.get_download_url(url)
+        except KieError as error:
+            self.log.warning("KIE gives no fresh link: %s", error)
+            return
+        yield Link(temporary, from_kie=True)
+
+    def _wav_url(self) -> str:
+        verdict = self.hook.look(str(self.kie_task_id), patient=True)
+        if isinstance(verdict, Wait):
+            raise verdict.trouble or KieNotReadyError(
+                f"The WAV conversion is not finished: {verdict.reason}", kie_task_id=self.kie_task_id
+            )
+        if isinstance(verdict, Failed):
+            raise final(verdict.error)
+        return str(verdict.conversion["wav_url"])
+
+    # --- What others see of it
+
+    def _add_outlet(self) -> None:
+        """Name a literal destination as an outlet, unless the user named it in his own words."""
+        from airflow.providers.common.compat.sdk import Asset
+
+        destination = self.destination
+        if not isinstance(destination, str) or "{{" in destination or "{%" in destination:
+            return
+        try:
+            asset = Asset(asset_uri(destination))
+        except ValueError:
+            return  # Airflow takes no such URI for an asset, which is no reason to refuse it as a destination
+        named = {getattr(outlet, "uri", None) for outlet in self.outlets}
+        if asset.uri not in named:
+            self.outlets = [*self.outlets, asset]
+
+    def _tell_outlets(self, context: Context, extra: dict[str, Any]) -> None:
+        events: Any = context.get("outlet_events")
+        for outlet in self.outlets if events is not None else ():
+            if hasattr(outlet, "uri"):
+                events[outlet].extra.update(extra)
+
+    def _add_lineage(self, link: Link, place: Place) -> None:
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+        collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        collector.add_input_asset(context=self.hook, uri=urlsplit(link.url)._replace(query="", fragment="").geturl())
+        collector.add_output_asset(context=place.storage_path, uri=asset_uri(place.url))
+
+
+class _Seen(Iterator["Link"]):
+    """Links, of which the last one that was given is remembered."""
+
+    def __init__(self, links: Iterator[Link]) -> None:
+        self._links = links
+        self.last: Link
+
+    def __next__(self) -> Link:
+        self.last = next(self._links)
+        return self.last
+
+
+def _owner(context: Context) -> str:
+    """Return what is the same in every try of a task instance, and in no other task instance."""
+    ti = context.get("ti")
+    return "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))

@@ -1,0 +1,536 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The archive as a user sees it: what is in the storage afterwards, in XCom, in the lineage and among the assets."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import airflow
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from packaging.version import Version
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.hooks import download as download_module
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.transfers.storage import Place, asset_uri
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from tests.conftest import AIRFLOW_HOME
+from tests.dag_runs import database, load_dag, run_dag
+from tests.file_server import Act, FileServer
+from tests.wav_files import wav
+
+AIRFLOW = Version(airflow.__version__).release
+WAV = wav_bytes()
+SHA256 = hashlib.sha256(WAV).hexdigest()
+TOLD = {"size": len(WAV), "sha256": SHA256, "channels": 2, "sample_rate": 48_000, "bits": 16, "seconds": 3.0}
+
+
+class TaskInstance:
+    """Takes what a task pushes, and is the same in each try."""
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "archive", -1
+
+    def __init__(self):
+        self.pushed = {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def context(kie):
+    return {"ti": TaskInstance()}
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    monkeypatch.setattr(download_module, "FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def kie_task_id(kie):
+    return kie.create_conversion(finished=True)
+
+
+def archive(context, **arguments):
+    if not {"kie_task_id", "wav_url"} & set(arguments):
+        arguments["kie_task_id"] = None
+    return WavToObjectStorageOperator(task_id="archive", **arguments).execute(context)
+
+
+def refused(error, context, **arguments):
+    with pytest.raises(error) as caught:
+        archive(context, **arguments)
+    return caught.value
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+# --- It is stored
+
+
+def test_the_file_is_stored_and_described(kie, context, folder, kie_task_id):
+    destination = f"file://{folder}/masters/one.wav"
+    assert archive(context, kie_task_id=kie_task_id, destination=destination) == destination
+    assert (folder / "masters/one.wav").read_bytes() == WAV
+    assert files(folder / "masters") == ["one.wav"]
+    assert context["ti"].pushed == {"wav_file": {**TOLD, "already_there": False}}
+    assert not any(request["authorized"] for request in kie.requests("file"))
+
+
+def test_a_local_path_without_a_scheme_will_do(context, folder, kie_task_id):
+    assert archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav") == f"{folder}/one.wav"
+    assert (folder / "one.wav").read_bytes() == WAV
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.wav", "brackets [live] {x}*?.wav", "ümläut.wav", "no-extension", ".hidden"]
+)
+def test_names_are_taken_as_they_are(context, folder, kie_task_id, name):
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/{name}")
+    assert files(folder) == [name]
+
+
+def test_names_from_the_network_are_not_used(context, folder, kie_task_id):
+    with FileServer(WAV) as server:
+        server.play(Act(headers={"Content-Disposition": 'attachment; filename="../../evil.wav"'}))
+        url = server.url + "/../../evil.wav"
+        archive(context, wav_url=url, destination=f"{folder}/one.wav", allow_private_hosts=True)
+    assert files(folder) == ["one.wav"]
+    assert files(folder.parent) == ["archive"]
+
+
+def test_a_url_that_is_not_kies_own_must_not_lead_into_the_private_network(kie, context, folder):
+    error = refused(e.KieUnsafeUrlError, context, wav_url=f"{kie.url}/s/one.wav", destination=f"{folder}/one.wav")
+    assert isinstance(error, AirflowFailException)
+    assert files(folder) == []
+    assert kie.requests("file") == []
+
+
+@pytest.fixture
+def memory_storage():
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    attach = sys.modules[ObjectStoragePath.__module__].attach
+    MemoryFileSystem.store.clear()
+    attach("memory", fs=MemoryFileSystem())
+    yield MemoryFileSystem.store
+    MemoryFileSystem.store.clear()
+
+
+def test_any_storage_that_airflow_knows_will_do(context, kie_task_id, memory_storage):
+    destination = "memory://masters/one [live].wav"
+    assert archive(context, kie_task_id=kie_task_id, destination=destination) == destination
+    assert {path: content.getvalue() for path, content in memory_storage.items()} == {"/masters/one [live].wav": WAV}
+    archive(context, kie_task_id=kie_task_id, destination=destination)
+    assert context["ti"].pushed["wav_file"]["already_there"] is True
+
+
+def test_a_storage_without_its_provider_is_named(context, kie_task_id):
+    error = refused(e.KieValidationError, context, kie_task_id=kie_task_id, destination="nosuch://bucket/one.wav")
+    assert "'nosuch' needs its Airflow provider" in str(error)
+
+
+# --- Arguments
+
+
+@pytest.mark.parametrize("sources", [{}, {"kie_task_id": "a1", "wav_url": "https://a.example/1.wav"}])
+def test_exactly_one_source_is_needed(context, folder, sources):
+    error = refused(e.KieValidationError, context, destination=f"{folder}/one.wav", **sources)
+    assert "Exactly one of kie_task_id and wav_url" in str(error)
+
+
+@pytest.mark.parametrize("source", [{"kie_task_id": "None"}, {"kie_task_id": ""}, {"wav_url": "None"}, {"wav_url": ""}])
+def test_a_source_that_pushed_nothing_is_refused(context, folder, source):
+    refused(e.KieValidationError, context, destination=f"{folder}/one.wav", **source)
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/.", "/..", "/new/"])
+def test_a_folder_is_no_destination(context, folder, kie_task_id, ending):
+    folder.mkdir()
+    error = refused(e.KieValidationError, context, kie_task_id=kie_task_id, destination=f"file://{folder}{ending}")
+    assert "add the name of the file" in str(error)
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("destination", ["", "None", " "])
+def test_an_empty_destination_is_refused(context, kie_task_id, destination):
+    error = refused(e.KieValidationError, context, kie_task_id=kie_task_id, destination=destination)
+    assert "destination is empty" in str(error)
+
+
+def test_nothing_is_checked_before_templates_are_rendered():
+    WavToObjectStorageOperator(task_id="a", kie_task_id="{{ x }}", wav_url="{{ y }}", destination="{{ z }}/")
+    assert set(WavToObjectStorageOperator.template_fields) == {
+        "kie_task_id",
+        "wav_url",
+        "destination",
+        "destination_conn_id",
+        "kie_conn_id",
+    }
+
+
+# --- Running again
+
+
+def test_running_again_leaves_the_file_alone(context, folder, kie_task_id):
+    arguments = {"kie_task_id": kie_task_id, "destination": f"{folder}/one.wav"}
+    archive(context, **arguments)
+    before = (folder / "one.wav").stat()
+    for overwrite in (False, True):
+        archive(context, **arguments, overwrite=overwrite)
+        assert context["ti"].pushed["wav_file"] == {**TOLD, "already_there": True}
+    after = (folder / "one.wav").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert files(folder) == ["one.wav"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [b"", b"my notes", WAV[:-1], WAV + b"x", WAV[:-1] + b"x", b"x" + WAV[1:], bytes(len(WAV))],
+    ids=["empty", "short", "cut", "longer", "last byte", "first byte", "same size"],
+)
+def test_another_file_is_only_replaced_on_request(context, folder, kie_task_id, other):
+    folder.mkdir()
+    (folder / "one.wav").write_bytes(other)
+    arguments = {"kie_task_id": kie_task_id, "destination": f"{folder}/one.wav"}
+    error = refused(e.KieDestinationExistsError, context, **arguments)
+    assert isinstance(error, AirflowFailException)
+    assert error.kie_task_id == kie_task_id
+    assert (folder / "one.wav").read_bytes() == other
+    assert files(folder) == ["one.wav"]
+    archive(context, **arguments, overwrite=True)
+    assert (folder / "one.wav").read_bytes() == WAV
+    assert files(folder) == ["one.wav"]
+    assert context["ti"].pushed["wav_file"]["already_there"] is False
+
+
+def test_another_file_is_refused_without_a_length_too(context, folder):
+    folder.mkdir()
+    (folder / "one.wav").write_bytes(WAV + b"more")
+    with FileServer(WAV) as server:
+        server.play(Act(length="chunked"))
+        arguments = {"wav_url": server.url, "destination": f"{folder}/one.wav", "allow_private_hosts": True}
+        refused(e.KieDestinationExistsError, context, **arguments)
+        archive(context, **arguments, overwrite=True)
+    assert (folder / "one.wav").read_bytes() == WAV
+
+
+def test_what_appears_while_the_file_comes_is_not_replaced(context, folder, kie_task_id, monkeypatch):
+    def appear(self, size, *, overwrite):
+        (folder / "one.wav").write_bytes(b"somebody else's")
+        move(self, size, overwrite=overwrite)
+
+    move = Place.move
+    monkeypatch.setattr(Place, "move", appear)
+    arguments = {"kie_task_id": kie_task_id, "destination": f"{folder}/one.wav"}
+    refused(e.KieDestinationExistsError, context, **arguments)
+    assert (folder / "one.wav").read_bytes() == b"somebody else's"
+    assert files(folder) == ["one.wav"]
+
+
+# --- Nothing half
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "shown"),
+    [
+        ("file-html", e.KieNotAWavError, "<!DOCTYPE html>"),
+        ("file-json-error", e.KieNotAWavError, "file does not exist"),
+        ("file-empty", e.KieNotAWavError, "it is empty"),
+        ("file-redirect-plain", e.KieUnsafeUrlError, "kie.invalid"),
+        ("file-server-error", e.KieDownloadError, "error code: 520"),
+        ("file-reset", e.KieDownloadError, "given up"),
+        ("file-gone", e.KieLinkExpiredError, "HTTP 410"),
+    ],
+)
+def test_what_is_no_wav_never_becomes_visible(kie, context, folder, kie_task_id, answer, error, shown):
+    kie.play(answer, repeat=True)
+    caught = refused(error, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert shown in str(caught)
+    assert f"WAV task {kie_task_id!r}" in str(caught)
+    assert "sig=" not in str(caught)
+    assert files(folder) == []
+    assert context["ti"].pushed == {}
+
+
+@pytest.mark.parametrize("answer", ["file-cut-off", "file-reset", "file-server-error"])
+def test_trouble_that_passes_is_survived(kie, context, folder, kie_task_id, answer):
+    kie.play(answer)
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert (folder / "one.wav").read_bytes() == WAV
+
+
+@pytest.mark.parametrize("answer", ["file-forbidden", "file-not-found", "file-gone"])
+def test_kie_is_asked_for_a_fresh_link_when_one_expired(kie, context, folder, kie_task_id, answer):
+    kie.play(answer)
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert (folder / "one.wav").read_bytes() == WAV
+    assert [request["endpoint"] for request in kie.requests()] == [
+        "record-info",
+        "file",
+        "record-info",
+        "download-url",
+        "file",
+    ]
+
+
+def test_a_url_of_kie_that_expired_is_renewed_too(kie, context, folder, kie_task_id):
+    url = KieHook().get_wav_conversion(kie_task_id)["wav_url"]
+    kie.play("file-gone")
+    archive(context, wav_url=url, destination=f"{folder}/one.wav", allow_private_hosts=True)
+    assert [request["endpoint"] for request in kie.requests()][1:] == ["file", "download-url", "file"]
+    assert (folder / "one.wav").read_bytes() == WAV
+
+
+def test_a_link_that_kie_does_not_renew_is_final(kie, context, folder, kie_task_id):
+    kie.play("file-gone")
+    kie.play("url-refused")
+    error = refused(e.KieLinkExpiredError, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert isinstance(error, AirflowFailException)
+
+
+def test_a_conversion_that_still_runs_is_not_waited_for(kie, context, folder):
+    kie.configure(conversion_seconds=60)
+    error = refused(e.KieNotReadyError, context, kie_task_id=kie.create_conversion(), destination=f"{folder}/one.wav")
+    assert not isinstance(error, AirflowFailException)
+
+
+def test_a_conversion_that_failed_is_final(kie, context, folder):
+    kie_task_id = kie.create_conversion("fail-music", finished=True)
+    error = refused(e.KieConversionFailedError, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert isinstance(error, AirflowFailException)
+
+
+def test_a_file_that_is_too_large_is_refused(context, folder, kie_task_id):
+    refused(
+        e.KieFileTooLargeError, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav", max_bytes=500_000
+    )
+    assert files(folder) == []
+
+
+class _FullDisk:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+
+    def write(self, piece):
+        self._room -= len(piece)
+        if self._room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(piece)
+
+    def close(self):
+        self._file.close()
+
+
+def test_a_full_disk_leaves_nothing_behind(context, folder, kie_task_id, monkeypatch):
+    opened = LocalFileSystem.open
+
+    def open_(self, path, mode="rb", **how):
+        file = opened(self, path, mode, **how)
+        return _FullDisk(file, 300_000) if mode == "wb" else file
+
+    monkeypatch.setattr(LocalFileSystem, "open", open_)
+    with pytest.raises(OSError, match="No space left"):
+        archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert files(folder) == []
+
+
+def test_a_storage_that_loses_bytes_is_noticed(context, folder, kie_task_id, monkeypatch):
+    publish = Place.move
+
+    def lose(self, size, *, overwrite):
+        with Path(self.part_path).open("r+b") as file:
+            file.truncate(1000)
+        publish(self, size, overwrite=overwrite)
+
+    monkeypatch.setattr(Place, "move", lose)
+    error = refused(e.KieDownloadError, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert "the storage has 1,000 bytes" in str(error)
+    assert files(folder) == []
+
+
+# A process of its own, with the names of TaskInstance above.
+KILLED = """
+import sys
+from types import SimpleNamespace
+
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+
+ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="archive", map_index=-1)
+WavToObjectStorageOperator(
+    task_id="archive", wav_url=sys.argv[1], destination=sys.argv[2], allow_private_hosts=True
+).execute({"ti": ti})
+"""
+
+
+def test_a_killed_worker_leaves_no_file_and_the_next_try_cleans_up(context, folder):
+    content = wav(500_000)
+    with FileServer(content) as server:
+        server.play(Act(cut=0.6, end="hold"))
+        destination = f"{folder}/one.wav"
+        process = subprocess.Popen([sys.executable, "-c", KILLED, server.url, destination])
+        until = time.monotonic() + 60
+        while not any(path.stat().st_size for path in folder.glob(".kie-*.part")) and time.monotonic() < until:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+        (part,) = files(folder)
+        assert part.startswith(".kie-")
+        server.play(Act())
+        archive(context, wav_url=server.url, destination=destination, allow_private_hosts=True)
+    assert files(folder) == ["one.wav"]
+    assert (folder / "one.wav").read_bytes() == content
+
+
+def test_a_worker_killed_between_storing_and_reporting_finds_its_file_the_next_time(context, folder, kie_task_id):
+    arguments = {"kie_task_id": kie_task_id, "destination": f"{folder}/one.wav"}
+    archive(context, **arguments)
+    (folder / Path(Place(arguments["destination"], None, owner()).part_path).name).write_bytes(b"half")
+    archive(context, **arguments)
+    assert files(folder) == ["one.wav"]
+    assert context["ti"].pushed["wav_file"]["already_there"] is True
+
+
+def owner(**changed):
+    names = {"dag_id": "dag", "run_id": "run", "task_id": "archive", "map_index": -1} | changed
+    return "\n".join(str(value) for value in names.values())
+
+
+def test_two_tasks_do_not_write_the_same_part(folder):
+    places = [Place(f"{folder}/one.wav", None, owner(**each)) for each in ({}, {"run_id": "b"}, {"map_index": 1})]
+    assert len({place.part_path for place in places}) == 3
+    assert Place(f"{folder}/one.wav", None, owner()).part_path == places[0].part_path
+    assert Place(f"{folder}/two.wav", None, owner()).part_path != places[0].part_path
+
+
+# --- What others see of it
+
+
+@pytest.mark.parametrize(
+    ("destination", "uri"),
+    [
+        ("/data/one.wav", "file:///data/one.wav"),
+        ("file:///data/one.wav", "file:///data/one.wav"),
+        ("s3://bucket/a/one.wav", "s3://bucket/a/one.wav"),
+        ("s3://aws_default@bucket/one.wav", "s3://bucket/one.wav"),
+    ],
+)
+def test_a_literal_destination_is_an_outlet(destination, uri):
+    assert asset_uri(destination) == uri
+    operator = WavToObjectStorageOperator(task_id="a", kie_task_id="x", destination=destination)
+    assert [outlet.uri for outlet in operator.outlets] == [Asset(uri).uri]
+
+
+@pytest.mark.parametrize("destination", ["{{ params.destination }}", "s3://b/{% if x %}a{% endif %}.wav"])
+def test_a_templated_destination_is_no_outlet(destination):
+    operator = WavToObjectStorageOperator(task_id="a", kie_task_id="x", destination=destination)
+    assert list(operator.outlets) == []
+
+
+def test_outlets_of_the_user_are_kept():
+    mine = Asset("s3://bucket/one.wav")
+    other = Asset("x-masters://all")
+    operator = WavToObjectStorageOperator(
+        task_id="a", kie_task_id="x", destination="s3://bucket/one.wav", outlets=[mine, other]
+    )
+    assert list(operator.outlets) == [mine, other]
+
+
+def url_at_kie(kie_task_id):
+    return KieHook().get_wav_conversion(kie_task_id)["wav_url"].partition("?")[0]
+
+
+class _Collector:
+    def __init__(self):
+        self.inputs, self.outputs = [], []
+
+    def add_input_asset(self, context, uri):
+        self.inputs.append(uri)
+
+    def add_output_asset(self, context, uri):
+        self.outputs.append(uri)
+
+
+def test_lineage_names_the_file_at_kie_and_its_new_place(kie, context, folder, kie_task_id, monkeypatch):
+    from airflow.providers.common.compat.lineage import hook
+
+    collector = _Collector()
+    monkeypatch.setattr(hook, "get_hook_lineage_collector", lambda: collector)
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert collector.inputs == [url_at_kie(kie_task_id)]
+    assert collector.outputs == [f"file://{folder}/one.wav"]
+
+
+def test_airflows_own_collector_takes_the_lineage(kie, context, folder, kie_task_id, monkeypatch):
+    # Airflow collects only if a plugin reads it; OpenLineage is such a plugin.
+    from airflow.providers.common.compat.lineage import hook
+    from airflow.providers.common.compat.sdk import HookLineageCollector
+
+    collector = HookLineageCollector()
+    monkeypatch.setattr(hook, "_get_base_collector", lambda: collector, raising=False)
+    given = hook.get_hook_lineage_collector
+    monkeypatch.setattr(
+        hook, "get_hook_lineage_collector", lambda: collector if hasattr(collector, "add_input_asset") else given()
+    )
+    if not hasattr(collector, "add_input_asset"):
+        pytest.skip("Airflow 2.11 calls them datasets; common-compat translates, which the test above goes through")
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    lineage = collector.collected_assets
+    assert [info.asset.uri for info in lineage.inputs] == [url_at_kie(kie_task_id)]
+    assert [info.asset.uri for info in lineage.outputs] == [f"file://{folder}/one.wav"]
+
+
+# --- As Airflow runs it
+
+
+def asset_events(run):
+    """Return the URI and the extra of each event that a run caused."""
+    kind = "asset" if AIRFLOW >= (3,) else "dataset"
+    query = (
+        f"select uri, event.extra from {kind}_event event join {kind} on {kind}.id = event.{kind}_id "
+        "where source_dag_id = ? and source_run_id = ?"
+    )
+    with closing(sqlite3.connect(database())) as connection:
+        rows = connection.execute(query, (run.dag_id, run.run_id)).fetchall()
+    return [(uri, json.loads(extra)) for uri, extra in rows]
+
+
+def test_a_dag_stores_files_and_says_so_in_xcom_and_in_the_event_of_the_asset(kie, kie_task_id):
+    folder = AIRFLOW_HOME / "archive_files"
+    dag = load_dag("archive_files")
+    if AIRFLOW < (3,):
+        dag.sync_to_db()  # else dag.test() knows no datasets
+    for already_there in (False, True):
+        run = run_dag(dag, run_conf={"kie_task_id": kie_task_id})
+        assert run.state == "success", run.states()
+        destination = f"file://{folder}/one.wav"
+        told = {**TOLD, "already_there": already_there}
+        assert run.xcom("archive") == destination
+        assert run.xcom("archive", "wav_file") == told
+        assert run.xcom("mapped", map_index=2) == f"file://{folder}/2.wav"
+        assert asset_events(run) == [(destination, {"destination": destination, **told})]
+    assert files(folder) == ["0.wav", "1.wav", "2.wav", "one.wav"]

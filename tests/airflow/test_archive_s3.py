@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The archive in S3: Amazon's provider, its connection and a real S3 protocol, spoken by moto's server on loopback."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.hooks import download as download_module
+from airflow_provider_kie.transfers import storage
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from tests.file_server import Act, FileServer
+from tests.wav_files import wav
+
+NEEDED = ("moto", "s3fs", "flask_cors", "airflow.providers.amazon")
+MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+
+WAV = wav_bytes()
+LONG = wav(5_000_000)  # 20 MB: more than the 16 MiB that go to S3 at a time
+
+
+class TaskInstance:
+    """Takes what a task pushes."""
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "archive", -1
+
+    def __init__(self):
+        self.pushed = {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = value
+
+
+@pytest.fixture(scope="module")
+def s3_url():
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_url, monkeypatch):
+    """A client of an S3 that has one empty bucket, which Airflow knows as ``aws_masters``."""
+    import boto3
+
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    client = boto3.client("s3", endpoint_url=s3_url, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="masters")
+    connection = {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": "testing",
+        "extra": {"endpoint_url": s3_url, "region_name": "us-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_MASTERS", json.dumps(connection))
+    monkeypatch.setattr(download_module, "FIRST_PAUSE", 0.001)
+    yield client
+    for entry in client.list_objects_v2(Bucket="masters").get("Contents", []):
+        client.delete_object(Bucket="masters", Key=entry["Key"])
+    client.delete_bucket(Bucket="masters")
+
+
+def keys(s3):
+    return [entry["Key"] for entry in s3.list_objects_v2(Bucket="masters").get("Contents", [])]
+
+
+def content(s3, key):
+    return s3.get_object(Bucket="masters", Key=key)["Body"].read()
+
+
+def archive(destination="s3://masters/2026/one [live].wav", **arguments):
+    ti = TaskInstance()
+    arguments = {"destination_conn_id": "aws_masters"} | arguments
+    operator = WavToObjectStorageOperator(task_id="archive", destination=destination, **arguments)
+    assert operator.execute({"ti": ti}) == destination
+    return ti.pushed["wav_file"]
+
+
+def test_a_file_is_stored_once_and_then_left_alone(kie, s3):
+    kie_task_id = kie.create_conversion(finished=True)
+    assert archive(kie_task_id=kie_task_id)["already_there"] is False
+    assert keys(s3) == ["2026/one [live].wav"]
+    assert content(s3, "2026/one [live].wav") == WAV
+    before = s3.head_object(Bucket="masters", Key="2026/one [live].wav")["LastModified"]
+    assert archive(kie_task_id=kie_task_id)["already_there"] is True
+    assert s3.head_object(Bucket="masters", Key="2026/one [live].wav")["LastModified"] == before
+
+
+def test_the_url_may_name_the_connection(kie, s3):
+    destination = "s3://aws_masters@masters/two.wav"
+    archive(destination, destination_conn_id=None, kie_task_id=kie.create_conversion(finished=True))
+    assert keys(s3) == ["two.wav"]
+
+
+def test_a_file_of_several_parts_comes_whole_over_breaks(kie, s3):
+    assert len(LONG) > storage.BLOCK
+    with FileServer(LONG) as server:
+        server.play(Act(cut=0.9, end="reset"), Act())
+        archive(wav_url=server.url, allow_private_hosts=True)
+    assert content(s3, "2026/one [live].wav") == LONG
+    assert keys(s3) == ["2026/one [live].wav"]
+
+
+def test_a_file_that_is_refused_leaves_neither_an_object_nor_an_upload(kie, s3):
+    with FileServer(LONG) as server:
+        server.play(Act(body=LONG + b"more"))
+        with pytest.raises(e.KieNotAWavError):
+            archive(wav_url=server.url, allow_private_hosts=True)
+    assert keys(s3) == []
+    assert s3.list_multipart_uploads(Bucket="masters").get("Uploads", []) == []
+
+
+def test_another_object_is_only_replaced_on_request(kie, s3):
+    s3.put_object(Bucket="masters", Key="one.wav", Body=b"something else")
+    arguments = {"kie_task_id": kie.create_conversion(finished=True), "destination": "s3://masters/one.wav"}
+    with pytest.raises(e.KieDestinationExistsError):
+        archive(**arguments)
+    assert content(s3, "one.wav") == b"something else"
+    archive(**arguments, overwrite=True)
+    assert content(s3, "one.wav") == WAV
+    assert keys(s3) == ["one.wav"]
+
+
+def test_a_name_under_which_other_objects_lie_is_a_folder(kie, s3):
+    s3.put_object(Bucket="masters", Key="2026/one.wav", Body=b"x")
+    for destination in ("s3://masters/2026", "s3://masters", "s3://masters/"):
+        with pytest.raises(e.KieValidationError, match="add the name of the file"):
+            archive(destination, kie_task_id=kie.create_conversion(finished=True))
+
+
+def test_a_bucket_that_is_missing_is_not_made(kie, s3):
+    with pytest.raises(FileNotFoundError):
+        archive("s3://nosuch/one.wav", kie_task_id=kie.create_conversion(finished=True))
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["masters"]

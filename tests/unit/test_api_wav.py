@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The WAV endpoints: what is sent, and how every field of a record is read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.wav import Submitted, WavConversion, WavStatus, convert_to_wav, record_info
+from airflow_provider_kie.exceptions import (
+    KieAlreadyConvertedError,
+    KieAuthenticationError,
+    KieError,
+    KieServerError,
+    KieUnreadableAnswerError,
+    KieValidationError,
+    KieWrongTaskError,
+)
+
+URL = "https://tempfile.example/s/1.wav"
+CALLBACK = "https://api.example.com/callback"
+
+
+def submitting() -> Call[Submitted]:
+    return convert_to_wav("music-1", "track-1", CALLBACK)
+
+
+def reading() -> Call[WavConversion | None]:
+    return record_info("wav-1")
+
+
+def answer(data: object, code: int = 200, **fields: object) -> Answer:
+    return Answer(200, json.dumps({"code": code, "msg": "text", "data": data, **fields}).encode())
+
+
+def read(**fields: object) -> WavConversion:
+    found = reading().read(answer({"taskId": "wav-1", **fields}))
+    assert found is not None
+    return found
+
+
+def refusal(call, received: Answer) -> KieError:
+    with pytest.raises(KieError) as caught:
+        call.read(received)
+    return caught.value
+
+
+def test_the_words_of_kie():
+    assert {status.name: status.value for status in WavStatus} == {
+        "PENDING": "PENDING",
+        "SUCCESS": "SUCCESS",
+        "CREATE_TASK_FAILED": "CREATE_TASK_FAILED",
+        "GENERATE_WAV_FAILED": "GENERATE_WAV_FAILED",
+        "CALLBACK_EXCEPTION": "CALLBACK_EXCEPTION",
+    }
+
+
+class TestSubmit:
+    def test_what_is_sent(self):
+        call = submitting()
+        assert (call.method, call.path, call.params) == ("POST", "/api/v1/wav/generate", None)
+        assert call.json == {"taskId": "music-1", "audioId": "track-1", "callBackUrl": CALLBACK}
+        assert call.repeat is Repeat.UNDER_GUARD
+        assert call.kie_task_id is None
+        assert call.purpose == "Submitting the WAV conversion of track 'track-1' of music task 'music-1'"
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            (("", "track-1", CALLBACK), "music_task_id is empty; the task that should provide it pushed nothing"),
+            (("music-1", None, CALLBACK), "audio_id is empty; the task that should provide it pushed nothing"),
+            (("music-1", "track-1", "/callback"), "callback_url is not an http(s) URL"),
+            (("music-1", "track-1", None), "callback_url is not an http(s) URL"),
+        ],
+    )
+    def test_a_wrong_argument_is_named_before_anything_is_sent(self, arguments, problem):
+        with pytest.raises(KieValidationError) as caught:
+            convert_to_wav(*arguments)
+        assert caught.value.problem == problem
+
+    @pytest.mark.parametrize(("given", "found"), [("wav-1", "wav-1"), (" wav-1\n", "wav-1"), (5, "5"), (0, "0")])
+    def test_an_accepted_submit_gives_its_id(self, given, found):
+        assert submitting().read(answer({"taskId": given})) == Submitted(found, reused=False)
+
+    @pytest.mark.parametrize("given", ["a b", "https://a.example/", "x" * 129, "-" * 200])
+    def test_an_id_that_can_not_be_asked_for_is_unreadable(self, given):
+        error = refusal(submitting(), answer({"taskId": given}))
+        assert type(error) is KieUnreadableAnswerError
+        assert error.problem == (
+            f"{submitting().purpose}: KIE accepted the submit, but taskId is {given[:80]!r}, but an id of KIE has only "
+            "letters, digits, '.', '_', ':' and '-'"
+        )
+        assert isinstance(error.__cause__, KieValidationError)
+
+    @pytest.mark.parametrize(
+        "data", [None, {}, {"taskId": ""}, {"taskId": " "}, {"taskId": True}, {"taskId": 5.0}, "wav-1", ["wav-1"]]
+    )
+    def test_an_accepted_submit_without_id_is_unreadable(self, data):
+        error = refusal(submitting(), answer(data))
+        assert type(error) is KieUnreadableAnswerError
+        assert error.problem == f"{submitting().purpose}: KIE accepted the submit but gave no task id"
+
+    def test_a_conflict_that_names_the_earlier_conversion_is_its_reuse(self):
+        assert submitting().read(answer({"taskId": "wav-0"}, 409)) == Submitted("wav-0", reused=True)
+
+    @pytest.mark.parametrize("data", [None, {}, {"taskId": ""}])
+    def test_a_conflict_that_names_nothing_is_an_error(self, data):
+        error = refusal(submitting(), answer(data, 409))
+        assert type(error) is KieAlreadyConvertedError
+        assert error.problem == f"{submitting().purpose}: KIE answered 409: 'text'"
+        assert error.kie_task_id is None
+
+    @pytest.mark.parametrize("code", [401, 404, 500])
+    def test_no_other_refusal_gives_an_id(self, code):
+        assert refusal(submitting(), answer({"taskId": "wav-0"}, code)).code == code
+
+
+class TestRead:
+    def test_what_is_sent(self):
+        call = reading()
+        assert (call.method, call.path, call.params) == ("GET", "/api/v1/wav/record-info", {"taskId": "wav-1"})
+        assert (call.json, call.repeat, call.kie_task_id) == (None, Repeat.ALWAYS, "wav-1")
+        assert call.purpose == "Reading the WAV conversion"
+
+    def test_a_wrong_id_is_named_before_anything_is_sent(self):
+        with pytest.raises(KieValidationError, match=r"^kie_task_id is empty; "):
+            record_info("None")
+
+    @pytest.mark.parametrize("received", [answer(None), answer(None, 404)])
+    def test_an_unknown_id_is_none(self, received):
+        assert reading().read(received) is None
+
+    @pytest.mark.parametrize(
+        ("code", "error_class"),
+        [(401, KieAuthenticationError), (409, KieAlreadyConvertedError), (500, KieServerError)],
+    )
+    def test_any_other_refusal_is_an_error(self, code, error_class):
+        error = refusal(reading(), answer({"taskId": "wav-0"}, code))
+        assert type(error) is error_class
+        assert error.kie_task_id == "wav-1"
+        assert error.problem == f"Reading the WAV conversion: KIE answered {code}: 'text', naming task 'wav-0'"
+
+    @pytest.mark.parametrize(
+        ("data", "shown"),
+        [("SUCCESS", "str"), ([], "list"), (5, "int"), (0, "int"), (False, "bool"), ("", "str"), (1.5, "float")],
+    )
+    def test_a_record_is_an_object(self, data, shown):
+        error = refusal(reading(), answer(data))
+        assert type(error) is KieUnreadableAnswerError
+        assert error.problem == f"Reading the WAV conversion: the record is not an object but {shown}"
+
+    @pytest.mark.parametrize("other", ["wav-2", "x" * 100, "WAV-1"])
+    def test_a_record_of_another_task_is_refused(self, other):
+        error = refusal(reading(), answer({"taskId": other, "response": {"audioWavUrl": URL}}))
+        assert type(error) is KieWrongTaskError
+        assert error.problem == (
+            f"Reading the WAV conversion: KIE answered for WAV task {other[:80]!r}, which is not the one asked for"
+        )
+        assert error.kie_task_id == "wav-1"
+
+    @pytest.mark.parametrize("given", ["wav-1", " wav-1 ", "", " ", None, 5, {}])
+    def test_a_record_without_id_is_taken_for_the_one_asked_for(self, given):
+        assert read(taskId=given)["kie_task_id"] == "wav-1"
+
+    def test_an_empty_record(self):
+        assert reading().read(answer({})) == {
+            "kie_task_id": "wav-1",
+            "music_id": None,
+            "music_index": None,
+            "status": "",
+            "wav_url": None,
+            "create_time": None,
+            "complete_time": None,
+            "error_code": None,
+            "error_message": None,
+        }
+
+    def test_a_full_record(self):
+        assert read(
+            musicId="e231",
+            musicIndex=1,
+            successFlag="SUCCESS",
+            response={"audioWavUrl": URL},
+            createTime="2025-01-01 00:00:00",
+            completeTime=1753782937000,
+            errorCode=413,
+            errorMessage="odd",
+            callbackUrl=CALLBACK,
+        ) == {
+            "kie_task_id": "wav-1",
+            "music_id": "e231",
+            "music_index": 1,
+            "status": "SUCCESS",
+            "wav_url": URL,
+            "create_time": "2025-01-01 00:00:00",
+            "complete_time": "2025-07-29T09:55:37+00:00",
+            "error_code": 413,
+            "error_message": "odd",
+        }
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"successFlag": "SUCCESS"}, "SUCCESS"),
+        ({"successFlag": " Success\n"}, "SUCCESS"),
+        ({"successFlag": "queued"}, "QUEUED"),
+        ({"status": "pending"}, "PENDING"),
+        ({"successFlag": None, "status": "PENDING"}, "PENDING"),
+        ({"successFlag": "SUCCESS", "status": "PENDING"}, "SUCCESS"),
+        ({"successFlag": "", "status": "PENDING"}, ""),
+        ({"successFlag": 0}, "PENDING"),
+        ({"successFlag": 1}, "SUCCESS"),
+        ({"status": 1}, "SUCCESS"),
+        ({"successFlag": 2}, "2"),
+        ({"successFlag": -1}, "-1"),
+        ({"successFlag": 1.0}, "1.0"),
+        ({"successFlag": True}, "TRUE"),
+        ({"successFlag": False}, "FALSE"),
+        ({"successFlag": ["x"]}, "['X']"),
+        ({"successFlag": "x" * 81}, "X" * 80),
+        ({"successFlag": None, "status": None}, ""),
+    ],
+)
+def test_status(fields, status):
+    found = read(**fields)["status"]
+    assert found == status
+    assert type(found) is str
+
+
+@pytest.mark.parametrize("word", ["https://a.example/x?sig=1", "A\nB", "A\ud800"])
+def test_a_status_is_fit_for_a_log(word):
+    status = read(successFlag=word)["status"]
+    assert "SIG=1" not in status
+    assert status.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("response", "url"),
+    [
+        ({"audioWavUrl": URL}, URL),
+        ({"audioWavUrl": f" {URL}\n"}, URL),
+        ({"audio_wav_url": URL}, URL),
+        ({"audioWavUrl": URL, "audio_wav_url": "https://b.example/2"}, URL),
+        ({"audioWavUrl": "", "audio_wav_url": URL}, URL),
+        ({"audioWavUrl": None, "audio_wav_url": URL}, URL),
+        ({"audioWavUrl": "ftp://a.example/1", "audio_wav_url": "http://b.example/2"}, "http://b.example/2"),
+        ({"audioWavUrl": [URL]}, None),
+        ({"audioWavUrl": "javascript:x"}, None),
+        ({"wavUrl": URL}, None),
+        ({}, None),
+        (None, None),
+        (URL, None),
+        ([{"audioWavUrl": URL}], None),
+    ],
+)
+def test_wav_url(response, url):
+    assert read(response=response)["wav_url"] == url
+
+
+@pytest.mark.parametrize(
+    ("value", "index"),
+    [
+        (0, 0),
+        (1, 1),
+        (-1, -1),
+        ("0", 0),
+        (" 1 ", 1),
+        ("-1", -1),
+        (1.0, 1),
+        (1.5, None),
+        (True, None),
+        (False, None),
+        (None, None),
+        ("", None),
+        ("one", None),
+        ("1.0", None),
+        ("+1", None),
+        ("1_0", None),
+        ("٣", None),
+        ([], None),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, None),
+        (-(2**63) + 1, -(2**63) + 1),
+        (-(2**63), None),
+        (str(2**63 - 1), 2**63 - 1),
+        ("9" * 19, None),
+        ("0" * 19, 0),
+        ("0" * 20, None),
+        (1e300, None),
+    ],
+)
+def test_music_index(value, index):
+    found = read(musicIndex=value)["music_index"]
+    assert found == index
+    assert type(found) is type(index)
+
+
+def test_a_number_beyond_all_bounds_is_no_index():
+    assert reading().read(Answer(200, b'{"code":200,"data":{"musicIndex":1e400}}'))["music_index"] is None
+
+
+@pytest.mark.parametrize(("value", "text"), [("e231", "e231"), (" e231\n", "e231"), ("", None), (" ", None), (5, None)])
+def test_music_id(value, text):
+    assert read(musicId=value)["music_id"] == text
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, None),
+        (0, None),
+        (200, None),
+        (0.0, None),
+        (200.0, None),
+        ("", None),
+        ("0", None),
+        ("200", None),
+        (" 0 ", None),
+        (False, None),
+        (True, None),
+        (500, 500),
+        (413.0, 413),
+        ("500", 500),
+        (" 500 ", 500),
+        ("1", 1),
+        (2, 2),
+        (-1, -1),
+        (199, 199),
+        (201, 201),
+        ("E1", "E1"),
+        (1.5, "1.5"),
+        ([], "[]"),
+        (["a"], "['a']"),
+        ("at https://a.example/x?sig=1", "at https://a.example/x?…"),
+    ],
+)
+def test_error_code(value, code):
+    found = read(errorCode=value)["error_code"]
+    assert found == code
+    assert type(found) is type(code)
+
+
+@pytest.mark.parametrize("value", [1, 1.0])
+def test_error_code_one_is_an_error(value):
+    assert read(errorCode=value)["error_code"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("odd", "odd"),
+        (" odd\n", "odd"),
+        ("", None),
+        (" ", None),
+        (None, None),
+        (5, None),
+        ("at https://a.example/x?sig=1", "at https://a.example/x?…"),
+        ("x" * 501, "x" * 500 + "…"),
+    ],
+)
+def test_error_message(value, message):
+    assert read(errorMessage=value)["error_message"] == message
+
+
+@pytest.mark.parametrize(
+    ("value", "time"),
+    [
+        (1753782937, "2025-07-29T09:55:37+00:00"),
+        (1753782937000, "2025-07-29T09:55:37+00:00"),
+        (1753782937250, "2025-07-29T09:55:37.250000+00:00"),
+        ("1753782937000", "2025-07-29T09:55:37+00:00"),
+        (1753782937.0, "2025-07-29T09:55:37+00:00"),
+        (0, "1970-01-01T00:00:00+00:00"),
+        (10**11 - 1, "5138-11-16T09:46:39+00:00"),
+        (10**11, "1973-03-03T09:46:40+00:00"),
+        (-(10**11), "1966-10-31T14:13:20+00:00"),
+        (-1, "1969-12-31T23:59:59+00:00"),
+        (253402300800000, None),
+        (2**62, None),
+        ("2025-01-01 00:00:00", "2025-01-01 00:00:00"),
+        (" 2025-01-15T10:35:27.000Z ", "2025-01-15T10:35:27.000Z"),
+        ("", None),
+        (None, None),
+        (True, None),
+        (False, None),
+        (1.5, None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("name", [("createTime", "create_time"), ("completeTime", "complete_time")])
+def test_times(name, value, time):
+    assert read(**{name[0]: value})[name[1]] == time

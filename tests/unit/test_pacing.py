@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a call is sent again, how often, and after which pause: on a clock that nobody has to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from itertools import chain, repeat
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieConnectionError,
+    KieError,
+    KieMaintenanceError,
+    KieRateLimitError,
+    KieServerError,
+    KieUnreadableAnswerError,
+)
+from airflow_provider_kie.hooks import pacing
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, Cooldowns, retry_options
+
+FREE = Call("Counting", "GET", "/count", lambda data: data)
+PAID = Call("Buying", "POST", "/buy", lambda data: data, repeat=Repeat.UNDER_GUARD)
+UNGUARDED = Call("Ordering", "POST", "/order", lambda data: data, repeat=Repeat.IF_REFUSED)
+KINDS = {"free": FREE, "paid": PAID, "unguarded": UNGUARDED}
+
+
+def body(code: int) -> Answer:
+    return Answer(200, json.dumps({"code": code, "msg": "x", "data": "done"}).encode())
+
+
+#: What KIE can say, by short names. ``reset``: sent, but no answer; ``unsent``: certainly never sent.
+SAYS = {
+    "ok": body(200),
+    "key": body(401),
+    "rate": body(429),
+    "cap": body(433),
+    "maintenance": body(455),
+    "server": body(500),
+    "unlisted": body(531),
+    "unreadable": Answer(200, b"<html>"),
+    "reset": KieConnectionError("No answer"),
+    "unsent": KieConnectionError("No answer", sent=False),
+}
+
+
+class Clock:
+    """Time that passes only by sleeping, for the thread of the test; an emulator in another one keeps its own."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+        self._thread = threading.get_ident()
+        self._sleep, self._sleep_async = time.sleep, asyncio.sleep
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        if threading.get_ident() != self._thread:
+            return self._sleep(seconds)
+        self.now += seconds
+        if seconds:
+            self.pauses.append(round(seconds, 6))
+        return None
+
+    async def sleep_async(self, seconds: float, *result: object) -> object:
+        if threading.get_ident() != self._thread:
+            return await self._sleep_async(seconds, *result)
+        return self.sleep(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pacing, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    monkeypatch.setattr(asyncio, "sleep", clock.sleep_async)
+    return clock
+
+
+@pytest.fixture
+def no_jitter(monkeypatch):
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
+
+
+class Script:
+    """Plays answers in place of the network, the last one for ever, and counts the requests."""
+
+    def __init__(self, names, retry_after=None):
+        self.answers = chain(names, repeat(names[-1]))
+        self.retry_after = retry_after
+        self.sent = 0
+
+    def next(self, call):
+        self.sent += 1
+        said = SAYS[next(self.answers)]
+        if isinstance(said, KieConnectionError):
+            raise call.explain(KieConnectionError(said.problem, sent=not said.nothing_created))
+        return Answer(said.status, said.body, self.retry_after)
+
+
+def settings_of(conn_id):
+    return KieSettings(conn_id, "key")
+
+
+def over_requests(script, call, conn_id="kie_default"):
+    hook = KieHook(conn_id)
+    hook.__dict__["settings"] = settings_of(conn_id)
+    hook._send = script.next
+    return hook.call(call)
+
+
+def over_aiohttp(script, call, conn_id="kie_default"):
+    async def send(asked):
+        return script.next(asked)
+
+    hook = KieAsyncHook(settings_of(conn_id), None, False)
+    hook._send = send
+    return asyncio.run(hook.call(call))
+
+
+def play(transport, names, call, **options):
+    """Carry out a call; return the result or the error's class, and the number of requests."""
+    script = Script(names, options.pop("retry_after", None))
+    try:
+        return transport(script, call, **options), script.sent
+    except KieError as error:
+        return type(error).__name__, script.sent
+
+
+both_transports = pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+
+
+@both_transports
+@pytest.mark.parametrize(
+    ("name", "outcome", "free", "paid", "unguarded"),
+    [
+        ("ok", "done", 1, 1, 1),
+        ("key", "KieAuthenticationError", 1, 1, 1),
+        ("cap", "KieKeyCapError", 1, 1, 1),
+        ("rate", "KieRateLimitError", 11, 11, 11),
+        ("maintenance", "KieMaintenanceError", 4, 4, 4),
+        ("server", "KieServerError", 4, 2, 1),
+        ("unlisted", "KieUnexpectedCodeError", 4, 1, 1),
+        ("unreadable", "KieUnreadableAnswerError", 4, 2, 1),
+        ("reset", "KieConnectionError", 4, 2, 1),
+        ("unsent", "KieConnectionError", 4, 4, 4),
+    ],
+)
+def test_how_often_a_call_is_sent_if_the_answer_stays(clock, transport, name, outcome, free, paid, unguarded):
+    for call, sent in ((FREE, free), (PAID, paid), (UNGUARDED, unguarded)):
+        COOLDOWNS.clear()
+        assert play(transport, [name], call) == (outcome, sent)
+
+
+@both_transports
+@pytest.mark.parametrize(
+    ("names", "kind", "outcome", "sent"),
+    [
+        # a pause that helps
+        (["rate"] * 10 + ["ok"], "paid", "done", 11),
+        (["server"] * 3 + ["ok"], "free", "done", 4),
+        (["reset", "ok"], "paid", "done", 2),
+        # each cause has repeats of its own
+        (["rate"] * 10 + ["server"] * 3 + ["ok"], "free", "done", 14),
+        (["rate", "server"] * 3 + ["rate"] * 7 + ["ok"], "free", "done", 14),
+        (["server", "reset"] * 3 + ["ok"], "free", "done", 7),
+        (["server", "reset"] * 3 + ["server"], "free", "KieServerError", 7),
+        (["rate"] * 5 + ["server"] * 4, "free", "KieServerError", 9),
+        # an unknown outcome is repeated once, whatever its cause
+        (["server", "reset"], "paid", "KieConnectionError", 2),
+        (["reset", "unreadable"], "paid", "KieUnreadableAnswerError", 2),
+        (["rate"] * 3 + ["reset"] + ["rate"] * 3 + ["ok"], "paid", "done", 8),
+        (["rate"] * 3 + ["reset"] + ["rate"] * 3 + ["server"], "paid", "KieServerError", 8),
+        (["unsent"] * 3 + ["reset", "ok"], "paid", "done", 5),
+        (["reset", "unsent", "unsent", "unsent", "unsent"], "paid", "KieConnectionError", 5),
+        (["rate", "unsent", "maintenance", "ok"], "unguarded", "done", 4),
+        (["rate", "unsent", "reset", "ok"], "unguarded", "KieConnectionError", 3),
+        (["reset", "unlisted", "ok"], "paid", "KieUnexpectedCodeError", 2),
+        # what can not be helped ends it at once
+        (["rate", "server", "key", "ok"], "free", "KieAuthenticationError", 3),
+        (["reset", "key", "ok"], "paid", "KieAuthenticationError", 2),
+        # and there is an end to everything
+        (["rate"] * 10 + ["server", "reset", "unreadable"] * 3 + ["ok"], "free", "done", 20),
+        (["rate"] * 10 + ["server", "reset", "unreadable"] * 3 + ["maintenance"], "free", "KieMaintenanceError", 20),
+    ],
+)
+def test_a_mixed_sequence(clock, transport, names, kind, outcome, sent):
+    assert play(transport, names, KINDS[kind]) == (outcome, sent)
+
+
+@both_transports
+def test_a_call_begins_its_count_anew(clock, transport):
+    assert play(transport, ["server"], FREE) == play(transport, ["server"], FREE) == ("KieServerError", 4)
+
+
+@both_transports
+@pytest.mark.parametrize(
+    ("name", "pauses"),
+    [
+        ("server", [1.0, 2.0, 4.0]),
+        ("reset", [1.0, 2.0, 4.0]),
+        ("unlisted", [1.0, 2.0, 4.0]),
+        ("maintenance", [30.0, 30.0, 30.0]),
+        ("rate", [10.0] * 10),
+    ],
+)
+@pytest.mark.usefixtures("no_jitter")
+def test_pauses_without_retry_after(clock, transport, name, pauses):
+    play(transport, [name], FREE)
+    assert clock.pauses == pauses
+
+
+@both_transports
+@pytest.mark.parametrize("name", ["server", "unlisted", "maintenance"])
+@pytest.mark.parametrize(
+    ("header", "pause"),
+    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("61", 60.0), ("9999999", 60.0), ("-5", 0.0)],
+)
+@pytest.mark.usefixtures("no_jitter")
+def test_retry_after_is_honoured_up_to_a_minute(clock, transport, name, header, pause):
+    play(transport, [name], FREE, retry_after=header)
+    assert clock.pauses == ([pause] * 3 if pause else [])
+
+
+@both_transports
+@pytest.mark.parametrize(("header", "pause"), [("0", 1.0), ("0.5", 1.0), ("2.5", 2.5), ("60", 60.0), ("-5", 1.0)])
+@pytest.mark.usefixtures("no_jitter")
+def test_the_pause_after_a_rate_limit_is_a_second_at_least(clock, transport, header, pause):
+    assert play(transport, ["rate"], FREE, retry_after=header) == ("KieRateLimitError", 11)
+    assert clock.pauses == [pause] * 10
+
+
+@both_transports
+@pytest.mark.parametrize("header", ["61", "9999999"])
+def test_a_rate_limit_of_more_than_a_minute_is_not_waited_for(clock, transport, header):
+    assert play(transport, ["rate"], FREE, retry_after=header) == ("KieRateLimitError", 1)
+    assert clock.pauses == []
+
+
+@both_transports
+@pytest.mark.xfail(strict=True, reason="ten repeats follow that wait for nothing, send nothing and say they do")
+def test_a_rate_limit_of_more_than_a_minute_is_not_repeated_in_vain(clock, caplog, transport):
+    with caplog.at_level(logging.WARNING):
+        play(transport, ["rate"], FREE, retry_after="61")
+    assert "Sending it again" not in caplog.text
+
+
+@pytest.mark.parametrize("header", ["nan", "inf", "soon", ""])
+@both_transports
+@pytest.mark.usefixtures("no_jitter")
+def test_a_senseless_retry_after_is_of_no_account(clock, transport, header):
+    play(transport, ["server"], FREE, retry_after=header)
+    assert clock.pauses == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(("name", "nominal"), [("server", 1.0), ("maintenance", 30.0)])
+@pytest.mark.parametrize(("draw", "factor"), [(min, 1.0), (max, 1.3)])
+def test_a_pause_is_up_to_a_third_longer(clock, monkeypatch, name, nominal, draw, factor):
+    monkeypatch.setattr(random, "uniform", draw)
+    play(over_requests, [name, "ok"], FREE)
+    assert clock.pauses == [pytest.approx(nominal * factor)]
+
+
+@pytest.mark.parametrize(("draw", "jitter"), [(min, 0.0), (max, 2.0)])
+def test_calls_spread_when_the_window_is_over(clock, monkeypatch, draw, jitter):
+    monkeypatch.setattr(random, "uniform", draw)
+    play(over_requests, ["rate", "ok"], FREE)
+    assert clock.pauses == [10.0 + jitter]
+
+
+@both_transports
+def test_a_repetition_is_announced(clock, caplog, transport):
+    with caplog.at_level(logging.WARNING):
+        play(transport, ["server", "ok"], FREE)
+    expected = "Counting: KIE answered 500: 'x' (connection 'kie_default'). Retry later. Sending it again."
+    assert [entry.getMessage() for entry in caplog.records if entry.name.startswith("airflow_provider_kie")] == [
+        expected
+    ]
+
+
+@both_transports
+def test_the_last_error_comes_out_as_it_is(clock, transport):
+    with pytest.raises(KieServerError) as caught:
+        transport(Script(["reset", "server"]), PAID)
+    assert str(caught.value) == "Buying: KIE answered 500: 'x' (connection 'kie_default'). Retry later."
+
+
+@both_transports
+def test_what_is_no_error_of_kie_is_not_repeated(clock, transport):
+    script = Script(["ok"])
+    with pytest.raises(ZeroDivisionError):
+        transport(script, Call("Counting", "GET", "/count", lambda data: 1 // 0))
+    assert script.sent == 1
+
+
+@pytest.mark.usefixtures("no_jitter")
+class TestCooldown:
+    """A rate limit is the account's, so every call of the connection pauses; those of another do not."""
+
+    @pytest.mark.parametrize("first", [over_requests, over_aiohttp])
+    @pytest.mark.parametrize("second", [over_requests, over_aiohttp])
+    @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
+    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, first, second, conn_id, pauses):
+        with contextlib.suppress(KieRateLimitError):
+            _attempt(first, "rate")
+        clock.now += 4.0
+        assert play(second, ["ok"], FREE, conn_id=conn_id) == ("done", 1)
+        assert clock.pauses == pauses
+
+    @pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+    @pytest.mark.parametrize(("patience", "pauses"), [(6.0, [6.0]), (60.0, [6.0]), (5.875, None), (0.0, None)])
+    def test_it_is_only_waited_for_as_long_as_the_caller_likes(self, clock, transport, patience, pauses):
+        with contextlib.suppress(KieRateLimitError):
+            _attempt(over_requests, "rate")
+        clock.now += 4.0
+        if pauses is None:
+            with pytest.raises(KieRateLimitError) as caught:
+                _attempt(transport, "ok", patience=patience)
+            assert (
+                caught.value.problem == "Not sent: the connection pauses for another 6 seconds after KIE's rate limit"
+            )
+            assert (caught.value.code, caught.value.conn_id) == (429, "kie_default")
+        else:
+            assert _attempt(transport, "ok", patience=patience) == "done"
+        assert clock.pauses == (pauses or [])
+
+    @pytest.mark.parametrize("name", ["server", "maintenance", "unlisted", "key", "reset", "ok"])
+    def test_other_answers_start_none(self, clock, name):
+        with contextlib.suppress(KieError):
+            _attempt(over_requests, name)
+        assert COOLDOWNS.pause("kie_default", 60.0) == 0.0
+
+    def test_it_lasts_as_long_as_it_lasts(self, clock):
+        cooldowns = Cooldowns()
+        assert cooldowns.pause("a", 60.0) == 0.0
+        cooldowns.note("a", KieRateLimitError("slow"))
+        for elapsed, rest in ((0.0, 10.0), (4.0, 6.0), (9.875, 0.125), (10.0, 0.0), (11.0, 0.0)):
+            clock.now = 1000.0 + elapsed
+            assert cooldowns.pause("a", 60.0) == rest
+        assert cooldowns.pause("b", 60.0) == 0.0
+
+    def test_a_shorter_one_does_not_cut_a_longer_one(self, clock):
+        cooldowns = Cooldowns()
+        cooldowns.note("a", KieRateLimitError("slow", retry_after=50.0))
+        cooldowns.note("a", KieRateLimitError("slow", retry_after=1.0))
+        assert cooldowns.pause("a", 60.0) == 50.0
+        clock.now += 49.0
+        cooldowns.note("a", KieRateLimitError("slow"))
+        assert cooldowns.pause("a", 60.0) == 10.0
+
+    def test_clear_forgets_all(self, clock):
+        cooldowns = Cooldowns()
+        cooldowns.note("a", KieRateLimitError("slow"))
+        cooldowns.clear()
+        assert cooldowns.pause("a", 60.0) == 0.0
+
+
+def _attempt(transport, name, **options):
+    """Carry out a call once, without the repeats."""
+    script = Script([name])
+    if transport is over_requests:
+        hook = KieHook()
+        hook.__dict__["settings"] = settings_of("kie_default")
+        hook._send = script.next
+        return hook.attempt(FREE, **options)
+
+    async def send(asked):
+        return script.next(asked)
+
+    hook = KieAsyncHook(settings_of("kie_default"), None, False)
+    hook._send = send
+    return asyncio.run(hook.attempt(FREE, **options))
+
+
+def test_a_thread_in_between_does_not_lose_its_pause(clock):
+    """Another thread notes a longer pause at the worst moment: between the reading and the writing of this one."""
+    cooldowns = Cooldowns()
+    other = threading.Thread(target=cooldowns.note, args=("a", KieRateLimitError("slow", retry_after=50.0)))
+
+    class WorstMoment(dict):
+        def get(self, *arguments):
+            found = super().get(*arguments)
+            if threading.current_thread() is not other and other.ident is None:
+                other.start()
+                other.join(0.2)
+            return found
+
+    cooldowns._until = WorstMoment()
+    cooldowns.note("a", KieRateLimitError("slow", retry_after=1.0))
+    other.join(10)
+    assert 50.0 <= cooldowns.pause("a", 60.0) <= 50.0 + pacing.RATE_JITTER
+
+
+@pytest.mark.usefixtures("short_times")
+def test_threads_with_hooks_of_their_own_all_get_through_a_rate_limit():
+    """In real time, with short constants: one refusal each, then all are served, none more than twice."""
+    refused = Counter()
+    lock = threading.Lock()
+
+    def answer(number):
+        with lock:
+            refused[number] += 1
+            return SAYS["rate"] if refused[number] == 1 else SAYS["ok"]
+
+    results = []
+
+    def work(number):
+        hook = KieHook()
+        hook.__dict__["settings"] = settings_of("kie_default")
+        hook._send = lambda call: answer(number)
+        results.append(hook.call(PAID))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == ["done"] * 6
+    assert set(refused.values()) == {2}
+
+
+def test_tenacity_gets_what_it_needs():
+    options = retry_options(FREE, logging.getLogger(__name__))
+    assert set(options) == {"retry", "wait", "stop", "before_sleep", "reraise"}
+    state = SimpleNamespace(outcome=None, attempt_number=1)
+    assert options["retry"](state) is False
+
+
+def test_the_seconds_and_numbers_that_people_notice():
+    assert (pacing.RATE_WINDOW, pacing.RATE_JITTER, pacing.FIRST_PAUSE) == (10.0, 2.0, 1.0)
+    assert (pacing.MAINTENANCE_PAUSE, pacing.SHORTEST_PAUSE, pacing.LONGEST_PAUSE) == (30.0, 1.0, 60.0)
+    assert dict(pacing.MOST_REPEATS) == {KieRateLimitError: 10}
+    assert (pacing.MOST_REPEATS_OTHERWISE, pacing.MOST_REPEATS_UNDER_GUARD) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "error_class",
+    [KieAuthenticationError, KieMaintenanceError, KieUnreadableAnswerError],
+)
+def test_only_a_rate_limit_is_noted(clock, error_class):
+    cooldowns = Cooldowns()
+    cooldowns.note("a", error_class("x", retry_after=5.0))
+    assert cooldowns.pause("a", 60.0) == 0.0

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What counts as a WAV file: every header that writers leave, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import struct
+import wave
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_kie.api.riff import WavHeader, WavReader, shown
+from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.exceptions import KieDownloadError, KieError, KieNotAWavError
+from tests.wav_files import UNKNOWN, chunk, fmt, long_wav, wav
+
+
+def read(content: bytes, *, piece: int | None = None, vouched: bool = True) -> WavHeader:
+    reader = WavReader()
+    for start in range(0, len(content), piece or max(1, len(content))):
+        reader.feed(content[start : start + piece] if piece else content)
+    return reader.finish(len(content), vouched=vouched)
+
+
+def refused(content: bytes, error: type[KieError] = KieNotAWavError, **how) -> str:
+    with pytest.raises(error) as caught:
+        read(content, **how)
+    return str(caught.value)
+
+
+def header_or_error(content: bytes, **how) -> WavHeader | KieError:
+    try:
+        return read(content, **how)
+    except KieError as error:
+        return error
+
+
+def test_the_emulators_file_is_what_it_is():
+    header = read(wav_bytes())
+    assert (header.channels, header.sample_rate, header.bits, header.seconds) == (2, 48_000, 16, 3.0)
+    assert header.total_bytes == len(wav_bytes())
+    assert header.data_start == 44
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 8, 11, 12, 13, 43, 44, 45, 1000])
+def test_it_does_not_matter_how_the_bytes_are_cut(piece):
+    content = wav(before=chunk(b"LIST", b"x" * 33) + chunk(b"JUNK", b""))
+    assert read(content, piece=piece) == read(content)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [chunk(b"LIST", b"INFOISFT"), chunk(b"JUNK", b"\0" * 4096), chunk(b"bext", b"b" * 603), chunk(b"id3 ", b"")],
+)
+def test_chunks_before_the_audio_are_passed_over(before):
+    header = read(wav(100, before=before, after=chunk(b"LIST", b"abc")))
+    assert header.data_bytes == 400
+    assert header.data_start == 44 + len(before)
+
+
+def test_the_format_may_come_after_other_chunks_but_not_after_the_audio():
+    audio = b"data" + struct.pack("<I", 8) + bytes(8)
+    ordered = b"WAVE" + chunk(b"JUNK", b"12") + fmt() + audio
+    assert read(b"RIFF" + struct.pack("<I", len(ordered)) + ordered).data_bytes == 8
+    reverse = b"WAVE" + audio + fmt()
+    assert "audio without a format" in refused(b"RIFF" + struct.pack("<I", len(reverse)) + reverse)
+
+
+@pytest.mark.parametrize("magic", [b"RF64", b"BW64"])
+def test_the_long_forms_take_their_sizes_from_ds64(magic):
+    header = read(long_wav(500, magic=magic))
+    assert (header.data_bytes, header.channels) == (2000, 2)
+
+
+def test_a_long_form_of_six_gigabytes_is_understood_without_its_audio():
+    reader = WavReader()
+    content = long_wav(10, declared_bytes=6 * 10**9)
+    reader.feed(content)
+    assert reader.header is not None
+    assert reader.header.data_bytes == 6 * 10**9
+    whole = reader.header.data_start + 6 * 10**9
+    assert reader.finish(whole, vouched=True).seconds == 6 * 10**9 / 192_000
+    with pytest.raises(KieDownloadError, match="cut off"):
+        reader.finish(whole - 1, vouched=True)
+
+
+def test_a_long_form_without_ds64_is_refused():
+    assert "ds64" in refused(wav().replace(b"RIFF", b"RF64", 1))
+
+
+# --- Sizes
+
+
+@pytest.mark.parametrize(("frames", "riff_off"), [(101, 0), (101, -1), (100, 0)])
+def test_the_byte_that_pads_odd_audio_may_be_counted_or_not(frames, riff_off):
+    content = wav(frames, channels=1, bits=8)
+    declared = len(content) - 8 + riff_off
+    assert read(wav(frames, channels=1, bits=8, riff_size=declared)).data_bytes == frames
+
+
+def test_the_byte_that_pads_odd_audio_may_be_missing():
+    content = wav(101, channels=1, bits=8)[:-1]
+    assert read(content).total_bytes == len(content)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 1000, 3999])
+def test_a_file_that_is_cut_off_is_refused(missing):
+    message = refused(wav()[:-missing], KieDownloadError)
+    assert "cut off" in message
+    assert "declares 4,044" in message
+
+
+def test_a_file_that_ends_in_its_header_is_refused():
+    assert "before its audio begins" in refused(wav()[:30], KieDownloadError)
+
+
+@pytest.mark.parametrize("more", [1, 2, 5000])
+def test_a_file_that_is_longer_than_it_says_is_refused(more):
+    assert "declares 4,044" in refused(wav() + b"x" * more)
+
+
+def test_a_header_that_lies_about_its_size_is_refused():
+    assert "cut off" in refused(wav(data_size=10**9), KieDownloadError)
+    refused(wav(riff_size=36))
+    assert "cut off" in refused(wav(riff_size=10**9), KieDownloadError)
+
+
+def test_without_audio_it_is_not_worth_storing():
+    assert "holds no audio" in refused(wav(0))
+    refused(wav(1000, riff_size=0, data_size=0))
+
+
+@pytest.mark.parametrize("riff_size", [UNKNOWN, None])
+def test_the_marker_of_a_stream_is_accepted_only_if_the_host_said_how_long_it_is(riff_size):
+    content = wav(riff_size=riff_size, data_size=UNKNOWN)
+    header = read(content, vouched=True)
+    assert (header.data_bytes, header.total_bytes) == (4000, len(content))
+    assert "nobody knows" in refused(content, KieDownloadError, vouched=False)
+
+
+# --- What is no WAV file
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html><body>This file has expired",
+        b'{"code":404,"msg":"file does not exist","data":null}',
+        b"ID3\x04\0\0",
+        b"RIFX" + bytes(40),
+        b"RIFF\x24\0\0\0AVI LIST",
+        b"R",
+        b"x",
+        b"\0" * 100,
+    ],
+)
+def test_what_is_no_wav_is_refused_with_its_first_bytes(content):
+    message = refused(content)
+    assert repr(content[:80].decode(errors="replace"))[1:-1] in message
+    assert message == refused(content, piece=len(content))
+
+
+def test_an_empty_file_is_called_so():
+    assert "it is empty" in refused(b"")
+
+
+def test_an_error_page_is_refused_at_its_first_bytes():
+    reader = WavReader()
+    with pytest.raises(KieNotAWavError):
+        reader.feed(b"<")
+
+
+def test_what_is_shown_is_short_and_holds_no_signature():
+    assert len(shown(b"x" * 500)) < 120
+    message = refused(b"see https://files.example/a.wav?sig=canary-0123456789 please")
+    assert "canary" not in message
+    assert "files.example" in message
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        chunk(b"fmt ", b"short"),
+        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 0, 48_000, 0, 0, 16)),
+        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, 0, 0, 4, 16)),
+        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, 48_000, 192_000, 3, 16)),
+        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, 48_000, 192_000, 0, 0)),
+        chunk(b"fmt ", struct.pack("<HHIIHH", 0x55, 2, 48_000, 0, 1, 0)),
+    ],
+)
+def test_a_format_that_makes_no_sense_is_refused(bad):
+    body = b"WAVE" + bad + chunk(b"data", bytes(8))
+    refused(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def test_a_compressed_format_is_a_wav_too():
+    body = b"WAVE" + chunk(b"fmt ", struct.pack("<HHIIHH", 0x55, 2, 44_100, 16_000, 1, 0)) + chunk(b"data", bytes(8000))
+    header = read(b"RIFF" + struct.pack("<I", len(body)) + body)
+    assert (header.bits, header.seconds) == (0, 0.5)
+
+
+# --- Any bytes
+
+SHAPES = {
+    "frames": st.integers(1, 300),
+    "channels": st.integers(1, 64),
+    "rate": st.integers(1, 768_000),
+    "bits": st.sampled_from([8, 12, 16, 20, 24, 32, 64]),
+    "tag": st.sampled_from([1, 3, 0xFFFE]),
+}
+CHUNKS = st.lists(
+    st.tuples(st.sampled_from([b"LIST", b"JUNK", b"bext", b"\0\xff !"]), st.binary(max_size=90)), max_size=3
+).map(lambda pairs: b"".join(chunk(*pair) for pair in pairs))
+
+
+@given(before=CHUNKS, after=CHUNKS, piece=st.integers(1, 200), **SHAPES)
+def test_every_wav_is_read_right(before, after, piece, **shape):
+    content = wav(before=before, after=after, **shape)
+    header = read(content, piece=piece, vouched=False)
+    frame = shape["channels"] * ((shape["bits"] + 7) // 8)
+    assert (header.channels, header.sample_rate, header.bits) == (shape["channels"], shape["rate"], shape["bits"])
+    assert header.data_bytes == shape["frames"] * frame
+    assert header.seconds == round(shape["frames"] / shape["rate"], 6)
+    assert header.total_bytes == len(content)
+
+
+@given(
+    frames=st.integers(1, 300),
+    channels=st.integers(1, 8),
+    rate=st.integers(1, 400_000),
+    width=st.integers(1, 4),
+)
+def test_it_agrees_with_the_standard_library(frames, channels, rate, width):
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setparams((channels, width, rate, 0, "NONE", ""))
+        file.writeframes(bytes(frames * channels * width))
+    header = read(target.getvalue())
+    with wave.open(io.BytesIO(target.getvalue())) as file:
+        assert (header.channels, header.sample_rate, header.bits) == (
+            file.getnchannels(),
+            file.getframerate(),
+            8 * file.getsampwidth(),
+        )
+        assert header.data_bytes == file.getnframes() * channels * width
+
+
+@given(st.one_of(st.binary(max_size=300), st.binary(max_size=200).map(lambda tail: b"RIFF\xff\xff\xff\xffWAVE" + tail)))
+@example(b"")
+@example(b"RF64" + bytes(40))
+def test_any_bytes_give_a_header_or_our_error(content):
+    found = header_or_error(content, piece=17)
+    if isinstance(found, KieError):
+        assert len(str(found)) < 800
+    else:
+        assert found.data_bytes
+        assert found.seconds >= 0
+
+
+@given(st.data())
+def test_a_damaged_header_gives_a_header_or_our_error(data):
+    content = bytearray(wav(20))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, 43))] = data.draw(st.integers(0, 255))
+    found = header_or_error(bytes(content))
+    assert isinstance(found, KieError) or found.total_bytes == len(content)

@@ -1,0 +1,548 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a file host does wrong, over a real socket: the file comes whole, or an error says why not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import ipaddress
+import itertools
+import logging
+import re
+import socket
+import threading
+
+import pytest
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.hooks import download as subject
+from airflow_provider_kie.hooks import file_host
+from airflow_provider_kie.hooks.file_host import FileHost, Link
+from tests.file_server import MODIFIED, Act, FileServer
+from tests.wav_files import UNKNOWN, long_wav, wav
+
+FILE = wav(300_000)  # 1.2 MB: several pieces
+OTHER = wav(300_000, seed=9)
+KEY = "canary-key-0123456789"
+PAGE = b"<!DOCTYPE html><html><body>This file has expired, see https://kie.example/x?sig=canary</body></html>"
+
+
+class Memory:
+    """A sink that keeps everything, and notes how often it had to begin."""
+
+    def __init__(self):
+        self.content = bytearray()
+        self.begun = []
+
+    def begin(self, size):
+        self.content.clear()
+        self.begun.append(size)
+
+    def write(self, piece):
+        self.content += piece
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    monkeypatch.setattr(subject, "FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture
+def server():
+    with FileServer(FILE) as running:
+        yield running
+
+
+@pytest.fixture
+def sink():
+    return Memory()
+
+
+def settings(**changed):
+    return KieSettings(**({"conn_id": "kie_default", "api_key": KEY, "timeout": 5.0} | changed))
+
+
+def fetch(server, sink, *fresh, max_bytes=10**9, path="/s/one.wav?sig=canary", **how):
+    host = FileHost(settings(**how))
+    links = [Link(url if "://" in url else server.url + url, True) for url in (path, *fresh)]
+    try:
+        return subject.download(host, iter(links), sink, max_bytes=max_bytes)
+    finally:
+        host.close()
+
+
+def came_whole(got, sink, content=FILE):
+    assert bytes(sink.content) == content
+    assert got.size == len(content)
+    assert got.sha256 == hashlib.sha256(content).hexdigest()
+    assert (got.header.channels, got.header.sample_rate, got.header.bits) == (2, 48_000, 16)
+
+
+def refused(server, sink, error, *fresh, **how):
+    with pytest.raises(error) as caught:
+        fetch(server, sink, *fresh, **how)
+    assert type(caught.value) is error
+    assert "canary" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- It comes whole
+
+
+def test_a_file_comes_in_one_request(server, sink):
+    came_whole(fetch(server, sink), sink)
+    assert len(server.requests) == 1
+    assert sink.begun == [len(FILE)]
+
+
+@pytest.mark.parametrize("end", ["reset", "close"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_after_a_break_it_goes_on_where_it_stopped(server, sink, share, end):
+    server.play(Act(cut=share, end=end), Act())
+    came_whole(fetch(server, sink), sink)
+    begin, goes_on = server.starts
+    assert begin is None
+    assert sink.begun == ([len(FILE)] if share else [len(FILE)] * 2)
+    if share:
+        assert goes_on is not None
+        assert share * len(FILE) - 300_000 < goes_on <= share * len(FILE)
+        assert server.requests[1].headers["if-range"] == '"one"'
+    else:
+        assert goes_on is None
+
+
+def test_a_reset_before_any_answer_is_asked_again(sink):
+    with FileServer(FILE) as server, socket.create_server(("127.0.0.1", 0)) as rude:
+
+        def hang_up():
+            rude.accept()[0].close()
+            rude.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        server.play(Act())
+        port = rude.getsockname()[1]
+        with pytest.raises(e.KieDownloadError, match="breaks"):
+            fetch(server, sink, path=f"http://127.0.0.1:{port}/x", timeout=0.2)
+
+
+def test_many_breaks_are_no_matter_as_long_as_it_gets_on(server, sink):
+    server.play(*[Act(cut=0.3, end="reset")] * 3, *[Act(cut=0.6, end="reset")] * 2, Act())
+    came_whole(fetch(server, sink), sink)
+    assert sink.begun == [len(FILE)]
+    starts = server.starts[1:]
+    assert starts == sorted(starts)
+
+
+def test_last_modified_serves_where_there_is_no_etag(server, sink):
+    server.play(*[Act(cut=0.5, end="reset", etag=None, modified=MODIFIED)], Act(etag=None, modified=MODIFIED))
+    came_whole(fetch(server, sink), sink)
+    assert server.requests[1].headers["if-range"] == MODIFIED
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        {"etag": None},
+        {"etag": 'W/"one"'},
+        {"etag": 'W/"one"', "modified": MODIFIED},
+        {"etag": None, "modified": "Sun, 22 Nov 2026 10:00:00 GMT"},
+        {"etag": None, "modified": "yesterday"},
+    ],
+)
+def test_without_a_strong_validator_it_starts_over(server, sink, weak):
+    server.play(Act(cut=0.5, end="reset", **weak), Act(**weak))
+    came_whole(fetch(server, sink), sink)
+    assert server.starts == [None, None]
+    assert len(sink.begun) == 2
+
+
+def test_a_host_that_ignores_ranges_is_taken_from_the_start(server, sink):
+    server.play(Act(cut=0.5, end="reset"), Act(ranges=False))
+    came_whole(fetch(server, sink), sink)
+    assert server.starts[1]
+    assert len(server.requests) == 2
+    assert len(sink.begun) == 2
+
+
+def test_a_file_that_changed_meanwhile_is_taken_from_the_start(server, sink):
+    server.play(Act(cut=0.5, end="reset"), Act(body=OTHER, etag='"two"'))
+    came_whole(fetch(server, sink), sink, OTHER)
+    assert len(server.requests) == 2
+
+
+def test_a_host_that_serves_ranges_of_a_changed_file_is_not_believed(server, sink):
+    # It ignores If-Range, and says so only by its ETag.
+    lying = {"Content-Range": f"bytes 262144-{len(OTHER) - 1}/{len(OTHER)}", "ETag": '"two"'}
+    server.play(Act(cut=0.5, end="reset"), Act(body=OTHER[262_144:], status=206, headers=lying), Act(body=OTHER))
+    came_whole(fetch(server, sink), sink, OTHER)
+    assert server.starts[2] is None
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [f"bytes 0-{len(FILE) - 1}/{len(FILE)}", f"bytes 262144-{len(FILE)}/{len(FILE) + 1}", "nonsense", ""],
+)
+def test_another_part_than_asked_for_is_not_used(server, sink, content_range):
+    odd = Act(status=206, headers={"Content-Range": content_range})
+    server.play(Act(cut=0.25, end="reset"), odd, Act())
+    came_whole(fetch(server, sink), sink)
+
+
+def test_a_range_beyond_the_end_starts_over(server, sink):
+    server.play(Act(cut=0.5, end="reset"), Act(status=416, body=b""), Act())
+    came_whole(fetch(server, sink), sink)
+
+
+@pytest.mark.parametrize("length", ["none", "chunked"])
+def test_without_a_length_the_header_says_whether_it_is_whole(server, sink, length):
+    server.play(Act(length=length))
+    came_whole(fetch(server, sink), sink)
+    assert sink.begun == [None]
+
+
+@pytest.mark.parametrize("length", ["none", "chunked"])
+def test_a_break_is_seen_without_a_length_too(server, sink, length):
+    server.play(Act(length=length, cut=0.5), Act(length=length))
+    came_whole(fetch(server, sink), sink)
+    assert len(server.requests) >= 2
+
+
+@pytest.mark.parametrize("length", ["right", "none", "chunked"])
+def test_a_compressed_answer_is_unpacked(server, sink, length):
+    server.play(Act(zipped=True, length=length))
+    came_whole(fetch(server, sink), sink)
+
+
+def test_a_compressed_answer_that_breaks_off_starts_over(server, sink):
+    server.play(Act(zipped=True, cut=0.5), Act(zipped=True))
+    came_whole(fetch(server, sink), sink)
+    assert server.starts == [None, None]
+
+
+def test_a_stream_marker_is_fine_with_a_length_and_refused_without(server, sink):
+    stream = wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN)
+    server.play(Act(body=stream))
+    came_whole(fetch(server, sink), sink, stream)
+    server.play(Act(body=stream, length="none", etag=None))
+    assert "nobody knows" in refused(server, sink, e.KieDownloadError)
+    assert len(server.requests) == 2
+
+
+def test_a_host_without_lengths_may_vouch_for_a_stream_when_asked_for_more(server, sink):
+    stream = wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN)
+    server.play(Act(body=stream, length="none"))
+    came_whole(fetch(server, sink), sink, stream)
+    assert server.starts == [None, len(stream)]
+
+
+def test_the_form_for_more_than_four_gigabytes(server, sink):
+    content = long_wav(100_000)
+    server.play(Act(body=content))
+    came_whole(fetch(server, sink), sink, content)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 520, 429, 408])
+def test_trouble_of_the_host_is_asked_again(server, sink, status):
+    server.play(Act(status=status, body=b"error code: 520"), Act())
+    came_whole(fetch(server, sink), sink)
+
+
+def test_retry_after_is_heard(server, sink, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(subject.time, "sleep", pauses.append)
+    server.play(Act(status=503, body=b"", headers={"Retry-After": "7"}), Act())
+    fetch(server, sink)
+    assert 7 <= pauses[0] <= 9.2
+
+
+# --- Links
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_fresh_link_is_taken_when_one_expired(server, sink, status):
+    server.play(Act(status=status, body=b"error code: 1010"), Act())
+    came_whole(fetch(server, sink, "/d/fresh.wav"), sink)
+    assert [request.target for request in server.requests] == ["/s/one.wav?sig=canary", "/d/fresh.wav"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_file_that_is_gone_is_final(server, sink, status):
+    server.play(Act(status=status, body=b"Gone"))
+    message = refused(server, sink, e.KieLinkExpiredError, "/d/fresh.wav")
+    assert f"HTTP {status}" in message
+    assert "'Gone'" in message
+    assert len(server.requests) == 2
+    assert sink.begun == []
+
+
+def test_a_link_that_expires_on_the_way_goes_on_under_another_signature(server, sink):
+    server.play(Act(cut=0.5, end="reset"), Act(status=403, body=b""), Act())
+    came_whole(fetch(server, sink, "/s/one.wav?sig=new"), sink)
+    assert server.starts[2] == server.starts[1]
+    assert len(sink.begun) == 1
+
+
+def test_another_link_starts_over_because_its_etags_are_its_own(server, sink):
+    server.play(Act(cut=0.5, end="reset"), Act(status=403, body=b""), Act())
+    came_whole(fetch(server, sink, "/d/other.wav"), sink)
+    assert server.starts[2] is None
+
+
+def test_links_are_only_asked_for_when_they_are_needed(server, sink):
+    def links():
+        yield Link(server.url + "/a", True)
+        raise AssertionError("nobody needed a fresh link")
+
+    host = FileHost(settings())
+    subject.download(host, links(), sink, max_bytes=10**9)
+
+
+# --- It is refused
+
+
+@pytest.mark.parametrize(
+    ("body", "first"),
+    [
+        (PAGE, "<!DOCTYPE html>"),
+        (b'{"code":404,"msg":"file does not exist","data":null}', "file does not exist"),
+        (b"", "it is empty"),
+        (b"ID3" + bytes(400_000), "ID3"),
+    ],
+)
+def test_what_is_no_wav_is_refused_with_its_first_bytes(server, sink, body, first):
+    server.play(Act(body=body))
+    assert first in refused(server, sink, e.KieNotAWavError)
+    assert len(server.requests) == 1
+    assert bytes(sink.content) == b""
+
+
+def test_an_empty_answer_without_a_length_is_asked_again(server, sink):
+    server.play(Act(body=b"", length="none"), Act())
+    came_whole(fetch(server, sink), sink)
+
+
+def test_more_announced_than_sent_is_refused(server, sink):
+    server.play(Act(length=1000))
+    message = refused(server, sink, e.KieDownloadError)
+    assert f"{len(FILE):,} of {len(FILE) + 1000:,} bytes" in message
+
+
+def test_less_announced_than_sent_is_refused(server, sink):
+    server.play(Act(length=-1000))
+    assert "cut off" in refused(server, sink, e.KieDownloadError)
+
+
+def test_a_header_that_lies_about_its_size_is_refused(server, sink):
+    server.play(Act(body=wav(1000, data_size=8000, riff_size=8036)))
+    assert "cut off" in refused(server, sink, e.KieDownloadError)
+    server.play(Act(body=wav(1000, data_size=2000, riff_size=2036)))
+    assert "declares 2,044" in refused(server, sink, e.KieNotAWavError)
+
+
+@pytest.mark.parametrize(
+    "act", [Act(cut=0.5, end="reset", etag=None), Act(cut=0.5, length="none", ranges=False), Act(status=503)]
+)
+def test_breaks_without_progress_are_given_up_soon(server, sink, act):
+    server.play(act)
+    assert "given up" in refused(server, sink, e.KieDownloadError)
+    assert len(server.requests) <= subject.MOST_BREAKS_IN_A_ROW + 2
+
+
+def test_breaks_with_little_progress_are_given_up_at_last(server, sink, monkeypatch):
+    monkeypatch.setattr(subject, "PIECE", 1000)
+    monkeypatch.setattr(subject, "MOST_BREAKS", 8)
+    server.play(Act(cut=0.01, end="reset"))
+    assert "given up after 9 breaks" in refused(server, sink, e.KieDownloadError)
+    assert len(server.requests) == 9
+
+
+@pytest.mark.parametrize("status", [400, 402, 418, 451, 204])
+def test_other_answers_are_not_asked_again(server, sink, status):
+    server.play(Act(status=status, body=b"" if status == 204 else b"no"))
+    assert f"HTTP {status}" in refused(server, sink, e.KieDownloadError)
+    assert len(server.requests) == 1
+
+
+def test_a_host_that_falls_silent_is_asked_again(server, sink):
+    server.play(Act(cut=0.5, end="hold"), Act())
+    came_whole(fetch(server, sink, timeout=0.3), sink)
+    assert server.starts[1]
+
+
+def test_a_file_that_is_too_large_is_refused_before_its_body(server, sink):
+    assert f"has {len(FILE):,} bytes" in refused(server, sink, e.KieFileTooLargeError, max_bytes=len(FILE) - 1)
+    assert sink.begun == []
+    came_whole(fetch(server, sink, max_bytes=len(FILE)), sink)
+
+
+@pytest.mark.parametrize("act", [Act(length="none"), Act(length="chunked"), Act(zipped=True)])
+def test_a_file_that_turns_out_too_large_is_refused_on_the_way(server, sink, act):
+    server.play(act)
+    assert "more than 400,000" in refused(server, sink, e.KieFileTooLargeError, max_bytes=400_000)
+    assert len(sink.content) <= 400_000
+
+
+def test_a_full_disk_ends_it_at_once(server, sink):
+    def full(piece):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink.write = full
+    with pytest.raises(OSError, match="No space left"):
+        fetch(server, sink)
+    assert len(server.requests) == 1
+
+
+# --- Where it may go, and what it takes along
+
+
+def test_the_key_never_goes_to_a_file_host(server, sink, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password canary-netrc\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with FileServer(FILE) as target:
+        server.play(Act(status=302, body=b"", headers={"Location": target.url + "/x", "Set-Cookie": "a=b"}))
+        target.play(Act(cut=0.5, end="reset"), Act())
+        fetch(server, sink)
+        asked = server.requests + target.requests
+    assert len(asked) == 4
+    for request in asked:
+        assert not {"authorization", "cookie", "referer"} & set(request.headers)
+        assert KEY not in str(request)
+        assert request.headers["user-agent"].startswith("airflow-provider-kie/")
+        assert request.headers["accept-encoding"] == "identity"
+
+
+def test_a_redirect_within_one_loopback_host_is_followed(server, sink):
+    server.play(Act(status=302, body=b"", headers={"Location": "/elsewhere.wav"}), Act())
+    came_whole(fetch(server, sink), sink)
+    assert server.requests[1].target == "/elsewhere.wav"
+
+
+def test_redirects_in_a_circle_are_given_up(server, sink):
+    server.play(Act(status=302, body=b"", headers={"Location": "/again"}))
+    refused(server, sink, e.KieUnsafeUrlError)
+    assert len(server.requests) == file_host.MOST_REDIRECTS + 1
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("http://files.example.com/1.wav", e.KieUnsafeUrlError),
+        ("http://kie.invalid/1.wav?sig=canary", e.KieUnsafeUrlError),
+        ("http://localhost/1.wav", e.KieUnsafeUrlError),
+        ("http://127.0.0.2/1.wav", e.KieUnsafeUrlError),
+        ("http://10.0.0.1/1.wav", e.KieUnsafeUrlError),
+        ("https://10.0.0.1/1.wav", e.KieUnsafeUrlError),
+        ("https://169.254.169.254/latest/meta-data", e.KieUnsafeUrlError),
+        ("https://[::1]/1.wav", e.KieUnsafeUrlError),
+        ("https://someone:secret@files.example.com/1.wav", e.KieUnsafeUrlError),
+        ("ftp://files.example.com/1.wav", e.KieValidationError),
+        ("file:///etc/passwd", e.KieValidationError),
+    ],
+)
+def test_a_redirect_to_where_it_must_not_go_is_not_followed(server, sink, target, error):
+    server.play(Act(status=302, body=b"", headers={"Location": target}))
+    refused(server, sink, error)
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_to_https_is_followed_when_the_host_is_public(server, sink, monkeypatch):
+    public = [ipaddress.ip_address("93.184.215.14")]
+    monkeypatch.setattr(file_host, "_addresses", lambda host, **_: public)
+    server.play(Act(status=302, body=b"", headers={"Location": "https://files.example.com/1.wav"}))
+    asked = []
+    get = FileHost._get
+    monkeypatch.setattr(
+        FileHost, "_get", lambda self, url, headers: asked.append(url) or get(self, server.url, headers)
+    )
+    with pytest.raises(e.KieUnsafeUrlError, match="more than 5 times"):
+        fetch(server, sink)
+    assert "https://files.example.com/1.wav" in asked
+
+
+def addresses(*found):
+    return lambda host, port, **_: [(2, 1, 6, "", (address, 0)) for address in found]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("224.0.0.1", "::1", "fe80::1", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "::"),
+    ],
+)
+@pytest.mark.parametrize("beside", [(), ("93.184.215.14",)])
+def test_a_url_of_unknown_origin_must_not_lead_into_the_private_network(monkeypatch, address, beside):
+    monkeypatch.setattr(file_host.socket, "getaddrinfo", addresses(*beside, address))
+    with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
+        FileHost(settings()).ask(Link("https://files.example.com/1.wav", False), {})
+
+
+def test_the_private_network_may_be_allowed(server, sink):
+    with pytest.raises(e.KieUnsafeUrlError):
+        FileHost(settings()).ask(Link(server.url, False), {})
+    assert server.requests == []
+    with FileHost(settings(), allow_private_hosts=True).ask(Link(server.url, False), {}) as response:
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a.example/x", "file:///etc/passwd", "", "None", "nonsense", "https://", "http://a.example:x/", "//a/b"],
+)
+def test_only_http_urls_are_asked_for(url):
+    with pytest.raises(e.KieValidationError):
+        FileHost(settings()).ask(Link(url, True), {})
+
+
+@pytest.mark.parametrize("url", ["https://user:pw@a.example/", "https://a.example\\@10.0.0.1/"])
+def test_a_url_that_libraries_read_differently_is_refused(url):
+    with pytest.raises(e.KieUnsafeUrlError):
+        FileHost(settings()).ask(Link(url, True), {})
+
+
+def test_a_name_without_an_address_is_asked_again_and_then_given_up(server, sink, monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(file_host.socket, "getaddrinfo", unknown)
+    host = FileHost(settings())
+    with pytest.raises(e.KieDownloadError, match="its name has no address"):
+        subject.download(host, iter([Link("https://kie.invalid/1.wav", False)]), sink, max_bytes=1)
+
+
+def test_a_proxy_of_the_connection_is_used_and_resolves_the_name(server, sink):
+    # A proxy for plain http is asked like a server, with the whole URL.
+    host = FileHost(settings(proxy=server.url))
+    got = subject.download(host, iter([Link("http://kie.invalid/1.wav", False)]), sink, max_bytes=10**9)
+    came_whole(got, sink)
+    assert server.requests[0].target == "http://kie.invalid/1.wav"
+    assert not {"authorization", "proxy-authorization"} & set(server.requests[0].headers)
+
+
+# --- What the log says
+
+
+def test_the_log_tells_size_share_and_speed(server, sink, monkeypatch, caplog):
+    monkeypatch.setattr(subject, "PROGRESS_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+    server.play(Act(cut=0.5, end="reset"), Act())
+    fetch(server, sink)
+    said = [record.getMessage() for record in caplog.records if record.name == subject.__name__]
+    progress = [text for text in said if re.fullmatch(r"Downloaded \d\.\d MB \(\d+% of 1\.2 MB\), .* MB/s\.", text)]
+    assert len(progress) >= 4
+    assert re.fullmatch(r"Downloaded 1\.2 MB \(100%\) in \d+\.\d seconds, .* MB/s\.", said[-1])
+    assert any("broke off" in text and "going on at" in text for text in said)
+
+
+def test_the_log_is_quiet_between(server, sink, caplog):
+    caplog.set_level(logging.INFO)
+    fetch(server, sink)
+    assert len([record for record in caplog.records if record.name == subject.__name__]) == 1
+
+
+def test_breaks_at_every_place_give_the_same_file(server, sink):
+    for share in itertools.islice(itertools.count(0.05, 0.13), 7):
+        server.play(Act(cut=share, end="reset"), Act())
+        came_whole(fetch(server, sink), sink)
