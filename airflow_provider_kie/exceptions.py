@@ -8,7 +8,7 @@ The rules that live here and nowhere else:
 * whether reading again can help (``transient``) and whether a submit that met the error certainly created
   nothing (``nothing_created``);
 * whether Airflow may retry the task: classes that repeating can not help are also an ``AirflowFailException``;
-* what the message says, and that it never holds a URL's query string.
+* what the message says.
 
 Sources: the error lists and recorded answers of KIE's pages "Get WAV Details", "Convert to WAV", "Get Account
 Credits", "Get Download URL" and "Getting Started", as of 2026-04-29.
@@ -16,11 +16,12 @@ Credits", "Get Download URL" and "Getting Started", as of 2026-04-29.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
+
+from airflow_provider_kie.redaction import redact
 
 __all__ = [
     "ERROR_BY_CODE",
@@ -56,24 +57,7 @@ __all__ = [
     "KieWrongTaskError",
     "final",
     "for_sensor",
-    "redact",
 ]
-
-_USER_INFO = re.compile(r"(?P<scheme>\bhttps?:(?:\\?/){2})[^\s/@\"'<>]+@", re.IGNORECASE)
-_URL_TAIL = re.compile(r"(?P<url>\bhttps?:(?:\\?/){2}[^\s?#]*)[?#]\S*", re.IGNORECASE)
-_LONGEST_QUOTE = 500
-_LONGEST_READ = 100_000
-
-
-def redact(text: str) -> str:
-    """
-    Return ``text`` fit for a log: one line, no user, query string or fragment in any URL, at most 500 characters.
-
-    :param text: anything that came from outside, such as KIE's ``msg`` or ``errorMessage``.
-    """
-    plain = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_READ])
-    short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<scheme>***@", plain))
-    return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
 
 
 class KieError(AirflowException):
@@ -412,9 +396,9 @@ def final(error: KieError) -> KieError:
     Return the same error as one that Airflow does not retry, for where repeating can not help.
 
     :param error: what ended the wait. The twin has the same name and message, and is also an
-        ``AirflowFailException``.
+        ``AirflowFailException``. A connection that can not be found stays as it is: repeating may help there.
     """
-    if isinstance(error, (AirflowFailException, AirflowSensorTimeout)):
+    if isinstance(error, (AirflowFailException, AirflowSensorTimeout, KieConnectionNotFoundError)):
         return error
     twin = _final_class_named(type(error).__name__)(error.problem, **error.details())
     twin.__cause__ = error.__cause__
@@ -425,8 +409,8 @@ def for_sensor(error: KieError) -> KieError:
     """
     Return the error as a sensor raises it: a time-out as Airflow's sensors do, anything else final.
 
-    :param error: what ended the wait. A connection that can not be found stays as it is: looking again may help.
+    :param error: what ended the wait.
     """
     if isinstance(error, KieWaitTimeoutError):
         return KieSensorTimeoutError(error.problem, **error.details())
-    return error if isinstance(error, KieConnectionNotFoundError) else final(error)
+    return final(error)

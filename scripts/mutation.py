@@ -25,7 +25,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_provider_kie"
-MUTATED = [f"{PACKAGE}/api/*.py", f"{PACKAGE}/waiting.py", f"{PACKAGE}/exceptions.py", f"{PACKAGE}/connection.py"]
+MUTATED = [
+    f"{PACKAGE}/api/*.py",
+    f"{PACKAGE}/waiting.py",
+    f"{PACKAGE}/exceptions.py",
+    f"{PACKAGE}/connection.py",
+    f"{PACKAGE}/redaction.py",
+]
 # Files of tests/unit that do not judge: a judge has to be quick, to need no socket, and to have something to say.
 NO_JUDGES = ["test_emulator_cli.py", "test_emulator_state.py", "test_imports.py", "test_pacing.py"]
 # Tests that start a process, which a mutant in this one does not reach, and tests that use a thread of an earlier

@@ -26,8 +26,8 @@ from airflow_provider_kie.exceptions import (
     KieUnreadableAnswerError,
     KieValidationError,
     KieWrongTaskError,
-    redact,
 )
+from airflow_provider_kie.redaction import redact
 
 __all__ = ["Submitted", "WavConversion", "WavStatus", "convert_to_wav", "record_info"]
 
