@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
+from itertools import count
 
 import pytest
 from requests.structures import CaseInsensitiveDict
@@ -245,6 +246,7 @@ ELSEWHERE = timezone(timedelta(hours=-9))
         (format_datetime(FUTURE + timedelta(hours=10), usegmt=True), 3600.0),
         ("Fri, 31 Dec 2199 23:59:59 GMT", 3600.0),
     ],
+    ids=map(str, count()),  # dates of today would give each process of pytest-xdist tests of its own
 )
 @pytest.mark.parametrize("content", [body(code=429, msg="slow"), b"slow"])
 def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
