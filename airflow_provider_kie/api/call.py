@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from airflow_provider_kie.api.envelope import Answer, Json, decode
 from airflow_provider_kie.exceptions import KieError, KieValidationError
+from airflow_provider_kie.redaction import redact
 
 __all__ = ["Call", "Repeat", "check_id"]
 
@@ -80,7 +81,7 @@ class Call(Generic[T]):
 
         :param error: what went wrong.
         """
-        error.problem = f"{self.purpose}: {error.problem}"
+        error.problem = redact(f"{self.purpose}: {error.problem}")
         error.kie_task_id = error.kie_task_id or self.kie_task_id
         return error
 

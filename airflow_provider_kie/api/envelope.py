@@ -64,7 +64,8 @@ class Answer:
         :param secret: the API key; so long, as the connection's check ensures, that nothing else is hit.
         """
         hidden = body.replace(secret.encode(), b"***").replace(secret.replace("/", r"\/").encode(), b"***")
-        return cls(status, hidden, headers.get("Retry-After"), headers.get("Location"))
+        location = headers.get("Location")
+        return cls(status, hidden, headers.get("Retry-After"), location and location.replace(secret, "***"))
 
 
 def decode(answer: Answer) -> Json:
@@ -118,7 +119,7 @@ def _refuse_without_code(answer: Answer) -> NoReturn:
     status = answer.status
     if 300 <= status < 400:
         raise KieUnreadableAnswerError(
-            f"KIE's host redirects to {answer.location!r} (HTTP {status}); redirects are not followed, so that the key "
+            f"KIE's host redirects to {(answer.location or '').partition('?')[0]!r} (HTTP {status}); redirects are not followed, so that the key "
             "stays with the host of the connection",
             code=status,
         )
@@ -150,10 +151,10 @@ def _retry_after(value: str | None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            when = parsedate_to_datetime(value)
-        except ValueError:
+            when = parsedate_to_datetime(value).astimezone(UTC)
+        except (ValueError, OverflowError):
             return None
-        seconds = (when.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        seconds = (when - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
 
 

@@ -82,6 +82,7 @@ class Cooldowns:
                 f"Not sent: the connection pauses for another {rest:.0f} seconds after KIE's rate limit",
                 code=429,
                 conn_id=conn_id,
+                retry_after=rest,
             )
         return rest + random.uniform(0.0, RATE_JITTER)
 
@@ -104,6 +105,8 @@ class _MayRepeat:
         error = _error(state)
         if error is None or not error.transient:
             return False
+        if isinstance(error, KieRateLimitError) and (error.retry_after or 0.0) > LONGEST_PAUSE:
+            return False  # until then nothing would be sent
         cause: object = type(error)
         allowed = MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
         if self.call.repeat is not Repeat.ALWAYS and not error.nothing_created:

@@ -254,7 +254,6 @@ def test_a_rate_limit_of_more_than_a_minute_is_not_waited_for(clock, transport, 
 
 
 @both_transports
-@pytest.mark.xfail(strict=True, reason="ten repeats follow that wait for nothing, send nothing and say they do")
 def test_a_rate_limit_of_more_than_a_minute_is_not_repeated_in_vain(clock, caplog, transport):
     with caplog.at_level(logging.WARNING):
         play(transport, ["rate"], FREE, retry_after="61")
