@@ -27,6 +27,7 @@ from airflow_provider_kie.exceptions import (
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
+    KieRateLimitError,
     KieValidationError,
     KieWaitTimeoutError,
 )
@@ -52,6 +53,9 @@ GRACE_SECONDS = 60.0
 SETTLING_SECONDS = 5.0
 #: Seconds between two readings at the least, whatever interval was asked for.
 SHORTEST_DELAY = 0.1
+
+#: What a wait says while KIE's rate limit holds the connection back.
+RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
 
 #: Seconds that a wait may last: ten years.
 LONGEST_WAIT = 10 * 365 * 86400.0
@@ -135,7 +139,9 @@ class Look:
             # Trouble says nothing about the conversion, so it neither starts nor ends the grace.
             if not reading.transient:
                 return Failed(reading)
-            return Wait(reading.problem, settling=self._in_grace(now), warning=True, trouble=reading)
+            # Whether a look met the limit itself or only the pause after it is chance, and not worth telling apart.
+            reason = RATE_LIMITED if isinstance(reading, KieRateLimitError) else reading.problem
+            return Wait(reason, settling=self._in_grace(now), warning=True, trouble=reading)
         if reading is not None and reading["wav_url"]:
             return Done(reading, _oddity(reading["status"]))
         objection = _objection(self.kie_task_id, reading)

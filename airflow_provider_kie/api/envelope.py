@@ -118,9 +118,10 @@ def _refuse_without_code(answer: Answer) -> NoReturn:
     """Take the HTTP status for want of a number of KIE's; few of them say something about KIE and not the way there."""
     status = answer.status
     if 300 <= status < 400:
+        target = (answer.location or "").partition("?")[0]
         raise KieUnreadableAnswerError(
-            f"KIE's host redirects to {(answer.location or '').partition('?')[0]!r} (HTTP {status}); redirects are not followed, so that the key "
-            "stays with the host of the connection",
+            f"KIE's host redirects to {target!r} (HTTP {status}); redirects are not "
+            "followed, so that the key stays with the host of the connection",
             code=status,
         )
     if _is_success(status):

@@ -168,7 +168,7 @@ def test_a_redirect_says_where_to_but_not_with_what(status, content):
     assert type(error) is KieUnreadableAnswerError
     assert error.code == status
     assert error.problem == (
-        f"KIE's host redirects to 'https://kie.invalid/login?… (HTTP {status}); redirects are not followed, so that "
+        f"KIE's host redirects to 'https://kie.invalid/login' (HTTP {status}); redirects are not followed, so that "
         "the key stays with the host of the connection"
     )
 

@@ -21,6 +21,7 @@ from airflow_provider_kie.exceptions import (
     KieWaitTimeoutError,
 )
 from airflow_provider_kie.waiting import (
+    RATE_LIMITED,
     Done,
     Failed,
     Look,
@@ -209,7 +210,8 @@ def test_trouble_neither_starts_nor_ends_the_grace():
 def test_only_trouble_that_can_pass_is_waited_out(name):
     error = CLASSES[name]("It broke")
     verdict = Look("wav-1").judge(error, 0.0)
-    expected = Wait("It broke", warning=True, trouble=error) if TREE[name][0] else Failed(error)
+    reason = RATE_LIMITED if name == "KieRateLimitError" else "It broke"
+    expected = Wait(reason, warning=True, trouble=error) if TREE[name][0] else Failed(error)
     assert verdict == expected
     assert getattr(verdict, "error", None) is (None if TREE[name][0] else error)
 
