@@ -341,7 +341,7 @@ class Airflow:
 
     def call(self, method: str, path: str, body: dict[str, Any]) -> None:
         """Call the REST API, below ``/api/v2/``."""
-        answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=60)
+        answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=180)
         if not answer.ok:
             raise ProcessError(f"Airflow refused {method} {path}: {answer.text}")
 
