@@ -3,6 +3,8 @@
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
 #   make mutation                 change the core in hundreds of ways; do the tests notice?
+#   make bench                    speed beside the peers, with plots
+#   make triggerer-soak           a real triggerer with 1,000 waiting sensors, and killed half way
 #   make crash-test               kill Airflow's processes everywhere; is anything paid twice or lost?
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint types unit wire airflow mutation crash-test clean
+.PHONY: help demo test lint types unit wire airflow mutation crash-test bench triggerer-soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,6 +53,14 @@ mutation: $(READY)
 
 crash-test: $(READY)
 	$(BIN)/python scripts/crash_test.py
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' $(CONSTRAINTS:%=--constraint %)
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.download
+
+triggerer-soak: $(READY)
+	$(BIN)/python scripts/triggerer_soak.py
 
 clean:
 	rm -rf .venv* .demo .crash .soak build dist

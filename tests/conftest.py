@@ -29,7 +29,12 @@ for source in (*TESTS.glob("dags/*.py"), *TESTS.parent.glob("example_dags/*.py")
 for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "KIE_"))]:
     del os.environ[name]
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# The same examples in every run, and no opinion about how fast a busy machine is.
+hypothesis.settings.register_profile("calm", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("calm")
 
 pytest_plugins = ["airflow_provider_kie.testing"]
 
@@ -80,8 +85,8 @@ def running_emulator():
 
 @pytest.fixture
 def kie(running_emulator, monkeypatch, short_times):
-    """An emulator that knows nothing, behind ``kie_default``, which waits a second for an answer."""
+    """An emulator that knows nothing, behind ``kie_default``, which waits three seconds for an answer."""
     running_emulator.reset()
-    connection = json.loads(running_emulator.connection_json()) | {"extra": {"timeout": 1.0}}
+    connection = json.loads(running_emulator.connection_json()) | {"extra": {"timeout": 3.0}}
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
     return running_emulator

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,7 +119,7 @@ def _refuse_without_code(answer: Answer) -> NoReturn:
     """Take the HTTP status for want of a number of KIE's; few of them say something about KIE and not the way there."""
     status = answer.status
     if 300 <= status < 400:
-        target = (answer.location or "").partition("?")[0]
+        target = re.split("[?#]", answer.location or "", maxsplit=1)[0]
         raise KieUnreadableAnswerError(
             f"KIE's host redirects to {target!r} (HTTP {status}); redirects are not "
             "followed, so that the key stays with the host of the connection",

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the figures, on the terminal and between the markers of ``docs/performance.md``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from benchmarks import parsing, waiting
+from benchmarks.figures import ROOT, Figures
+
+PAGE: Final = ROOT / "docs" / "performance.md"
+
+
+def tables(figures: Figures) -> dict[str, list[list[str]]]:
+    """Return the tables that there are figures for, by the name of their marker."""
+    found: dict[str, list[list[str]]] = {}
+    budgets: list[list[str]] = [["budget", "at most", "measured", "kept"]]
+    for name in ("waiting", "slow"):
+        if (section := figures.get(name)) and section["rows"]:
+            found[name] = waiting.table(section["rows"])
+    if section := figures.get("waiting"):
+        budgets += waiting.budgets(section["rows"], section["interval"])[1:]
+    if section := figures.get("parse"):
+        found["parse"] = parsing.table(section["rows"])
+        budgets += parsing.budgets(section["rows"])
+    if section := figures.get("server"):
+        found["server"] = server_table(section)
+    return found | {"budgets": budgets}
+
+
+def server_table(section: Figures) -> list[list[str]]:
+    """Return what the benchmark server could do, so that it is visibly not the limit."""
+    return [
+        ["benchmark server", "measured"],
+        ["reads per second at the most", f"{section['reads_per_second']:,.0f}"],
+        ["CPU per read", f"{section['cpu_us_per_read']:.0f} µs"],
+    ]
+
+
+def plain(cells: list[list[str]]) -> str:
+    """Return a table for the terminal."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([rows[0], "-" * len(rows[0]), *rows[1:]])
+
+
+def markdown(cells: list[list[str]]) -> str:
+    """Return a table for the page."""
+    rows = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([rows[0], "|" + " --- |" * len(cells[0]), *rows[1:]])
+
+
+def origin(figures: Figures) -> str:
+    """Say what was measured with what."""
+    about = figures["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
+    days = ", ".join(sorted(set(figures["measured"].values())))
+    return f"Measured {days} on {about['cores']} cores with Python {about['python']}, {packages}."
+
+
+def update(figures: Figures) -> bool:
+    """Write the tables into the page; False if there is no page."""
+    if not PAGE.exists():
+        return False
+    text = PAGE.read_text()
+    blocks = {name: markdown(cells) for name, cells in tables(figures).items()} | {"origin": origin(figures)}
+    for name, block in blocks.items():
+        pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench -->)"
+        text = re.sub(pattern, lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text, flags=re.DOTALL)
+    PAGE.write_text(text)
+    return True

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A minimal KIE that only knows ``record-info``, in a process of its own, so fast that it is not what gets measured.
+
+An id says when its conversion finishes, so the server keeps nothing about it and can be restarted at any time:
+``at-<epoch milliseconds>-<number>`` at that instant; ``held-<number>`` when somebody released it, spread over the
+seconds that the release asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+HOST: Final = "127.0.0.1"
+#: Conversions with numbers that differ by this share the instant at which they finish after a release.
+STEPS_OF_A_RELEASE: Final = 1000
+_BODY: Final = (
+    '{"code":200,"msg":"success","data":{"taskId":"%s","musicId":"e231aaaa-0000-4000-8000-00008cadc7dc",'
+    '"callbackUrl":"https://api.example.com/callback","musicIndex":0,"completeTime":%s,"response":%s,'
+    '"successFlag":"%s","createTime":"2026-01-01 00:00:00","errorCode":null,"errorMessage":null}}'
+)
+_FILE: Final = '{"audioWavUrl":"http://127.0.0.1/s/%s.wav"}'
+
+
+class Conversions:
+    """Which conversion is finished, and how much was asked."""
+
+    def __init__(self, latency: float) -> None:
+        self.latency = latency
+        self.reads = 0
+        self.seen: set[str] = set()
+        self.released_at: float | None = None
+        self.spread = 1.0
+
+    def is_finished(self, kie_task_id: str, now: float) -> bool:
+        """Tell from its id whether a conversion is finished."""
+        kind, _, rest = kie_task_id.partition("-")
+        if kind == "at":
+            return now * 1000 >= int(rest.partition("-")[0])
+        if self.released_at is None:
+            return False
+        return now >= self.released_at + self.spread * (int(rest) % STEPS_OF_A_RELEASE) / STEPS_OF_A_RELEASE
+
+    def record(self, kie_task_id: str) -> str:
+        """Return the body of KIE's answer to a read."""
+        self.reads += 1
+        self.seen.add(kie_task_id)
+        if self.is_finished(kie_task_id, time.time()):
+            return _BODY % (kie_task_id, '"2026-01-01 00:10:00"', _FILE % kie_task_id, "SUCCESS")
+        return _BODY % (kie_task_id, "null", "null", "PENDING")
+
+    def answer(self, target: str) -> str:
+        """Return the body for the target of a request."""
+        path, _, query = target.partition("?")
+        if path == "/api/v1/wav/record-info":
+            return self.record(query.removeprefix("taskId="))
+        if path == "/release":
+            self.spread = float(parse_qs(query)["over"][0])
+            self.released_at = time.time()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = usage.ru_utime + usage.ru_stime
+        return json.dumps({"reads": self.reads, "conversions": len(self.seen), "cpu": cpu})
+
+
+class Http(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, for requests without a body; nothing is checked."""
+
+    def __init__(self, conversions: Conversions) -> None:
+        self.conversions = conversions
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember whom to answer."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each request that is complete."""
+        *heads, self.buffer = (self.buffer + data).split(b"\r\n\r\n")
+        for head in heads:
+            body = self.conversions.answer(head[: head.index(b"\r\n")].split(b" ")[1].decode()).encode()
+            answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            self.send(answer % (len(body), body))
+
+    def send(self, answer: bytes) -> None:
+        """Send an answer, after the time that was asked for."""
+        if self.conversions.latency:
+            asyncio.get_running_loop().call_later(self.conversions.latency, self.transport.write, answer)
+        else:
+            self.transport.write(answer)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, seen from another process."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://{HOST}:{self.port}"
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the reads so far, of how many conversions, and the seconds of CPU."""
+        return self.ask("/statistics")
+
+    def release(self, over: float) -> None:
+        """Let the held conversions finish from now on, spread over some seconds."""
+        self.ask(f"/release?over={over}")
+
+    def ask(self, target: str) -> dict[str, Any]:
+        """Return the JSON behind a target."""
+        connection = HTTPConnection(HOST, self.port, timeout=30)
+        try:
+            connection.request("GET", target)
+            return dict(json.loads(connection.getresponse().read()))
+        finally:
+            connection.close()
+
+
+@contextmanager
+def serving(latency: float = 0.0) -> Iterator[Server]:
+    """Run the server while the block lasts."""
+    command = [sys.executable, "-m", "benchmarks.server", "--latency", str(latency)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # noqa: S603 - a constant
+    try:
+        assert process.stdout is not None  # noqa: S101 - for the type checker: a pipe was asked for
+        yield Server(int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def drive(url: str, seconds: float, sockets: int) -> None:
+    """Ask as fast as a bare protocol can, to find the server's ceiling."""
+    port = urlsplit(url).port
+    until = time.monotonic() + seconds
+    request = b"GET /api/v1/wav/record-info?taskId=at-9999999999999-1 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        while time.monotonic() < until:
+            writer.write(request * 16)
+            for _ in range(16):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.split(b"Length: ")[1]))
+        writer.close()
+
+    await asyncio.gather(*[one() for _ in range(sockets)])
+
+
+def measure_ceiling(seconds: float = 3.0) -> dict[str, float]:
+    """Return how many reads per second the server answers to a client that does nothing else, and its CPU for one."""
+    with serving() as server:
+        before = server.statistics()
+        started = time.monotonic()
+        asyncio.run(drive(server.url, seconds, sockets=8))
+        elapsed = time.monotonic() - started
+        after = server.statistics()
+    reads = after["reads"] - before["reads"]
+    return {"reads_per_second": reads / elapsed, "cpu_us_per_read": (after["cpu"] - before["cpu"]) / reads * 1e6}
+
+
+async def _serve(latency: float, port: int) -> None:
+    conversions = Conversions(latency)
+    server = await asyncio.get_running_loop().create_server(lambda: Http(conversions), HOST, port, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description="A minimal KIE for benchmarks.")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--port", type=int, default=0, help="where to listen; 0 takes a free port, which is printed")
+    args = parser.parse_args()
+    asyncio.run(_serve(args.latency, args.port))
+
+
+if __name__ == "__main__":
+    main()

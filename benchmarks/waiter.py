@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One measurement of one way of waiting, in this process: prints its figures as one line of JSON.
+
+The waits start evenly over half of the first interval, as a triggerer starts its triggers in portions; that is kind
+to ways that do not spread their reads themselves. The figures of CPU are taken after each wait has read once, so the
+one-time cost of a wait is not among them; ``start_ms`` is that cost. What the measurement itself costs is measured
+first and taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks.server import Server
+from benchmarks.variants import WAYS, Way
+
+BEAT: Final = 0.01
+#: In intervals: over how long the waits start, from when on CPU is measured at the earliest (a first sleep may take an
+#: interval), and when the first conversion finishes.
+RAMP: Final = 0.5
+STEADY: Final = 1.6
+FIRST_FINISH: Final = 1.8
+
+
+class Heart:
+    """
+    Beats every 10 ms; the longest pause between two beats is the longest block of the event loop.
+
+    Where the system says how long this thread was ready and waited for a core, that is taken off: it is the machine
+    that was busy then, not the loop.
+    """
+
+    def __init__(self) -> None:
+        self.longest = self.longest_elapsed = self.longest_cpu = 0.0
+        self._queue: int | None = None
+        with suppress(OSError):
+            self._queue = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+
+    async def beat(self) -> None:
+        """Beat until cancelled."""
+        before, queued, cpu = time.perf_counter(), self.queued(), time.thread_time()
+        while True:
+            await asyncio.sleep(BEAT)
+            now, queued_now, cpu_now = time.perf_counter(), self.queued(), time.thread_time()
+            pause = now - before - BEAT
+            self.longest_elapsed = max(self.longest_elapsed, pause)
+            self.longest = max(self.longest, pause - (queued_now - queued))
+            self.longest_cpu = max(self.longest_cpu, cpu_now - cpu)
+            before, queued, cpu = now, queued_now, cpu_now
+
+    def queued(self) -> float:
+        """Return the seconds for which this thread has waited for a core so far."""
+        return int(os.pread(self._queue, 64, 0).split()[1]) / 1e9 if self._queue is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the clocks and counters say; the difference of two is a span."""
+
+    seconds: float
+    cpu: float
+    reads: int
+
+    def __sub__(self, before: Moment) -> Moment:
+        return Moment(self.seconds - before.seconds, self.cpu - before.cpu, self.reads - before.reads)
+
+
+@dataclass
+class Measurement:
+    """
+    One measurement.
+
+    :param way: how one conversion is waited for.
+    :param server: what is asked.
+    :param count: conversions waiting at the same time.
+    :param interval: seconds between two reads of one conversion.
+    :param duration: seconds until the last conversion finishes.
+    """
+
+    way: Way
+    server: Server
+    count: int
+    interval: float
+    duration: float
+    late: list[float] = field(default_factory=list)
+    waited_from: float = 0.0
+    idle_load: float = 0.0
+
+    async def carry_out(self) -> dict[str, Any]:
+        """Measure, and return the figures."""
+        heart = Heart()
+        gc.collect()
+        beating = asyncio.create_task(heart.beat())
+        self.idle_load = await self.load_without_waits()
+        memory = own_memory()
+        begun = self.look()
+        waits = [asyncio.create_task(self.one(delay, at)) for delay, at in self.plan()]
+        await self.all_have_read()
+        started = self.look()
+        await asyncio.sleep(max(0.0, self.waited_from + self.first_finish - time.time()))
+        waiting = own_memory() - memory
+        patience = self.waited_from + self.duration + 2.5 * self.interval - time.time()
+        done, unfinished = await asyncio.wait(waits, timeout=max(0.0, patience))
+        ended = self.look()
+        beating.cancel()
+        for wait in unfinished:
+            wait.cancel()
+        for wait in done:
+            wait.result()
+        steady, start = ended - started, started - begun
+        per_read = self.own_cpu(steady) / steady.reads
+        return self.lateness(len(unfinished)) | {
+            "cpu_ms_per_read": per_read * 1e3,
+            "start_ms": (self.own_cpu(start) - per_read * start.reads) / self.count * 1e3,
+            "reads": ended.reads,
+            "reads_per_second": steady.reads / steady.seconds,
+            "load": self.own_cpu(steady) / steady.seconds,
+            "memory_kb": waiting / self.count / 1024,
+            "block_ms": heart.longest * 1e3,
+            "block_elapsed_ms": heart.longest_elapsed * 1e3,
+            "block_cpu_ms": heart.longest_cpu * 1e3,
+        }
+
+    async def all_have_read(self) -> None:
+        """Pause until the start of the waits is over, on a busy machine as well."""
+        await asyncio.sleep(self.interval * STEADY)
+        until = time.monotonic() + self.interval
+        while self.server.statistics()["conversions"] < self.count and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(self.interval / 20)
+
+    async def load_without_waits(self) -> float:
+        """Return the share of a core that the heart and an idle loop take."""
+        before = self.look()
+        await asyncio.sleep(min(3.0, self.interval / 3))
+        span = self.look() - before
+        return span.cpu / span.seconds
+
+    def own_cpu(self, span: Moment) -> float:
+        """Return the seconds of CPU that the waits took."""
+        return span.cpu - self.idle_load * span.seconds
+
+    @property
+    def first_finish(self) -> float:
+        """Seconds until the first conversion finishes."""
+        return self.interval * FIRST_FINISH
+
+    def plan(self) -> list[tuple[float, float]]:
+        """Return for each wait after how many seconds it starts and when its conversion finishes."""
+        self.waited_from = time.time()
+        step = (self.duration - self.first_finish) / self.count
+        ends = [self.waited_from + self.first_finish + step * number for number in range(self.count)]
+        random.Random(self.count).shuffle(ends)
+        return [(self.interval * RAMP * number / self.count, ends[number]) for number in range(self.count)]
+
+    async def one(self, delay: float, at: float) -> None:
+        """Wait for one conversion, and note how late its end was seen."""
+        await asyncio.sleep(delay)
+        await self.way(f"at-{round(at * 1000)}-{random.getrandbits(48):012x}")
+        self.late.append(time.time() - at)
+
+    def look(self) -> Moment:
+        """Return what all clocks and counters say now."""
+        # In this thread, because a way that keeps all threads busy would delay it; it takes about a millisecond.
+        return Moment(time.monotonic(), time.process_time(), self.server.statistics()["reads"])
+
+    def lateness(self, unfinished: int) -> dict[str, Any]:
+        """Return how late finishes were seen; those that were not seen count with the time that they were given."""
+        given = (self.duration - self.first_finish) / 2 + 2.5 * self.interval
+        late = sorted(self.late) + [given] * unfinished
+        return {
+            "late_p50": statistics.median(late),
+            "late_p99": late[min(len(late) - 1, round(0.99 * len(late)))],
+            "unfinished": unfinished,
+        }
+
+
+def own_memory() -> int:
+    """Return the bytes of memory that this process has filled; files in memory come and go and do not count."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("RssAnon:")[2].split()[0]) * 1024
+    return int(psutil.Process().memory_info().rss)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure once."""
+    parser = argparse.ArgumentParser(description="Measure one way of waiting.")
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--interval", type=float, required=True)
+    parser.add_argument("--duration", type=float, required=True)
+    args = parser.parse_args(argv)
+    way = WAYS[args.way](args.interval)
+    measurement = Measurement(way, Server(args.port), args.count, args.interval, args.duration)
+    print(json.dumps(asyncio.run(measurement.carry_out())), flush=True)
+
+
+if __name__ == "__main__":
+    main()

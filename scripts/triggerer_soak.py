@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Let a real triggerer wait for a thousand conversions at once, and show that none is lost, doubled or blocks the rest.
+
+The second run kills the triggerer half way and starts another one. Real processes (API server, scheduler with
+LocalExecutor, DAG processor, triggerer) on a fresh SQLite database in ``.soak``, whose logs stay there, and the
+benchmarks' server as KIE. Exits non-zero unless every line of the report is as promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import requests
+from airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+HOME: Final = ROOT / ".soak"
+INTERVAL: Final = 10.0
+#: Seconds that a task process is given: it starts twice for each wait, and all share this machine.
+SECONDS_FOR_A_TASK: Final = 4.0
+#: Reads are kept up at this rate or better while all wait, as a share of one per interval and conversion.
+ENOUGH_READS: Final = 0.9
+LONG_ENOUGH: Final = 300.0
+
+CONFIGURATION: Final = {
+    # Enough to use the cores, few enough that the triggerer gets its share of them.
+    "core.parallelism": "4",
+    "core.max_active_tasks_per_dag": "2000",
+    # The operator's code and libraries are loaded once, before the processes of the tasks are forked.
+    "scheduler.max_tis_per_query": "32",
+    # A busy machine makes everything late; only the death of the triggerer is to be noticed soon.
+    "scheduler.scheduler_health_check_threshold": "60",
+    "scheduler.task_instance_heartbeat_timeout": "300",
+    "triggerer.triggerer_health_check_threshold": "15",
+    "logging.logging_level": "INFO",
+}
+#: Airflow imports this file in each of its processes. A forked task process then need not load the same again.
+LOCAL_SETTINGS: Final = """
+import sys
+
+if "scheduler" in sys.argv:
+    import airflow.sdk.execution_time.task_runner
+    import airflow_provider_kie.hooks.kie
+    import airflow_provider_kie.sensors.wav
+"""
+BLOCKED: Final = re.compile(r"^(\S+)Z? .*async thread was blocked for ([0-9.]+) seconds", re.MULTILINE)
+#: Airflow warns of a block from here on.
+BLOCK: Final = 0.2
+FIRED: Final = re.compile(r"Trigger fired event")
+FINISHED: Final = re.compile(r"WAV task (held-[0-9]+) is finished")
+
+
+@dataclass
+class Kie:
+    """The benchmarks' server as a process among Airflow's."""
+
+    airflow: Airflow
+    port: int = field(default_factory=free_port)
+    http: requests.Session = field(default_factory=requests.Session)
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://{HOST}:{self.port}"
+
+    def start(self) -> None:
+        """Start the server and wait until it listens."""
+        self.http.trust_env = False
+        command = [sys.executable, str(ROOT / "benchmarks" / "server.py"), "--port", str(self.port)]
+        self.airflow.processes.start("server", command)
+        wait_for("the server", self._listens, seconds=60)
+
+    def reads(self) -> int:
+        """Return how many reads came so far."""
+        return int(self.http.get(f"{self.url}/statistics", timeout=30).json()["reads"])
+
+    def release(self, over: float) -> None:
+        """Let the conversions finish from now on, spread over some seconds."""
+        self.http.get(f"{self.url}/release", params={"over": over}, timeout=30).raise_for_status()
+
+    def _listens(self) -> bool:
+        try:
+            return self.reads() >= 0
+        except requests.ConnectionError:
+            return False
+
+
+class RunQueue(threading.Thread):
+    """
+    Notes how long the triggerer was ready and waited for a core, because the tasks' processes took them.
+
+    A machine that is too busy to run the triggerer for a while looks like a trigger that blocks it.
+    """
+
+    def __init__(self, airflow: Airflow) -> None:
+        super().__init__(daemon=True)
+        self.airflow = airflow
+        self.notes: dict[int, list[tuple[float, float]]] = {}
+
+    def run(self) -> None:
+        """Take notes as long as the script runs."""
+        while True:
+            with suppress(KeyError, psutil.Error):
+                # Its child is what runs the event loop; it may be another one after a kill.
+                for process in self.airflow.processes.family("triggerer")[1:]:
+                    self.notes.setdefault(process.pid, [])
+            for pid, notes in list(self.notes.items()):
+                with suppress(OSError, IndexError):
+                    queued = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+                    notes.append((time.time(), queued))
+            time.sleep(0.05)
+
+    def waited(self, since: float, until: float) -> float:
+        """Return the seconds of waiting for a core in a span of time."""
+        spans = [[queued for at, queued in notes if since <= at <= until] for notes in self.notes.values()]
+        return max((span[-1] - span[0] for span in spans if span), default=0.0)
+
+
+@dataclass
+class Run:
+    """One run of the mapped task, from deferring to the end, and what was seen."""
+
+    count: int
+    kill: bool
+    airflow: Airflow
+    kie: Kie
+    queue: RunQueue
+    found: dict[str, Any] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the DAG run."""
+        return "killed" if self.kill else "quiet"
+
+    def carry_out(self, hold: float, over: float) -> None:
+        """Defer all, let them wait together, let them finish, and count."""
+        self.start()
+        self.defer_all()
+        self.hold(hold)
+        self.finish_all(over)
+        self.check()
+
+    def start(self) -> None:
+        """Start everything, and the DAG run."""
+        airflow = self.airflow
+        connection = f'{{"conn_type": "kie", "password": "soak-key", "host": "{self.kie.url}"}}'
+        airflow.set_environment(
+            AIRFLOW_CONN_KIE_DEFAULT=connection, KIE_SOAK_COUNT=str(self.count), KIE_SOAK_INTERVAL=str(INTERVAL)
+        )
+        (airflow.home / "config").mkdir()
+        (airflow.home / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
+        say(f"Run '{self.run_id}': starting Airflow for {self.count} waits.")
+        airflow.migrate()
+        self.kie.start()
+        airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
+        self.queue.start()
+        for name in ("api-server", "dag-processor", "scheduler"):
+            # In earnest the triggerer has a machine of its own; here at least the first turn.
+            for process in airflow.processes.family(name):
+                process.nice(10)
+        airflow.wait_until_ready({"soak"})
+        airflow.trigger("soak", self.run_id)
+
+    def defer_all(self) -> None:
+        """Wait until all are deferred and the triggerer has taken them."""
+        started = time.monotonic()
+        told = 0.0
+
+        def all_deferred() -> bool:
+            nonlocal told
+            for name in ("scheduler", "triggerer", "api-server"):
+                self.airflow.processes.alive(name)
+            states = self.states()
+            if time.monotonic() - told > 30:
+                told = time.monotonic()
+                say(f"  {dict(states)}; load {psutil.getloadavg()[0]:.1f}")
+            return states["deferred"] == self.count and self.triggers_at_work() == self.count
+
+        wait_for("all to be deferred", all_deferred, seconds=LONG_ENOUGH + SECONDS_FOR_A_TASK * self.count, every=2)
+        self.found["seconds to defer all"] = round(time.monotonic() - started)
+
+    def hold(self, seconds: float) -> None:
+        """Watch all of them wait at the same time, with nothing else to do."""
+        say(f"All {self.count} are deferred; they wait together for {seconds:.0f} seconds.")
+        triggerer = self.airflow.processes.family("triggerer")
+        time.sleep(INTERVAL)
+        before, cpu, started = self.kie.reads(), cpu_of(triggerer), time.monotonic()
+        blocked_before = len(self.blocks())
+        time.sleep(seconds)
+        reads, elapsed = self.kie.reads() - before, time.monotonic() - started
+        self.found["reads per second while all wait"] = round(reads / elapsed, 1)
+        self.found["triggerer's CPU per read, ms"] = round((cpu_of(triggerer) - cpu) / max(reads, 1) * 1e3, 2)
+        self.found["triggerer's memory, MB"] = round(sum(process.memory_info().rss for process in triggerer) / 1e6)
+        self.found["blocks while all wait"] = len(self.blocks()) - blocked_before
+        if reads / elapsed < ENOUGH_READS * self.count / (INTERVAL * 1.05):
+            self.wrong.append(f"only {reads / elapsed:.1f} reads per second")
+
+    def finish_all(self, over: float) -> None:
+        """Let the conversions finish, and kill the triggerer meanwhile if this run does that."""
+        say(f"The conversions finish from now on, over {over:.0f} seconds.")
+        started = time.monotonic()
+        self.kie.release(over)
+        if self.kill:
+            wait_for("half of the waits to end", self.half_is_over, seconds=over + LONG_ENOUGH, every=0.2)
+            waiting = self.states()["deferred"]
+            self.airflow.processes.kill("triggerer")
+            self.found["deferred when the triggerer was killed"] = waiting
+            say(f"The triggerer is killed while {waiting} are deferred; another one starts in 5 seconds.")
+            if not waiting:
+                self.wrong.append("nothing was left to wait for when the triggerer was killed")
+            time.sleep(5)
+            self.airflow.start("triggerer")
+        patience = over + LONG_ENOUGH + SECONDS_FOR_A_TASK * self.count
+        wait_for("the run to end", self.ended, seconds=patience, every=3)
+        self.found["seconds to finish all"] = round(time.monotonic() - started)
+
+    def half_is_over(self) -> bool:
+        """Tell whether half of the waits have left the triggerer."""
+        return self.states()["deferred"] <= self.count / 2
+
+    def ended(self) -> bool:
+        """Tell whether the DAG run is over."""
+        for name in ("scheduler", "triggerer", "api-server"):
+            self.airflow.processes.alive(name)
+        return self.airflow.run_state(self.run_id) in ("success", "failed")
+
+    def states(self) -> Counter[str]:
+        """Count the task instances by state."""
+        query = "select coalesce(state, 'none') as state, count(*) as n from task_instance group by 1"
+        return Counter({row["state"]: row["n"] for row in self.airflow.select(query)})
+
+    def triggers_at_work(self) -> int:
+        """Count the triggers that a triggerer has taken."""
+        query = "select count(*) as n from trigger where triggerer_id is not null"
+        return int(self.airflow.select(query)[0]["n"])
+
+    def blocks(self) -> list[tuple[float, float]]:
+        """Return how long each block that Airflow warned of lasted, and how much of it was waiting for a core."""
+        found = []
+        for when, seconds in BLOCKED.findall((self.airflow.home / "triggerer.log").read_text()):
+            until = datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()
+            waited = self.queue.waited(until - float(seconds) - 0.2, until + 0.1)
+            found.append((float(seconds), round(min(waited, float(seconds)), 2)))
+        return found
+
+    def check(self) -> None:
+        """Count what is left behind: task instances, XComs, events and resumed tasks."""
+        run_id, count = self.run_id, self.count
+        states = Counter(task["state"] for task in self.airflow.task_instances(run_id))
+        values = self.airflow.xcom(run_id, "return_value")
+        right = {("wait", n): f"held-{n}" for n in range(count)}
+        tries = Counter(task["try_number"] for task in self.airflow.task_instances(run_id))
+        fired, resumed = self.count_in_logs()
+        again = sum(n - 1 for n in resumed.values() if n > 1)
+        self.found |= {"task instances": dict(states), "tries": dict(tries), "XComs": len(values)}
+        self.found |= {"tasks with an event": len(fired), "events fired twice": sum(n > 1 for n in fired.values())}
+        self.found |= {"tasks that ended": len(resumed), "ended twice": again}
+        blocks = self.blocks()
+        own = [block for block, queued in blocks if block - queued >= BLOCK]
+        self.found["blocks in all, longest"] = [len(blocks), max((block for block, _ in blocks), default=0)]
+        self.found["blocks that were no waiting for a core"] = own
+        self.found["triggers left"] = int(self.airflow.select("select count(*) as n from trigger")[0]["n"])
+        promises = {
+            "task instances": states == {"success": count},
+            "tries": tries == {1: count},
+            "XComs": {key: value["kie_task_id"] for key, value in values.items()} == right,
+            # A triggerer that is killed takes lines of its log along, and an event that it had not stored yet fires
+            # once more, as it should.
+            "events": self.kill or (fired == dict.fromkeys(fired, 1) and len(fired) == count),
+            "ends": resumed == {f"held-{n}": 1 for n in range(count)},
+            "blocks": not own,
+            "triggers left": not self.found["triggers left"],
+        }
+        self.wrong += [name for name, kept in promises.items() if not kept]
+
+    def count_in_logs(self) -> tuple[Counter[str], Counter[str]]:
+        """Return the events by map index, and the resumed tasks by WAV task."""
+        fired: Counter[str] = Counter()
+        resumed: Counter[str] = Counter()
+        for path in (self.airflow.home / "logs").rglob("*.log*"):
+            text = path.read_text(errors="replace")
+            if events := len(FIRED.findall(text)):
+                fired[path.parent.name] += events
+            resumed.update(FINISHED.findall(text))
+        return fired, resumed
+
+
+def cpu_of(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def soak(count: int, kill: bool, hold: float, over: float) -> Run:
+    """Carry out one run with everything started anew."""
+    home = HOME / ("killed" if kill else "quiet")
+    with Airflow(home, ROOT / "scripts" / "soak_dags", CONFIGURATION) as airflow:
+        run = Run(count, kill, airflow, Kie(airflow), RunQueue(airflow))
+        run.carry_out(hold, over)
+        return run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the soak test; the result is the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=1000, help="waits in each run (default: %(default)s)")
+    parser.add_argument("--only", choices=["quiet", "killed"], help="one of the two runs")
+    parser.add_argument("--hold", type=float, default=60.0, help="seconds that all wait together")
+    parser.add_argument("--over", type=float, default=60.0, help="seconds over which the conversions finish")
+    args = parser.parse_args(argv)
+    good = True
+    for name in [args.only] if args.only else ["quiet", "killed"]:
+        try:
+            run = soak(args.count, name == "killed", args.hold, args.over)
+        except ProcessError as error:
+            say(f"Run '{name}' failed: {error}; its logs are in {(HOME / name).relative_to(ROOT)}")
+            good = False
+            continue
+        say(f"Run '{name}' with {args.count} waits: {'as promised' if not run.wrong else f'WRONG: {run.wrong}'}")
+        for what, value in run.found.items():
+            print(f"    {what}: {value}")
+        good = good and not run.wrong
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
