@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_kie.links.kie import WavFileLink
 from tests.dag_runs import load_dag, run_dag
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
@@ -16,6 +17,17 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 @pytest.fixture(autouse=True)
 def _emulator(kie):
     pass
+
+
+def link_to_the_file(run):
+    """Return what the button on the task's page leads to."""
+    on_airflow_3 = run.xcom("wav_url", "_link_WavFileLink")
+    if on_airflow_3:
+        return on_airflow_3
+    from airflow.models.taskinstancekey import TaskInstanceKey
+
+    operator = load_dag(run.dag_id).get_task("wav_url")
+    return WavFileLink().get_link(operator, ti_key=TaskInstanceKey(run.dag_id, "wav_url", run.run_id, 1, -1))
 
 
 def test_example_kie_wav(kie):
@@ -29,6 +41,7 @@ def test_example_kie_wav(kie):
     assert run.xcom("wav_url") == conversion["wav_url"]
     assert run.xcom("wav_url", "wav_conversion") == conversion
     assert run.xcom("describe") == {"channels": 2, "rate": 48000, "seconds": 3.0}
+    assert link_to_the_file(run) == conversion["wav_url"]
     assert kie.accepted_submits == 1
     assert [request["path"] for request in kie.requests("submit")] == ["/api/v1/wav/generate"]
 
