@@ -27,9 +27,11 @@ from airflow_provider_kie.exceptions import (
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
+    KieNotReadyError,
     KieRateLimitError,
     KieValidationError,
     KieWaitTimeoutError,
+    final,
 )
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Wait",
     "as_seconds",
     "conclude",
+    "finished",
     "next_delay",
     "settling_delay",
     "timed_out",
@@ -170,6 +173,24 @@ def conclude(verdict: Done | Failed) -> WavConversion:
     if isinstance(verdict, Failed):
         raise verdict.error
     return verdict.conversion
+
+
+def finished(kie_task_id: str, verdict: Verdict) -> Done:
+    """
+    Return the end of a conversion for who looks once and does not wait, or raise what stands in the way.
+
+    :param kie_task_id: the WAV task.
+    :param verdict: the look's.
+    :raises KieNotReadyError: the conversion still runs.
+    :raises KieError: the trouble of the look, or the failure, which is final.
+    """
+    if isinstance(verdict, Wait):
+        raise verdict.trouble or KieNotReadyError(
+            f"The WAV conversion is not finished: {verdict.reason}", kie_task_id=kie_task_id
+        )
+    if isinstance(verdict, Failed):
+        raise final(verdict.error)
+    return verdict
 
 
 def next_delay(

@@ -15,13 +15,12 @@ from airflow_provider_kie.durable import Memory
 from airflow_provider_kie.exceptions import (
     KieConversionFailedError,
     KieNotFoundError,
-    KieNotReadyError,
     KieWaitTimeoutError,
     final,
 )
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.triggers.wav import NO_CANCEL, deferral, verdict_of
-from airflow_provider_kie.waiting import Done, Failed, Verdict, Wait, as_seconds, conclude
+from airflow_provider_kie.waiting import Done, Failed, Verdict, as_seconds, conclude, finished
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -204,11 +203,4 @@ class WavUrlOperator(_KieOperator):
         :param context: Airflow's context.
         :raises KieNotReadyError: the conversion still runs.
         """
-        verdict = self.hook.look(self.kie_task_id, patient=True)
-        if isinstance(verdict, Wait):
-            raise verdict.trouble or KieNotReadyError(
-                f"The WAV conversion is not finished: {verdict.reason}", kie_task_id=self.kie_task_id
-            )
-        if isinstance(verdict, Failed):
-            raise final(verdict.error)
-        return self._finish(context, verdict)
+        return self._finish(context, finished(self.kie_task_id, self.hook.look(self.kie_task_id, patient=True)))

@@ -14,13 +14,11 @@ from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
     KieError,
-    KieNotReadyError,
     KieValidationError,
-    final,
 )
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place, asset_uri
-from airflow_provider_kie.waiting import Failed, Wait
+from airflow_provider_kie.waiting import finished
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -187,13 +185,8 @@ class WavToObjectStorageOperator(BaseOperator):
         yield Link(temporary, from_kie=True)
 
     def _wav_url(self) -> str:
-        verdict = self.hook.look(str(self.kie_task_id), patient=True)
-        if isinstance(verdict, Wait):
-            raise verdict.trouble or KieNotReadyError(
-                f"The WAV conversion is not finished: {verdict.reason}", kie_task_id=self.kie_task_id
-            )
-        if isinstance(verdict, Failed):
-            raise final(verdict.error)
+        kie_task_id = str(self.kie_task_id)
+        verdict = finished(kie_task_id, self.hook.look(kie_task_id, patient=True))
         return str(verdict.conversion["wav_url"])
 
     # --- What others see of it

@@ -8,6 +8,7 @@ import random
 from datetime import timedelta
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import waiting as subject
 from airflow_provider_kie.api.wav import WavConversion
@@ -16,6 +17,7 @@ from airflow_provider_kie.exceptions import (
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
+    KieNotReadyError,
     KieServerError,
     KieValidationError,
     KieWaitTimeoutError,
@@ -28,6 +30,7 @@ from airflow_provider_kie.waiting import (
     Wait,
     as_seconds,
     conclude,
+    finished,
     next_delay,
     settling_delay,
     timed_out,
@@ -337,3 +340,15 @@ def test_no_length_of_time(name, value):
     assert (
         caught.value.problem == f"{name} is {value!r}, but must be seconds or a timedelta, above 0 and up to ten years"
     )
+
+
+def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
+    done = Done(record("SUCCESS", wav_url=URL))
+    assert finished("wav-1", done) is done
+    with pytest.raises(KieNotReadyError, match="not finished: status PENDING"):
+        finished("wav-1", Wait("status PENDING"))
+    with pytest.raises(KieServerError) as trouble:
+        finished("wav-1", Wait("It thundered", trouble=TROUBLE))
+    assert trouble.value is TROUBLE
+    with pytest.raises(AirflowFailException, match="It failed"):
+        finished("wav-1", Failed(KieConversionFailedError("It failed")))
