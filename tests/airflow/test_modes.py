@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kie import exceptions
+from airflow_provider_kie import exceptions, waiting
 from tests.cases import TABLE
 from tests.modes import MODES, run_sensor
 
@@ -51,18 +51,18 @@ FLAGS = ({"soft_fail": True}, {"never_fail": True}, {"silent_fail": True}, {"exp
 
 @pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: next(iter(flags)))
 @pytest.mark.parametrize(
-    ("answers", "end_without_flags"),
+    ("answers", "end_without_flags", "limit"),
     [
-        (("pending", "success"), "success"),
-        (("wav-failed",), "failed"),
-        (("wrong-key",), "failed"),
-        (("pending",), "failed"),
-        (("server-error",), "failed"),
+        (("pending", "success"), "success", {}),
+        (("wav-failed",), "failed", {}),
+        (("wrong-key",), "failed", {}),
+        (("pending",), "failed", SOON),
+        (("server-error",), "failed", SOON),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_flags_mean_the_same(kie, monkeypatch, answers, end_without_flags, flags):
-    _, ends = run_in_every_mode(kie, monkeypatch, *answers, timeout=1.5, **flags)
+def test_flags_mean_the_same(kie, monkeypatch, answers, end_without_flags, limit, flags):
+    _, ends = run_in_every_mode(kie, monkeypatch, *answers, **limit, **flags)
     skips = {"soft_fail", "never_fail"} & set(flags)
     assert check_alike(ends).state == ("skipped" if skips and end_without_flags == "failed" else end_without_flags)
 
@@ -103,6 +103,7 @@ def test_an_unknown_id_gets_the_grace_and_is_then_not_found(kie, monkeypatch, mo
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_id_that_becomes_visible_late_is_found(kie, monkeypatch, mode):
+    monkeypatch.setattr(waiting, "GRACE_SECONDS", QUICK["timeout"])  # the fixture's short one is for running out
     kie_task_id = kie.create_conversion(finished=True)
     kie.play("task-unknown", "task-unknown", "pending")
     assert run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"
