@@ -7,8 +7,8 @@ import re
 
 __all__ = ["redact"]
 
-_USER_INFO = re.compile(r"(?P<scheme>\bhttps?:(?:\\?/){2})[^\s/@\"'<>]+@", re.IGNORECASE)
-_URL_TAIL = re.compile(r"(?P<url>\bhttps?:(?:\\?/){2}[^\s?#]*)[?#]\S*", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?P<scheme>\bhttps?:(?:\\*/){2})[^\s/@\"'<>]+@", re.IGNORECASE)
+_URL_TAIL = re.compile(r"(?P<url>\bhttps?:(?:\\*/){2}[^\s?#]*)[?#]\S*", re.IGNORECASE)
 _LONGEST_QUOTE = 500
 # Looking for a URL takes time that grows with the square of the text.
 _LONGEST_READ = 2_000

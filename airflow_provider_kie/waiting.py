@@ -107,15 +107,6 @@ class Failed:
 
     error: KieError
 
-    def of(self, conn_id: str) -> Failed:
-        """
-        Return the same with the connection in the error.
-
-        :param conn_id: the connection that was used.
-        """
-        self.error.conn_id = conn_id
-        return self
-
 
 Verdict: TypeAlias = Wait | Done | Failed
 
@@ -125,10 +116,12 @@ class Look:
     One look at a conversion, fed with readings until its verdict no longer asks for another.
 
     :param kie_task_id: the WAV task.
+    :param conn_id: the connection, for the errors.
     """
 
-    def __init__(self, kie_task_id: str) -> None:
+    def __init__(self, kie_task_id: str, conn_id: str) -> None:
         self.kie_task_id = kie_task_id
+        self.conn_id = conn_id
         self._unsettled_since: float | None = None
 
     def judge(self, reading: Reading, now: float) -> Verdict:
@@ -141,7 +134,7 @@ class Look:
         if isinstance(reading, KieError):
             # Trouble says nothing about the conversion, so it neither starts nor ends the grace.
             if not reading.transient:
-                return Failed(reading)
+                return self._failed(reading)
             # Whether a look met the limit itself or only the pause after it is chance, and not worth telling apart.
             reason = RATE_LIMITED if isinstance(reading, KieRateLimitError) else reading.problem
             return Wait(reason, settling=self._in_grace(now), warning=True, trouble=reading)
@@ -152,12 +145,16 @@ class Look:
             self._unsettled_since = None
             return _wait_for(reading["status"] if reading else "")
         if not objection.may_settle:
-            return Failed(objection.error)
+            return self._failed(objection.error)
         if self._unsettled_since is None:
             self._unsettled_since = now
         if self._in_grace(now):
             return Wait(objection.error.problem, settling=True, warning=True)
-        return Failed(objection.error)
+        return self._failed(objection.error)
+
+    def _failed(self, error: KieError) -> Failed:
+        error.conn_id = self.conn_id
+        return Failed(error)
 
     def _in_grace(self, now: float) -> bool:
         return self._unsettled_since is not None and now - self._unsettled_since < GRACE_SECONDS
@@ -212,13 +209,18 @@ def next_delay(
     return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
 
 
-def settling_delay(poll_interval: float) -> float:
+def settling_delay(verdict: Wait, poll_interval: float, left: float) -> float | None:
     """
-    Return the seconds to sleep before the next reading of the same look.
+    Return the seconds to sleep before the next reading of the same look; None when the look is over.
 
+    :param verdict: the last reading's.
     :param poll_interval: seconds between two looks, which a settling look does not exceed.
+    :param left: seconds that the look may still take.
     """
-    return next_delay(min(poll_interval, SETTLING_SECONDS), 1)
+    if not verdict.settling:
+        return None
+    pause = next_delay(min(poll_interval, SETTLING_SECONDS), 1)
+    return pause if pause <= left else None
 
 
 def timed_out(kie_task_id: str, kie_conn_id: str, timeout: float, last: str) -> KieWaitTimeoutError:

@@ -64,6 +64,7 @@ def measure(plan: Plan, notebook: Notebook) -> list[Figures]:
 def import_once(modules: tuple[str, ...]) -> Figures:
     """Import modules in a fresh process."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed in earnest has its bytecode
     ended = subprocess.run(  # noqa: S603 - constants
         [sys.executable, "-c", SCRIPT, *modules],
         cwd=ROOT,

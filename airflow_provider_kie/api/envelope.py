@@ -93,7 +93,7 @@ def _is_success(status: int) -> bool:
 
 def _parse_object(answer: Answer) -> dict[str, Json] | None:
     try:
-        parsed = json.loads(answer.body.decode(), parse_constant=_refuse_constant)
+        parsed = _DECODER.decode(answer.body.decode())
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
@@ -101,6 +101,10 @@ def _parse_object(answer: Answer) -> dict[str, Json] | None:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+#: Made once, because ``json.loads`` with an option makes one for every answer.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:

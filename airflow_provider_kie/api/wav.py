@@ -171,8 +171,13 @@ def _parse_record(data: Json, asked: str) -> WavConversion | None:
     )
 
 
+_WORDS = frozenset(word.value for word in WavStatus)
+
+
 def _status(data: dict[str, Json]) -> str:
     flag = data.get("successFlag")
+    if isinstance(flag, str) and flag in _WORDS:
+        return flag
     if flag is None:
         flag = data.get("status")  # older pages of the same software
     # Other families of KIE use numbers; 2 means something else in each of them, so only 0 and 1 are taken.
@@ -190,7 +195,8 @@ def _wav_url(response: dict[str, Json]) -> str | None:
 
 
 def _text(value: Json) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
+    # JSON can hold half a surrogate pair, which no database takes.
+    return value.encode(errors="replace").decode().strip() or None if isinstance(value, str) else None
 
 
 def _message(value: Json) -> str | None:

@@ -239,12 +239,14 @@ class KieHook(BaseHook):
         :param poll_interval: seconds between two looks, which the pauses of one look do not exceed.
         :param patient: repeat a read that met trouble, for who takes only one look.
         """
-        look = Look(kie_task_id)
+        look = Look(kie_task_id, self.kie_conn_id)
         while True:
             verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
-            pause = settling_delay(poll_interval)
-            if not (isinstance(verdict, Wait) and verdict.settling) or time.monotonic() + pause > until:
-                return verdict.of(self.kie_conn_id) if isinstance(verdict, Failed) else verdict
+            if not isinstance(verdict, Wait):
+                return verdict
+            pause = settling_delay(verdict, poll_interval, until - time.monotonic())
+            if pause is None:
+                return verdict
             self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             time.sleep(pause)
 

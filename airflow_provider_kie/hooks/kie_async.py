@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import aiohttp
@@ -35,7 +36,7 @@ from airflow_provider_kie.hooks.transport import (
     ssl_context,
     user_agent,
 )
-from airflow_provider_kie.waiting import Failed, Look, Reading, Verdict, Wait, settling_delay
+from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, settling_delay
 
 __all__ = ["KieAsyncHook"]
 
@@ -43,24 +44,22 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Sockets to KIE per connection and event loop; at KIE's usual 0.6 seconds enough for 400 reads a second.
-MOST_SOCKETS = 256
+#: Sockets to KIE per connection and event loop; at KIE's usual 0.6 seconds enough for 800 reads a second.
+MOST_SOCKETS = 512
 
 
 class KieAsyncHook:
     """
     The async twin of :class:`KieHook`, over ``aiohttp``: what a triggerer needs, and nothing that blocks its loop.
 
-    Get one from :meth:`connect`.
+    Get one from :meth:`connect`; all who wait on the same connection and event loop get the same.
 
     :param settings: the checked connection.
-    :param session: the client session; it is not closed here.
     :param check: how to check the host's certificate; False for not at all.
     """
 
-    def __init__(self, settings: KieSettings, session: aiohttp.ClientSession, check: ssl.SSLContext | bool) -> None:
+    def __init__(self, settings: KieSettings, check: ssl.SSLContext | bool) -> None:
         self.settings = settings
-        self._session = session
         self._check = check
         self._proxy = proxy_url(settings)
         self._timeout = aiohttp.ClientTimeout(
@@ -68,11 +67,22 @@ class KieAsyncHook:
         )
         self._headers = {"Authorization": f"Bearer {settings.api_key}"}
 
+    @cached_property
+    def session(self) -> aiohttp.ClientSession:
+        """The client, opened when the first request needs it."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MOST_SOCKETS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": user_agent()},
+        )
+
     @classmethod
     @asynccontextmanager
     async def connect(cls, kie_conn_id: str) -> AsyncIterator[KieAsyncHook]:
         """
-        Look the connection up once, without blocking, and hold a client for it.
+        Look the connection up once, without blocking, and hold the hook that is shared by all who wait on it.
+
+        The first who comes makes the hook, the last who leaves closes its client.
 
         :param kie_conn_id: the Airflow connection of type ``kie``.
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
@@ -84,9 +94,19 @@ class KieAsyncHook:
             raise no_connection(kie_conn_id) from error
         extra = await get_async_extra_dejson(found)
         settings = KieSettings.from_connection(kie_conn_id, found, extra)
-        check = await asyncio.to_thread(ssl_context, settings)
-        async with _shared_session(settings) as session:
-            yield cls(settings, session, check)
+        key = asyncio.get_running_loop(), settings
+        if key not in _SHARED:
+            check = await asyncio.to_thread(ssl_context, settings)
+            _SHARED.setdefault(key, _Shared(cls(settings, check)))
+        shared = _SHARED[key]
+        shared.holders += 1
+        try:
+            yield shared.hook
+        finally:
+            shared.holders -= 1
+            if not shared.holders:
+                del _SHARED[key]
+                await shared.hook.session.close()
 
     async def look(self, kie_task_id: str, *, until: float, poll_interval: float) -> Verdict:
         """
@@ -96,12 +116,14 @@ class KieAsyncHook:
         :param until: when to stop settling at the latest, in seconds of ``time.monotonic``.
         :param poll_interval: seconds between two looks.
         """
-        look = Look(kie_task_id)
+        look = Look(kie_task_id, self.settings.conn_id)
         while True:
             verdict = look.judge(await self._reading(kie_task_id), time.monotonic())
-            pause = settling_delay(poll_interval)
-            if not (isinstance(verdict, Wait) and verdict.settling) or time.monotonic() + pause > until:
-                return verdict.of(self.settings.conn_id) if isinstance(verdict, Failed) else verdict
+            if not isinstance(verdict, Wait):
+                return verdict
+            pause = settling_delay(verdict, poll_interval, until - time.monotonic())
+            if pause is None:
+                return verdict
             log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             await asyncio.sleep(pause)
 
@@ -140,7 +162,7 @@ class KieAsyncHook:
     async def _send(self, call: Call[Any]) -> Answer:
         settings = self.settings
         try:
-            async with self._session.request(
+            async with self.session.request(
                 call.method,
                 settings.base_url + call.path,
                 params=call.params,
@@ -164,34 +186,11 @@ class KieAsyncHook:
 
 @dataclass
 class _Shared:
-    session: aiohttp.ClientSession
+    hook: KieAsyncHook
     holders: int = 0
 
 
 _SHARED: dict[tuple[asyncio.AbstractEventLoop, KieSettings], _Shared] = {}
-
-
-@asynccontextmanager
-async def _shared_session(settings: KieSettings) -> AsyncIterator[aiohttp.ClientSession]:
-    """Hold the one client of a connection and event loop; the first opens it, the last closes it."""
-    key = asyncio.get_running_loop(), settings
-    shared = _SHARED.get(key)
-    if shared is None:
-        shared = _SHARED[key] = _Shared(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MOST_SOCKETS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": user_agent()},
-            )
-        )
-    shared.holders += 1
-    try:
-        yield shared.session
-    finally:
-        shared.holders -= 1
-        if not shared.holders:
-            del _SHARED[key]
-            await shared.session.close()
 
 
 def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -91,15 +92,16 @@ class WavConversionTrigger(BaseTrigger):
         self.log.warning(NO_CANCEL, self.kie_task_id)
 
     async def _verdict(self) -> Done | Failed:
-        # The hook brings in aiohttp, which a DAG file that imports this module does not need.
-        from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+        # The hook brings in aiohttp: a DAG file that imports this module does not need it, and a quarter of a second
+        # is too long for the event loop.
+        hooks: Any = await asyncio.to_thread(import_module, "airflow_provider_kie.hooks.kie_async")
 
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
         pause = random.uniform(0.0, 1.0) * self.poll_interval
         while True:
             try:
                 await self._sleep(pause)
-                async with KieAsyncHook.connect(self.kie_conn_id) as hook:
+                async with hooks.KieAsyncHook.connect(self.kie_conn_id) as hook:
                     return await self._wait(hook)
             except KieConfigurationError as error:
                 error.kie_task_id = self.kie_task_id

@@ -303,7 +303,10 @@ def test_a_number_beyond_all_bounds_is_no_index():
     assert reading().read(Answer(200, b'{"code":200,"data":{"musicIndex":1e400}}'))["music_index"] is None
 
 
-@pytest.mark.parametrize(("value", "text"), [("e231", "e231"), (" e231\n", "e231"), ("", None), (" ", None), (5, None)])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("e231", "e231"), (" e231\n", "e231"), ("e\ud800", "e?"), ("", None), (" ", None), (5, None)],
+)
 def test_music_id(value, text):
     assert read(musicId=value)["music_id"] == text
 

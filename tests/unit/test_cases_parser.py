@@ -79,7 +79,7 @@ def test_parser_on_a_read(name):
 def test_waiting_rule(name):
     """The first look settles what may settle; the verdict after the grace is the table's."""
     reading = outcome_of(READ.read, as_received(name))
-    look = Look(KIE_TASK_ID)
+    look = Look(KIE_TASK_ID, "kie_default")
     first, last = look.judge(reading, 0.0), look.judge(reading, math.inf)
     expected = TABLE[name].wait
     if expected == "done":

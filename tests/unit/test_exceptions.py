@@ -165,6 +165,7 @@ def test_no_query_string_is_left_in_the_arguments():
         ("see 'https://a.example/it's?sig=1', ok", "see 'https://a.example/it's?… ok"),
         ("https://a.example/x?name='sig=1", "https://a.example/x?…"),
         ("https://user:word@a.example/x?sig=1", "https://***@a.example/x?…"),
+        (repr(r"https:\/\/user:word@a.example\/x?sig=1"), r"'https:\\/\\/***@a.example\\/x?…"),
         ("https://user@a.example", "https://***@a.example"),
         ("HTTP://USER:WORD@A.EXAMPLE", "HTTP://***@A.EXAMPLE"),
         ("https://a.example/x@y", "https://a.example/x@y"),

@@ -129,7 +129,7 @@ def over_aiohttp(script, call, conn_id="kie_default"):
     async def send(asked):
         return script.next(asked)
 
-    hook = KieAsyncHook(settings_of(conn_id), None, False)
+    hook = KieAsyncHook(settings_of(conn_id), False)
     hook._send = send
     return asyncio.run(hook.call(call))
 
@@ -382,7 +382,7 @@ def _attempt(transport, name, **options):
     async def send(asked):
         return script.next(asked)
 
-    hook = KieAsyncHook(settings_of("kie_default"), None, False)
+    hook = KieAsyncHook(settings_of("kie_default"), False)
     hook._send = send
     return asyncio.run(hook.attempt(FREE, **options))
 

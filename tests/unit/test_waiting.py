@@ -37,6 +37,7 @@ from airflow_provider_kie.waiting import (
 )
 from tests.unit.test_exceptions import CLASSES, TREE
 
+SETTLING = Wait("not known yet", settling=True)
 URL = "https://tempfile.example/s/1.wav"
 TROUBLE = KieServerError("It thundered")
 BAD_KEY = KieAuthenticationError("No key")
@@ -132,13 +133,15 @@ def test_the_seconds_that_people_wait():
 @pytest.mark.parametrize("name", WAITS)
 def test_an_unfinished_conversion_is_waited_for(name, now):
     reading, reason, warning = WAITS[name]
-    assert Look("wav-1").judge(reading, now) == Wait(reason, settling=False, warning=warning, trouble=None)
+    assert Look("wav-1", "kie_default").judge(reading, now) == Wait(
+        reason, settling=False, warning=warning, trouble=None
+    )
 
 
 @pytest.mark.parametrize("name", FAILS)
 def test_a_failure_ends_the_wait_at_once(name):
     reading, problem = FAILS[name]
-    verdict = Look("wav-1").judge(reading, 0.0)
+    verdict = Look("wav-1", "kie_default").judge(reading, 0.0)
     assert isinstance(verdict, Failed)
     assert type(verdict.error) is KieConversionFailedError
     assert verdict.error.problem == problem
@@ -150,7 +153,7 @@ def test_a_failure_ends_the_wait_at_once(name):
 @pytest.mark.parametrize("trouble", [{}, {"error_code": 500, "error_message": "dead"}])
 def test_a_url_wins_over_the_status(status, trouble):
     reading = record(status, wav_url=URL, **trouble)
-    assert Look("wav-1").judge(reading, 0.0) == Done(reading, ODD_SUCCESSES[status])
+    assert Look("wav-1", "kie_default").judge(reading, 0.0) == Done(reading, ODD_SUCCESSES[status])
 
 
 def test_done_is_not_odd_by_itself():
@@ -161,7 +164,7 @@ def test_done_is_not_odd_by_itself():
 @pytest.mark.parametrize("name", SETTLES)
 def test_what_may_settle_is_read_again_for_the_grace_and_no_longer(name, start):
     reading, error_class, problem, code = SETTLES[name]
-    look = Look("wav-1")
+    look = Look("wav-1", "kie_default")
     for elapsed in (0.0, 30.0, 59.875):
         expected = Wait(problem, settling=True, warning=True, trouble=None)
         assert look.judge(reading, start + elapsed) == expected
@@ -175,7 +178,7 @@ def test_what_may_settle_is_read_again_for_the_grace_and_no_longer(name, start):
 @pytest.mark.parametrize("first", SETTLES)
 @pytest.mark.parametrize("second", ["unknown", "success"])
 def test_one_grace_covers_everything_that_may_settle(first, second):
-    look = Look("wav-1")
+    look = Look("wav-1", "kie_default")
     look.judge(SETTLES[first][0], 0.0)
     assert isinstance(look.judge(SETTLES[second][0], 59.0), Wait)
     assert isinstance(look.judge(SETTLES[second][0], 60.0), Failed)
@@ -183,7 +186,7 @@ def test_one_grace_covers_everything_that_may_settle(first, second):
 
 @pytest.mark.parametrize("name", WAITS)
 def test_an_ordinary_answer_ends_the_grace(name):
-    look = Look("wav-1")
+    look = Look("wav-1", "kie_default")
     look.judge(None, 0.0)
     assert not look.judge(WAITS[name][0], 50.0).settling
     assert look.judge(None, 100.0).settling
@@ -193,14 +196,14 @@ def test_an_ordinary_answer_ends_the_grace(name):
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
 def test_trouble_alone_is_waited_out_without_reading_again_soon(now):
-    look = Look("wav-1")
+    look = Look("wav-1", "kie_default")
     for later in (0.0, 59.0, 1e6):
         expected = Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
         assert look.judge(TROUBLE, now + later) == expected
 
 
 def test_trouble_neither_starts_nor_ends_the_grace():
-    look = Look("wav-1")
+    look = Look("wav-1", "kie_default")
     look.judge(TROUBLE, 0.0)
     assert look.judge(None, 70.0).settling
     assert look.judge(TROUBLE, 100.0) == Wait("It thundered", settling=True, warning=True, trouble=TROUBLE)
@@ -212,7 +215,7 @@ def test_trouble_neither_starts_nor_ends_the_grace():
 @pytest.mark.parametrize("name", TREE)
 def test_only_trouble_that_can_pass_is_waited_out(name):
     error = CLASSES[name]("It broke")
-    verdict = Look("wav-1").judge(error, 0.0)
+    verdict = Look("wav-1", "kie_default").judge(error, 0.0)
     reason = RATE_LIMITED if name == "KieRateLimitError" else "It broke"
     expected = Wait(reason, warning=True, trouble=error) if TREE[name][0] else Failed(error)
     assert verdict == expected
@@ -220,14 +223,14 @@ def test_only_trouble_that_can_pass_is_waited_out(name):
 
 
 def test_what_can_not_be_helped_ends_even_a_grace():
-    look = Look("wav-1")
+    look = Look("wav-1", "kie_default")
     look.judge(None, 0.0)
     assert look.judge(BAD_KEY, 1.0) == Failed(BAD_KEY)
 
 
 def test_two_looks_know_nothing_of_each_other():
-    Look("wav-1").judge(None, 0.0)
-    assert Look("wav-1").judge(None, 100.0).settling
+    Look("wav-1", "kie_default").judge(None, 0.0)
+    assert Look("wav-1", "kie_default").judge(None, 100.0).settling
 
 
 def test_conclude_gives_the_conversion_or_raises_the_end():
@@ -278,7 +281,14 @@ def test_pauses_differ():
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
 def test_the_pause_between_two_readings_of_one_look(monkeypatch, poll_interval, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
-    assert settling_delay(poll_interval) == pytest.approx(nominal * factor, rel=1e-12)
+    pause = nominal * factor
+    assert settling_delay(SETTLING, poll_interval, math.inf) == pytest.approx(pause, rel=1e-12)
+    assert settling_delay(SETTLING, poll_interval, pause * 1.001) is not None
+    assert settling_delay(SETTLING, poll_interval, pause * 0.999) is None
+
+
+def test_a_look_whose_verdict_does_not_settle_is_over():
+    assert settling_delay(Wait("status PENDING"), 5.0, math.inf) is None
 
 
 @pytest.mark.parametrize(("timeout", "shown"), [(3600, "3600"), (3600.0, "3600"), (0.5, "0.5"), (0, "0")])
@@ -289,10 +299,9 @@ def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
     assert error.problem == f"The WAV conversion was not finished within {shown} seconds; last: status PENDING"
 
 
-def test_a_failure_can_say_through_which_connection():
-    failed = Failed(KieServerError("It thundered"))
-    assert failed.of("kie_other") is failed
-    assert failed.error.conn_id == "kie_other"
+@pytest.mark.parametrize("reading", [KieAuthenticationError("No key"), record("WAV_FAILED")], ids=["error", "record"])
+def test_a_failure_says_through_which_connection(reading):
+    assert Look("wav-1", "kie_other").judge(reading, 0.0).error.conn_id == "kie_other"
 
 
 TEN_YEARS = 315_360_000

@@ -238,7 +238,7 @@ def test_the_parser_gives_a_result_or_an_error_of_ours(status, body, retry_after
     pauses=st.lists(st.floats(0.0, 100.0), min_size=4, max_size=4),
 )
 def test_the_waiting_rule_never_fails_on_trouble_and_is_never_done_without_a_url(readings, pauses):
-    look, now = Look("wav-1"), 0.0
+    look, now = Look("wav-1", "kie_default"), 0.0
     for (status, body), pause in zip(readings, pauses, strict=False):
         reading = outcome_of(CALLS["read"].read, Answer.of(status, {}, body, secret=KEY))
         verdict = look.judge(reading, now)

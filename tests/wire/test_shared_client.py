@@ -13,9 +13,9 @@ from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
 async def hold(conn_id, entered, leave):
     async with KieAsyncHook.connect(conn_id) as hook:
-        entered.append(hook._session)
+        entered.append(hook.session)
         await leave.wait()
-    return hook._session
+    return hook.session
 
 
 async def hold_several(conn_ids):
