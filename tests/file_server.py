@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gzip
 import re
 import socket
+import ssl
 import struct
 import termios
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 MODIFIED = "Wed, 01 Jan 2025 00:10:00 GMT"
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
@@ -66,15 +69,22 @@ class FileServer:
     Serves ``file`` the way the next act says; the last act is repeated.
 
     :param file: what it has.
+    :param host: the address on which it listens.
+    :param certificate: speak TLS with this certificate and its key.
     """
 
-    def __init__(self, file: bytes = b"", host: str = "127.0.0.1") -> None:
+    def __init__(self, file: bytes = b"", host: str = "127.0.0.1", certificate: Path | None = None) -> None:
         self.file = file
         self.acts: list[Act] = [Act()]
         self.requests: list[Request] = []
         self.released = threading.Event()
         self._socket = socket.create_server((host, 0))
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
+        self._tls = None
+        if certificate:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificate)
 
     def __enter__(self) -> FileServer:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -101,7 +111,11 @@ class FileServer:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, plain: socket.socket) -> None:
+        with plain, contextlib.suppress(OSError):  # a client that does not like the certificate hangs up
+            self._talk(self._tls.wrap_socket(plain, server_side=True) if self._tls else plain)
+
+    def _talk(self, connection: socket.socket) -> None:
         with connection:
             try:
                 head = b""

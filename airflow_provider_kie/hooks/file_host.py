@@ -5,7 +5,8 @@ How a file host is asked: without the API key, and only where a download may go.
 KIE's files lie on hosts of others, and a ``wav_url`` may come from anywhere (a callback, another task's XCom), so the
 rules of this module hold for every request: no credentials, also none of ``.netrc`` or of the URL; redirects are
 followed here and not by ``requests``, to https or within one loopback host only; an address inside the user's own
-network is asked only if KIE itself named the host, or if the user allows it.
+network is asked only if KIE itself named the host, or if the user allows it. The address that was checked is the one
+that is asked, because a name may lead elsewhere a moment later.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
-from requests.auth import AuthBase
+from requests.adapters import HTTPAdapter
 
 from airflow_provider_kie.api.common import is_http_url
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
-from airflow_provider_kie.hooks.transport import CONNECT_TIMEOUT, NOT_TRUSTED, ca_bundle, ssl_context, user_agent
+from airflow_provider_kie.hooks.transport import (
+    CONNECT_TIMEOUT,
+    NOT_TRUSTED,
+    ca_bundle,
+    proxy_url,
+    ssl_context,
+    user_agent,
+)
 
 __all__ = ["FileHost", "Link"]
 
@@ -58,15 +66,15 @@ class FileHost:
     def __init__(self, settings: KieSettings, *, allow_private_hosts: bool = False) -> None:
         self._settings = settings
         self._allow_private_hosts = allow_private_hosts
+        self._pins: dict[str, str | None] = {}
         self._session = session = requests.Session()
+        session.trust_env = False  # else requests takes a password from .netrc, and proxies by rules of its own
         session.headers.update({"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"})
-        session.auth = _NoAuth()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _PinningAdapter(self._pins))
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         ssl_context(settings)  # requests itself would only find out while it connects
-        self._verify = ca_bundle(settings.verify)
-        if settings.proxy:
-            session.proxies = {"http": settings.proxy, "https": settings.proxy}
-            session.trust_env = False  # requests prefers the environment's proxies to the session's
+        session.verify = ca_bundle(settings.verify)
 
     def close(self) -> None:
         """Close all connections."""
@@ -97,12 +105,13 @@ class FileHost:
 
     def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         timeout = self._settings.timeout
+        proxy = proxy_url(self._settings, url)
         try:
             return self._session.get(
                 url,
                 headers=dict(headers),
                 timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-                verify=self._verify,  # else the environment's CA bundle wins over False
+                proxies={"http": proxy, "https": proxy} if proxy else {},
                 allow_redirects=False,
                 stream=True,
             )
@@ -113,9 +122,9 @@ class FileHost:
             raise KieConnectionError(f"No answer from {_host(url)}: {what}") from error
 
     def _check(self, url: str, *, known_host: bool) -> None:
-        parts = _split(url)
-        if not (known_host or self._allow_private_hosts):
-            self._refuse_private(parts)
+        host = _split(url).hostname or ""
+        trusted = known_host or self._allow_private_hosts
+        self._pins[host] = None if trusted else self._public_address(url, host)
 
     def _check_redirect(self, url: str, target: str, link: Link) -> None:
         before, after = _split(url), _split(target)
@@ -127,22 +136,44 @@ class FileHost:
         named_by_kie = link.from_kie and after.hostname == _split(link.url).hostname
         self._check(target, known_host=named_by_kie)
 
-    def _refuse_private(self, parts: SplitResult) -> None:
-        """Refuse a host that has any address inside the user's own network."""
-        host = parts.hostname or ""
-        for address in _addresses(host, must_resolve=not self._settings.proxy):
+    def _public_address(self, url: str, host: str) -> str | None:
+        """Return an address of a host that has none inside the user's own network; None where the proxy finds it."""
+        by_proxy = proxy_url(self._settings, url) is not None
+        addresses = _addresses(host, must_resolve=not by_proxy)
+        for address in addresses:
             if not _is_public(address):
                 raise KieUnsafeUrlError(
                     f"The URL leads to {host!r}, which is {address}: not an address of the public internet"
                 )
+        return None if by_proxy else str(addresses[0])
 
 
-class _NoAuth(AuthBase):
-    """Sends no credentials; without it requests takes those of ``.netrc`` or of the URL."""
+class _PinningAdapter(HTTPAdapter):
+    """
+    Connects to the address that was checked; the name still counts for the certificate and for ``Host``.
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.pop("Authorization", None)
-        return request
+    :param pins: the address of each host that may be asked; None for whatever the name leads to.
+    """
+
+    def __init__(self, pins: Mapping[str, str | None]) -> None:
+        super().__init__()
+        self._pins = pins
+
+    def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
+        """Name the host, which ``http.client`` would take from the connection."""
+        request.headers["Host"] = urlsplit(str(request.url)).netloc
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """Put the address in the place of the name; a host that was not checked is a KeyError."""
+        place, options = super().build_connection_pool_key_attributes(request, verify, cert)
+        name = str(place["host"])
+        if address := self._pins[name]:
+            place["host"] = address
+            if place["scheme"] == "https":
+                return place, {**options, "server_hostname": name, "assert_hostname": name}
+        return place, options
 
 
 def _host(url: str) -> str:
@@ -150,14 +181,14 @@ def _host(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
-    """Return the parts of a URL that may be asked for as far as its form goes."""
+    """Return the parts of a URL, as requests will write them, that may be asked for as far as its form goes."""
     if not is_http_url(url):
         raise KieValidationError(f"{url[:200]!r} is not an http(s) URL")
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(str(requests.Request("GET", url).prepare().url))
         _ = parts.port  # raises for a port that is no number
-    except ValueError as error:
-        raise KieValidationError(f"{url[:200]!r} has no sound port") from error
+    except ValueError as error:  # all that requests says of a URL is one
+        raise KieValidationError(f"{url[:200]!r} has no sound host or port") from error
     # Libraries differ in what they take for the host behind a backslash or an "@".
     if "@" in parts.netloc or "\\" in url:
         raise KieUnsafeUrlError(f"The URL of host {parts.hostname!r} holds a user name or a backslash")

@@ -122,7 +122,7 @@ class KieHook(BaseHook):
         session.auth = _BearerAuth(self.settings)
         ssl_context(self.settings)  # requests itself would only find out while it connects
         session.verify = ca_bundle(self.settings.verify)
-        if proxy := proxy_url(self.settings):
+        if proxy := proxy_url(self.settings, self.settings.base_url):
             session.proxies = {"http": proxy, "https": proxy}
         return session
 

@@ -61,7 +61,7 @@ class KieAsyncHook:
     def __init__(self, settings: KieSettings, check: ssl.SSLContext | bool) -> None:
         self.settings = settings
         self._check = check
-        self._proxy = proxy_url(settings)
+        self._proxy = proxy_url(settings, settings.base_url)
         self._timeout = aiohttp.ClientTimeout(
             total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
         )

@@ -69,18 +69,19 @@ def _load_bundle(bundle: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
 
 
-def proxy_url(settings: KieSettings) -> str | None:
+def proxy_url(settings: KieSettings, url: str) -> str | None:
     """
-    Return the proxy that both transports use: the connection's, else the environment's.
+    Return the proxy that leads to a URL: the connection's, else the environment's.
 
     Neither library may look at the environment itself: both would also take credentials from a netrc file, which
     requests prefers to the key and aiohttp refuses beside it.
 
     :param settings: the connection.
+    :param url: what is asked for.
     """
     if settings.proxy:
         return settings.proxy
-    address = urlsplit(settings.base_url)
+    address = urlsplit(url)
     if proxy_bypass(address.netloc):
         return None
     proxies = getproxies()

@@ -86,6 +86,49 @@ def test_a_long_form_of_six_gigabytes_is_understood_without_its_audio():
         reader.finish(whole - 1, vouched=True)
 
 
+def sizes_of(magic: bytes, riff: int, data: int, before: bytes = b"", format_chunk: bytes = fmt()) -> WavHeader:
+    """Return the header of a file whose audio nobody wants to make."""
+    reader = WavReader()
+    reader.feed(magic + struct.pack("<I", riff) + b"WAVE" + before + format_chunk + b"data" + struct.pack("<I", data))
+    reader.feed(b"\0" * 100)
+    assert reader.header is not None
+    return reader.header
+
+
+DS64 = chunk(b"ds64", struct.pack("<QQQI", 9_000_000_036, 9_000_000_000, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("magic", "riff", "data", "found"),
+    [
+        (b"RIFF", 3_000_000_036, 3_000_000_000, (3_000_000_044, 3_000_000_000)),
+        (b"RF64", UNKNOWN, UNKNOWN, (9_000_000_044, 9_000_000_000)),
+        (b"RF64", UNKNOWN, 400, (9_000_000_044, 400)),
+        (b"RF64", 436, UNKNOWN, (444, 9_000_000_000)),
+        (b"RF64", 436, 400, (444, 400)),
+        (b"RIFF", UNKNOWN, 400, (None, 400)),
+        (b"RIFF", 436, UNKNOWN, (444, None)),
+    ],
+)
+def test_which_of_the_sizes_counts(magic, riff, data, found):
+    header = sizes_of(magic, riff, data, DS64)  # which says nothing in the short form
+    assert (header.total_bytes, header.data_bytes) == found
+
+
+def test_numbers_are_read_without_a_sign():
+    wide = struct.pack("<HHIIHH", 0xFFFE, 20_000, 3_000_000_000, 0, 40_000, 16)
+    header = sizes_of(b"RIFF", 436, 400, format_chunk=chunk(b"fmt ", wide))
+    assert (header.channels, header.sample_rate, header.bits) == (20_000, 3_000_000_000, 16)
+    packed = struct.pack("<HHIIHH", 2, 1, 8000, 3_000_000_000, 40_000, 40_000)
+    header = sizes_of(b"RIFF", 436, 400, format_chunk=chunk(b"fmt ", packed))
+    assert (header.bytes_per_second, header.bits) == (3_000_000_000, 40_000)
+
+
+def test_the_first_bytes_are_shown_however_they_came():
+    content = b"RIFF0000WAVEdata" + b"\0" * 100
+    assert "its first bytes are 'RIFF0000WAVEdata\\x00" in refused(content, piece=5)
+
+
 def test_a_long_form_without_ds64_is_refused():
     assert "ds64" in refused(wav().replace(b"RIFF", b"RF64", 1))
 
@@ -100,9 +143,21 @@ def test_the_byte_that_pads_odd_audio_may_be_counted_or_not(frames, riff_off):
     assert read(wav(frames, channels=1, bits=8, riff_size=declared)).data_bytes == frames
 
 
-def test_the_byte_that_pads_odd_audio_may_be_missing():
-    content = wav(101, channels=1, bits=8)[:-1]
+@pytest.mark.parametrize("frames", range(101, 115, 2))
+def test_the_byte_that_pads_odd_audio_may_be_missing(frames):
+    content = wav(frames, channels=1, bits=8)[:-1]
     assert read(content).total_bytes == len(content)
+
+
+def test_a_header_that_leaves_the_length_open_says_so():
+    open_end, known = WavReader(), WavReader()
+    open_end.feed(wav(data_size=UNKNOWN, riff_size=UNKNOWN))
+    known.feed(wav())
+    assert (open_end.ends_with_the_file, known.ends_with_the_file, WavReader().ends_with_the_file) == (
+        True,
+        False,
+        False,
+    )
 
 
 @pytest.mark.parametrize("missing", [1, 2, 1000, 3999])

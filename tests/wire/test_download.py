@@ -19,6 +19,7 @@ from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.hooks import download as subject
 from airflow_provider_kie.hooks import file_host
 from airflow_provider_kie.hooks.file_host import FileHost, Link
+from tests.certificates import certificate
 from tests.file_server import MODIFIED, Act, FileServer
 from tests.wav_files import UNKNOWN, long_wav, wav
 
@@ -479,12 +480,52 @@ def test_a_url_of_unknown_origin_must_not_lead_into_the_private_network(monkeypa
         FileHost(settings()).ask(Link("https://files.example.com/1.wav", False), {})
 
 
+@pytest.fixture
+def name_that_moves(monkeypatch):
+    """``files.example.com`` leads to this machine, which counts as public here, and to another place from then on."""
+    found = iter(["127.0.0.1"])
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host, *arguments, **options):
+        return resolve(next(found, "192.0.2.1") if host == "files.example.com" else host, *arguments, **options)
+
+    monkeypatch.setattr(file_host.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(file_host, "_is_public", lambda address: True)
+    return "files.example.com"
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_asked(server, name_that_moves):
+    netloc = f"{name_that_moves}:{server.port}"
+    with FileHost(settings()).ask(Link(f"http://{netloc}/1.wav", False), {}) as response:
+        assert response.status_code == 200
+    assert server.requests[0].headers["host"] == netloc
+
+
+@pytest.mark.parametrize("name", ["files.example.com", "other.example.com"])
+def test_the_certificate_has_to_be_that_of_the_name(tmp_path, name_that_moves, name):
+    pem = certificate(tmp_path / "host.pem", name)
+    with FileServer(FILE, certificate=pem) as server:
+        host = FileHost(settings(verify=str(pem), base_url=f"https://{name_that_moves}"))
+        link = Link(f"https://{name_that_moves}:{server.port}/1.wav", False)
+        if name == name_that_moves:
+            with host.ask(link, {}) as response:
+                assert response.status_code == 200
+        else:
+            with pytest.raises(e.KieDownloadError, match="TLS"):
+                host.ask(link, {})
+
+
 def test_the_private_network_may_be_allowed(server, sink):
     with pytest.raises(e.KieUnsafeUrlError):
         FileHost(settings()).ask(Link(server.url, False), {})
     assert server.requests == []
     with FileHost(settings(), allow_private_hosts=True).ask(Link(server.url, False), {}) as response:
         assert response.status_code == 200
+
+
+def test_a_host_that_nobody_checked_is_not_asked(server):
+    with pytest.raises(KeyError):
+        FileHost(settings())._get(server.url, {})
 
 
 @pytest.mark.parametrize(
@@ -512,9 +553,12 @@ def test_a_name_without_an_address_is_asked_again_and_then_given_up(server, sink
         subject.download(host, iter([Link("https://kie.invalid/1.wav", False)]), sink, max_bytes=1)
 
 
-def test_a_proxy_of_the_connection_is_used_and_resolves_the_name(server, sink):
+@pytest.mark.parametrize("whose", ["connection", "environment"])
+def test_a_proxy_is_used_and_resolves_the_name(server, sink, monkeypatch, whose):
     # A proxy for plain http is asked like a server, with the whole URL.
-    host = FileHost(settings(proxy=server.url))
+    if whose == "environment":
+        monkeypatch.setenv("http_proxy", server.url)
+    host = FileHost(settings(proxy=server.url if whose == "connection" else None))
     got = subject.download(host, iter([Link("http://kie.invalid/1.wav", False)]), sink, max_bytes=10**9)
     came_whole(got, sink)
     assert server.requests[0].target == "http://kie.invalid/1.wav"
