@@ -11,8 +11,10 @@ PYTHON ?= python3
 
 VENV := .venv$(if $(filter-out 3.3.2,$(AIRFLOW)),-$(AIRFLOW))
 BIN := $(VENV)/bin
-# The versions that were tested together; other Airflows get what pip finds.
+# The versions that were tested together. Other Airflows get what pip finds, without an S3 to test against: pip would
+# search for minutes.
 CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
+EXTRA := $(if $(CONSTRAINTS),dev-s3,dev)
 READY := $(VENV)/ready
 
 .PHONY: help demo test lint types unit wire airflow mutation crash-test bench triggerer-soak clean
@@ -24,7 +26,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say which with PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	@echo "Making $(VENV) with Airflow $(AIRFLOW); this takes a few minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'apache-airflow==$(AIRFLOW)' $(CONSTRAINTS:%=--constraint %)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]' 'apache-airflow==$(AIRFLOW)' $(CONSTRAINTS:%=--constraint %)
 	@touch $@
 
 demo: $(READY)
