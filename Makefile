@@ -3,6 +3,7 @@
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
 #   make mutation                 change the core in hundreds of ways; do the tests notice?
+#   make matrix                   the wheel beside every supported Airflow, on the oldest and the newest Python
 #   make bench                    speed beside the peers, with plots
 #   make triggerer-soak           a real triggerer with 1,000 waiting sensors, and killed half way
 #   make crash-test               kill Airflow's processes everywhere; is anything paid twice or lost?
@@ -17,7 +18,7 @@ CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
 EXTRA := $(if $(CONSTRAINTS),dev-s3,dev)
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint types unit wire airflow mutation crash-test bench triggerer-soak clean
+.PHONY: help demo test lint types unit wire airflow mutation matrix crash-test bench triggerer-soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,10 @@ mutation: $(READY)
 
 crash-test: $(READY)
 	$(BIN)/python scripts/crash_test.py
+
+matrix: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/matrix.py
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' $(CONSTRAINTS:%=--constraint %)

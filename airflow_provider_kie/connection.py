@@ -276,7 +276,7 @@ class _Fields:
         parts = _split(address, ("http", "https")) if address.isprintable() else None
         if parts is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
             raise self.refuse("host", f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
-        if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
             raise self.refuse(
                 "host",
                 "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
@@ -322,6 +322,11 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """
+    Tell whether a host is this machine by its name or address.
+
+    :param host: as it stands in a URL, without brackets.
+    """
     address = _ip_address(host)
     return host == "localhost" or (address is not None and address.is_loopback)

@@ -4,8 +4,9 @@ The archive's download beside curl and beside a whole body in memory, which is h
 
 Every transfer runs in a fresh process against a file server in another one, and writes a local file. Measured is the
 transfer alone, without the start of Python or curl. curl checks nothing, so it stands there a second time with
-``sha256sum`` behind it. The second table holds the server to the rate of a network, which is what a real file host
-is. The processor's seconds are there because they hardly depend on what else the machine does.
+``sha256sum`` behind it. The first table holds the server to the rate of a network, which is what a real file host is;
+in the second it sends as fast as it can. The processor's seconds are there because they hardly depend on what else the
+machine does.
 
 Run it with ``python -m benchmarks.download [--quick]``; curl and sha256sum must be installed.
 """
@@ -28,6 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import page
+
 MB = 1_000_000
 NETWORK = 100  # MB/s
 WAYS = ("curl", "curl | sha256sum", "this provider", "whole body in memory")
@@ -47,16 +50,24 @@ def main() -> None:
         print(json.dumps(IN_PROCESS[options.way](options.url)))
     else:
         sizes, rounds = ((5, 50), 1) if options.quick else ((5, 50, 500), 3)
-        for rate in (0, NETWORK):
-            print(f"\nServer: {f'{rate} MB/s' if rate else 'as fast as it can'}; median of {rounds}\n")
-            print("| MB | way | MB/s | of curl | CPU, ms per MB | peak memory, MB |")
-            print("| ---: | --- | ---: | ---: | ---: | ---: |")
+        for name, rate in (("network", NETWORK), ("loopback", 0)):
+            rows = tell("| MB | way | MB/s | of curl | CPU, ms per MB | peak memory, MB |")
+            rows += tell("| ---: | --- | ---: | ---: | ---: | ---: |")
             for size in sizes:
-                compare(size, rate, rounds)
+                rows += compare(size, rate, rounds)
+            if not options.quick:
+                page.PAGE.write_text(page.put(page.PAGE.read_text(), f"download-{name}", "\n".join(rows)))
 
 
-def compare(size: int, rate: int, rounds: int) -> None:
-    """Measure one size, one way after the other in each round, and print its rows."""
+def tell(line: str) -> list[str]:
+    """Print a line of a table at once, and return it for the page."""
+    print(line, flush=True)
+    return [line]
+
+
+def compare(size: int, rate: int, rounds: int) -> list[str]:
+    """Measure one size, one way after the other in each round, and return its rows."""
+    rows = []
     found: dict[str, list[Transfer]] = {way: [] for way in WAYS}
     with server(size, rate) as url:
         for _ in range(rounds):
@@ -68,9 +79,8 @@ def compare(size: int, rate: int, rounds: int) -> None:
         cpu = statistics.median(each.cpu for each in results) / size * 1000
         memory = max(each.memory for each in results)
         name = way.replace("|", "and")
-        print(
-            f"| {size} | {name} | {size / seconds:.0f} | {curl / seconds:.2f} | {cpu:.1f} | {memory:.0f} |", flush=True
-        )
+        rows += tell(f"| {size} | {name} | {size / seconds:.0f} | {curl / seconds:.2f} | {cpu:.1f} | {memory:.0f} |")
+    return rows
 
 
 class Transfer(NamedTuple):

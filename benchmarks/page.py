@@ -66,7 +66,12 @@ def update(figures: Figures) -> bool:
     text = PAGE.read_text()
     blocks = {name: markdown(cells) for name, cells in tables(figures).items()} | {"origin": origin(figures)}
     for name, block in blocks.items():
-        pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench -->)"
-        text = re.sub(pattern, lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text, flags=re.DOTALL)
+        text = put(text, name, block)
     PAGE.write_text(text)
     return True
+
+
+def put(text: str, name: str, block: str) -> str:
+    """Return a page with a block between the markers of a name."""
+    pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}{block}\n{found[2]}", text, flags=re.DOTALL)

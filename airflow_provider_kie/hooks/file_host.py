@@ -22,7 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_kie.api.common import is_http_url
-from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.connection import KieSettings, is_loopback
 from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
 from airflow_provider_kie.hooks.transport import (
     CONNECT_TIMEOUT,
@@ -128,7 +128,7 @@ class FileHost:
 
     def _check_redirect(self, url: str, target: str, link: Link) -> None:
         before, after = _split(url), _split(target)
-        same_loopback = before.hostname == after.hostname and _is_loopback(after.hostname or "")
+        same_loopback = before.hostname == after.hostname and is_loopback(after.hostname or "")
         if after.scheme != "https" and not same_loopback:
             raise KieUnsafeUrlError(
                 f"{_host(url)} redirects to {target!r}; redirects are followed to https, or within one loopback host"
@@ -212,10 +212,3 @@ def _is_public(address: _Address) -> bool:
         nat64 = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
         inner = address.ipv4_mapped or address.sixtofour or nat64 or address
     return inner.is_global and not inner.is_multicast
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
