@@ -88,25 +88,11 @@ class KieAsyncHook:
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
         :raises KieConfigurationError: a field can not work.
         """
-        try:
-            found = await get_async_connection(kie_conn_id)
-        except AirflowNotFoundException as error:
-            raise no_connection(kie_conn_id) from error
-        extra = await get_async_extra_dejson(found)
-        settings = KieSettings.from_connection(kie_conn_id, found, extra)
-        key = asyncio.get_running_loop(), settings
-        if key not in _SHARED:
-            check = await asyncio.to_thread(ssl_context, settings)
-            _SHARED.setdefault(key, _Shared(cls(settings, check)))
-        shared = _SHARED[key]
-        shared.holders += 1
+        shared = await _join(kie_conn_id)
         try:
             yield shared.hook
         finally:
-            shared.holders -= 1
-            if not shared.holders:
-                del _SHARED[key]
-                await shared.hook.session.close()
+            await _leave(shared)
 
     async def look(self, kie_task_id: str, *, until: float, poll_interval: float) -> Verdict:
         """
@@ -191,6 +177,29 @@ class _Shared:
 
 
 _SHARED: dict[tuple[asyncio.AbstractEventLoop, KieSettings], _Shared] = {}
+
+
+async def _join(kie_conn_id: str) -> _Shared:
+    try:
+        found = await get_async_connection(kie_conn_id)
+    except AirflowNotFoundException as error:
+        raise no_connection(kie_conn_id) from error
+    extra = await get_async_extra_dejson(found)
+    settings = KieSettings.from_connection(kie_conn_id, found, extra)
+    key = asyncio.get_running_loop(), settings
+    if key not in _SHARED:
+        check = await asyncio.to_thread(ssl_context, settings)
+        if key not in _SHARED:  # a thousand may have come here meanwhile
+            _SHARED[key] = _Shared(KieAsyncHook(settings, check))
+    _SHARED[key].holders += 1
+    return _SHARED[key]
+
+
+async def _leave(shared: _Shared) -> None:
+    shared.holders -= 1
+    if not shared.holders:
+        del _SHARED[asyncio.get_running_loop(), shared.hook.settings]
+        await shared.hook.session.close()
 
 
 def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:

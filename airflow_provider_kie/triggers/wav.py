@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -19,6 +20,8 @@ from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_o
 if TYPE_CHECKING:
     from airflow_provider_kie.api.wav import WavConversion
     from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+
+log = logging.getLogger(__name__)
 
 __all__ = ["NO_CANCEL", "WavConversionTrigger", "deferral", "verdict_of"]
 
@@ -48,6 +51,8 @@ class WavConversionTrigger(BaseTrigger):
     :param exponential_backoff: double the interval from look to look.
     :param max_wait: seconds that the doubled interval does not exceed.
     """
+
+    _hook_class: ClassVar[type[KieAsyncHook] | None] = None
 
     def __init__(
         self,
@@ -92,16 +97,13 @@ class WavConversionTrigger(BaseTrigger):
         self.log.warning(NO_CANCEL, self.kie_task_id)
 
     async def _verdict(self) -> Done | Failed:
-        # The hook brings in aiohttp: a DAG file that imports this module does not need it, and a quarter of a second
-        # is too long for the event loop.
-        hooks: Any = await asyncio.to_thread(import_module, "airflow_provider_kie.hooks.kie_async")
-
+        hook_class = self._hook_class or await self._load_hook_class()
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
         pause = random.uniform(0.0, 1.0) * self.poll_interval
         while True:
             try:
-                await self._sleep(pause)
-                async with hooks.KieAsyncHook.connect(self.kie_conn_id) as hook:
+                await asyncio.sleep(self._at_most(pause))
+                async with hook_class.connect(self.kie_conn_id) as hook:
                     return await self._wait(hook)
             except KieConfigurationError as error:
                 error.kie_task_id = self.kie_task_id
@@ -114,6 +116,14 @@ class WavConversionTrigger(BaseTrigger):
                     return self._timed_out(f"unexpected {type(error).__name__}")
                 pause = next_delay(min(self.poll_interval, LONGEST_RECOVERY), 1)
 
+    @classmethod
+    async def _load_hook_class(cls) -> type[KieAsyncHook]:
+        # The hook brings in aiohttp: a DAG file that imports this module does not need it, and a quarter of a second
+        # is too long for the event loop.
+        module = await asyncio.to_thread(import_module, "airflow_provider_kie.hooks.kie_async")
+        cls._hook_class = module.KieAsyncHook
+        return cls._hook_class
+
     async def _wait(self, hook: KieAsyncHook) -> Done | Failed:
         looks, told = 0, ""
         while True:
@@ -124,21 +134,16 @@ class WavConversionTrigger(BaseTrigger):
                 return verdict
             if verdict.reason != told:
                 told = verdict.reason
-                tell = self.log.warning if verdict.warning else self.log.info
-                tell("WAV task %s: %s", self.kie_task_id, told)
+                log.log(logging.WARNING if verdict.warning else logging.INFO, "WAV task %s: %s", self.kie_task_id, told)
             if self._rest() <= 0:
                 return self._timed_out(verdict.reason)
-            await self._sleep(
-                next_delay(
-                    self.poll_interval,
-                    looks,
-                    exponential_backoff=self.exponential_backoff,
-                    max_wait=self.max_wait,
-                )
+            pause = next_delay(
+                self.poll_interval, looks, exponential_backoff=self.exponential_backoff, max_wait=self.max_wait
             )
+            await asyncio.sleep(self._at_most(pause))
 
-    async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, min(seconds, self._rest())))
+    def _at_most(self, seconds: float) -> float:
+        return max(0.0, min(seconds, self._rest()))
 
     def _timed_out(self, last: str) -> Failed:
         return Failed(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, last))
