@@ -61,6 +61,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(more: set[str], less: set[
     ("content", "wrong"),
     [
         (b"KEY = 'kie-emulator-key'", ""),
+        (b"music_task_id = '5c790000000000000000000000000be8'", ""),
         (b"key = 'canary-key-0123456789'", "a canary"),
         (b"-----BEGIN RSA PRIVATE KEY-----", "a private key"),
         (b"api_key = '" + b"0123456789abcdef" * 2 + b"'", "an API key"),
