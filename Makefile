@@ -2,6 +2,8 @@
 #   make demo                     watch a conversion go from submit to a checked WAV file
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
+#   make docs                     the documentation as a site, in build/site
+#   make release-check            build both archives and look at them as a stranger would
 #   make mutation                 change the core in hundreds of ways; do the tests notice?
 #   make matrix                   the wheel beside every supported Airflow, on the oldest and the newest Python
 #   make bench                    speed beside the peers, with plots
@@ -18,7 +20,8 @@ CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
 EXTRA := $(if $(CONSTRAINTS),dev-s3,dev)
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint types unit wire airflow mutation matrix crash-test bench triggerer-soak clean
+.PHONY: help demo test lint types unit wire airflow docs release-check mutation matrix crash-test bench triggerer-soak \
+        clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,6 +51,16 @@ endif
 # Most of the time of these tests is waiting, so more processes than cores help.
 unit wire airflow: $(READY)
 	$(BIN)/python -m pytest -n 4 tests/$@
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' $(CONSTRAINTS:%=--constraint %)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site is in build/site; open build/site/index.html."
+
+# RELEASE=yes: the changelog's newest entry has to be this version, with a date.
+release-check: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6.1'
+	$(BIN)/python scripts/release_check.py $(if $(RELEASE),--release)
 
 # The rest is too slow for every commit.
 mutation: $(READY)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
     from airflow_provider_kie.exceptions import KieConfigurationError
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "DEFAULT_CONN_ID",
     "EXTRA_FIELDS",
     "HOOK_NAME",
+    "ExtraField",
     "KieSettings",
     "build_conn_fields",
     "build_form_widgets",
@@ -168,7 +171,7 @@ class KieSettings:
     webhook_hmac_key: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_connection(cls, conn_id: str, connection: Any, extra: Mapping[str, Any]) -> KieSettings:
+    def from_connection(cls, conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> KieSettings:
         """
         Check a connection and take its values.
 

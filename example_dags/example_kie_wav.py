@@ -28,13 +28,16 @@ with DAG(
     },
     tags=["example", "kie"],
 ) as dag:
+    # [START submit]
     submit = ConvertToWavOperator(
         task_id="submit",
         music_task_id="{{ params.music_task_id }}",
         audio_id="{{ params.audio_id }}",
         wait_for_completion=False,
     )
+    # [END submit]
 
+    # [START wait]
     wait = WavConversionSensor(
         task_id="wait",
         kie_task_id="{{ ti.xcom_pull(task_ids='submit', key='kie_task_id') }}",
@@ -42,11 +45,14 @@ with DAG(
         poke_interval=2,  # KIE recommends 30 seconds; this keeps a first run with the emulator short
         timeout=15 * 60,
     )
+    # [END wait]
 
+    # [START url]
     wav_url = WavUrlOperator(
         task_id="wav_url",
         kie_task_id="{{ ti.xcom_pull(task_ids='submit', key='kie_task_id') }}",
     )
+    # [END url]
 
     @task
     def describe(url: str) -> dict[str, float]:

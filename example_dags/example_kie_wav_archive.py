@@ -49,6 +49,7 @@ with DAG(
         timeout=15 * 60,
     )
 
+    # [START archive]
     archive = WavToObjectStorageOperator(
         task_id="archive",
         kie_task_id="{{ ti.xcom_pull(task_ids='convert', key='kie_task_id') }}",
@@ -56,5 +57,6 @@ with DAG(
         retries=3,  # running again does no harm: what is there already is left alone
         outlets=[MASTERS],
     )
+    # [END archive]
 
     convert >> wait >> archive

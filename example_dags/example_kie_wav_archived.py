@@ -15,7 +15,7 @@ with DAG(
     catchup=False,
     tags=["example", "kie"],
 ) as dag:
-
+    # [START archived]
     @task
     def list_new_files(triggering_asset_events: Any = None, triggering_dataset_events: Any = None) -> list[str]:
         """Name what was stored since the last run; a real DAG publishes it, or converts it further."""
@@ -24,5 +24,7 @@ with DAG(
         for file in stored:
             print(f"{file['destination']}: {file['seconds']:.1f} seconds, sha256 {file['sha256']}")
         return [file["destination"] for file in stored]
+
+    # [END archived]
 
     list_new_files()

@@ -34,11 +34,13 @@ with DAG(
             print(f"converted: {url.partition('?')[0]}")
         return len(list(urls))
 
+    # [START mapped]
     convert = ConvertToWavOperator.partial(
         task_id="convert",
         deferrable=True,
         poll_interval=2,  # KIE recommends 30 seconds; this keeps a first run with the emulator short
         max_active_tis_per_dag=16,
     ).expand_kwargs(list_tracks())
+    # [END mapped]
 
     report(convert.output)

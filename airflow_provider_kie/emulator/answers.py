@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+__all__ = ["ANSWERS", "ENDPOINTS", "FAULTS", "JSON_HEADERS", "Answer", "Endpoint", "Fault"]
+
 Endpoint = Literal["submit", "record-info", "credit", "download-url", "file", "any"]
 Fault = Literal["reset", "truncate", "hang"]
 

@@ -7,7 +7,7 @@ import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,6 +26,8 @@ from airflow_provider_kie.emulator.state import (
     Verdict,
 )
 
+__all__ = ["Call", "KieApp", "create_app"]
+
 # KIE's edge turns away clients that do not say who they are.
 _BLOCKED_AGENTS: Final = ("python-urllib", "python-requests", "python/")
 
@@ -35,7 +37,7 @@ class Call:
     """A request, read once."""
 
     request: Request
-    body: Any
+    body: object
     endpoint: str | None
     token: str
 

@@ -9,6 +9,8 @@ import math
 import struct
 import wave
 
+__all__ = ["RATE", "SECONDS", "wav_bytes"]
+
 RATE = 48_000
 SECONDS = 3
 _TONES = (440, 660)

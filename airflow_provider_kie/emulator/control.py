@@ -14,6 +14,8 @@ from starlette.routing import Route
 from airflow_provider_kie.emulator.answers import ANSWERS
 from airflow_provider_kie.emulator.state import EmulatorState
 
+__all__ = ["control_routes"]
+
 _DONE = {"ok": True}
 
 

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from airflow_provider_kie.emulator.audio import wav_bytes
 
+__all__ = ["LAST_MODIFIED", "Served", "etag", "serve"]
+
 LAST_MODIFIED: Final = "Wed, 01 Jan 2025 00:10:00 GMT"
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII)
 

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from airflow_provider_kie.emulator.answers import JSON_HEADERS, Fault
 from airflow_provider_kie.emulator.state import Verdict
 
+__all__ = ["HANG_SECONDS", "Reply", "expose_transport", "spoken"]
+
 HANG_SECONDS: Final = 120.0
 _TRANSPORT: Final = "kie_emulator.transport"
 _LOOK_AGAIN: Final = 0.1

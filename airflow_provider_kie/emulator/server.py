@@ -8,12 +8,14 @@ import json
 import logging
 import socket
 import threading
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 import uvicorn
 
 from airflow_provider_kie.emulator.app import create_app
-from airflow_provider_kie.emulator.state import EmulatorState, Settings
+from airflow_provider_kie.emulator.state import EmulatorState, Settings, SettingsArguments
+
+__all__ = ["DEFAULT_KEY", "KieEmulator"]
 
 DEFAULT_KEY: Final = "kie-emulator-key"
 _PATIENCE: Final = 10.0
@@ -54,7 +56,7 @@ class KieEmulator:
         port: int = 0,
         host: str = "127.0.0.1",
         api_key: str = DEFAULT_KEY,
-        **settings: Any,
+        **settings: Unpack[SettingsArguments],
     ) -> None:
         if not _is_loopback(host):
             raise ValueError(f"the emulator only listens on loopback, not on {host!r}")
@@ -164,13 +166,19 @@ class KieEmulator:
         """
         A conversion that nobody submitted through this API.
 
+        :param music_task_id: the music task that made the track; one that begins with ``fail`` ends in failure
+        :param audio_id: the track
         :param finished: whether it has ended already
         :return: its KIE task id
         """
         return self.state.create_conversion(music_task_id, audio_id, finished=finished)
 
-    def configure(self, /, **settings: Any) -> None:
-        """Change settings; running conversions keep their time."""
+    def configure(self, /, **settings: Unpack[SettingsArguments]) -> None:
+        """
+        Change settings; running conversions keep their time.
+
+        :param settings: see :class:`~airflow_provider_kie.emulator.state.Settings`
+        """
         self.state.configure(**settings)
 
     def reset(self) -> None:

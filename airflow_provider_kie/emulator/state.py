@@ -13,11 +13,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import urlsplit
 
 from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS, Answer
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
+
+__all__ = [
+    "LIMIT_WINDOW",
+    "LINK_SECONDS",
+    "METHOD_NOT_ALLOWED",
+    "NOT_FOUND",
+    "NO_PERMISSION",
+    "PRICE",
+    "Conversion",
+    "EmulatorState",
+    "Settings",
+    "SettingsArguments",
+    "Verdict",
+]
 
 PRICE: Final = 0.4
 LIMIT_WINDOW: Final = 10.0
@@ -71,6 +85,18 @@ class Settings:
         if unknown := sorted(set(changes) - set(known)):
             raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
         return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks the types
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The same as keyword arguments, so that an editor can complete them."""
+
+    conversion_seconds: float
+    conflict_names_id: bool
+    conflict_after_failure: bool
+    submits_per_window: int | None
+    credits: float
+    fault_share: float
+    fault_seed: int
 
 
 @dataclass(frozen=True, slots=True)

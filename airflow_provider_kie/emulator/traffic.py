@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from airflow_provider_kie.emulator.answers import ANSWERS, ENDPOINTS, Answer
 
+__all__ = ["LOG_LENGTH", "AnswerQueue", "Json", "RequestLog", "find_answer"]
+
 LOG_LENGTH: Final = 100_000
 # Shorter tokens are no keys, and hiding them would only make the log unreadable.
 _SHORTEST_SECRET: Final = 8

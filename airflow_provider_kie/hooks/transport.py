@@ -17,6 +17,20 @@ from airflow_provider_kie import __version__
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError, KieConnectionNotFoundError
 
+__all__ = [
+    "BROKE_OFF",
+    "CONNECT_TIMEOUT",
+    "COULD_NOT_CONNECT",
+    "NOT_TRUSTED",
+    "TIMED_OUT",
+    "ca_bundle",
+    "no_answer",
+    "no_connection",
+    "proxy_url",
+    "ssl_context",
+    "user_agent",
+]
+
 #: Seconds for opening a connection, where the request's own limit is not shorter.
 CONNECT_TIMEOUT = 10.0
 

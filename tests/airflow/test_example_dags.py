@@ -77,10 +77,18 @@ def test_example_kie_wav_archived():
     assert run.xcom("list_new_files") == []
 
 
+def test_the_dag_of_the_readme(kie):
+    run = run_dag(load_dag("wav_of_a_track"))
+    assert run.state == "success", run.states()
+    assert run.xcom("url") == run.xcom("wait")["wav_url"]
+    assert kie.accepted_submits == 1
+
+
 def test_every_example_is_run_here():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
         "example_kie_wav",
         "example_kie_wav_archive",
         "example_kie_wav_archived",
         "example_kie_wav_mapped",
+        "wav_of_a_track",
     }
