@@ -152,6 +152,15 @@ def test_a_conversion_step_by_step(run, kie):
     assert kie.accepted_submits == 1
 
 
+def test_settings_that_print_do_not_spoil_the_result(run, kie, tmp_path):
+    (tmp_path / "airflow_local_settings.py").write_text("print('a word of the settings')")
+    kie_task_id = kie.create_conversion()
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    ended = run(PLAIN, "wait", kie_task_id, "--timeout", "60", "-o", "json", PYTHONPATH=path)
+    assert json.loads(ended.stdout)["kie_task_id"] == kie_task_id
+    assert "a word of the settings" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("answer", "arguments", "words"),
     [
