@@ -21,6 +21,8 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_kie.links.kie.KieLogsLink",
             "airflow_provider_kie.links.kie.WavFileLink",
         ],
+        # Read by Airflow 3.2 and later; on older ones there is "python -m airflow_provider_kie".
+        "cli": ["airflow_provider_kie.cli.get_commands"],
         "connection-types": [
             {
                 "connection-type": connection.CONN_TYPE,

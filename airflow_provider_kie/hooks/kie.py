@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from json import dumps
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -64,6 +64,9 @@ from airflow_provider_kie.waiting import (
 __all__ = ["KieHook"]
 
 T = TypeVar("T")
+
+#: Is told of a reading after which the wait goes on, and of the seconds that it may still take.
+Report: TypeAlias = Callable[[Wait, float], None]
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +232,7 @@ class KieHook(BaseHook):
         until: float = math.inf,
         poll_interval: float = SETTLING_SECONDS,
         patient: bool = False,
+        report: Report | None = None,
     ) -> Verdict:
         """
         Read a conversion once, or until an answer that may still settle has settled.
@@ -238,6 +242,7 @@ class KieHook(BaseHook):
             the grace stops it.
         :param poll_interval: seconds between two looks, which the pauses of one look do not exceed.
         :param patient: repeat a read that met trouble, for who takes only one look.
+        :param report: is told instead of the log.
         """
         look = Look(kie_task_id, self.kie_conn_id)
         while True:
@@ -247,7 +252,10 @@ class KieHook(BaseHook):
             pause = settling_delay(verdict, poll_interval, until - time.monotonic())
             if pause is None:
                 return verdict
-            self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
+            if report:
+                report(verdict, until - time.monotonic())
+            else:
+                self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             time.sleep(pause)
 
     def wait_for_wav_conversion(self, kie_task_id: str, *, poll_interval: float, timeout: float) -> WavConversion:
@@ -261,25 +269,31 @@ class KieHook(BaseHook):
         """
         return conclude(self.wait_for_verdict(kie_task_id, poll_interval=poll_interval, timeout=timeout))
 
-    def wait_for_verdict(self, kie_task_id: str, *, poll_interval: float, timeout: float) -> Done | Failed:
+    def wait_for_verdict(
+        self, kie_task_id: str, *, poll_interval: float, timeout: float, report: Report | None = None
+    ) -> Done | Failed:
         """
         Do what :meth:`wait_for_wav_conversion` does, and return the end instead of raising it.
 
         :param kie_task_id: the WAV task.
         :param poll_interval: seconds between two looks.
         :param timeout: seconds to wait at the most.
+        :param report: is told instead of the log.
         """
         until = time.monotonic() + timeout
         looks = 0
         while True:
-            verdict = self.look(kie_task_id, until=until, poll_interval=poll_interval)
+            verdict = self.look(kie_task_id, until=until, poll_interval=poll_interval, report=report)
             looks += 1
             if not isinstance(verdict, Wait):
                 return verdict
             rest = until - time.monotonic()
             if rest <= 0:
                 return Failed(timed_out(kie_task_id, self.kie_conn_id, timeout, verdict.reason))
-            self.log.info("WAV task %s: %s; up to %.0f seconds left.", kie_task_id, verdict.reason, rest)
+            if report:
+                report(verdict, rest)
+            else:
+                self.log.info("WAV task %s: %s; up to %.0f seconds left.", kie_task_id, verdict.reason, rest)
             time.sleep(min(next_delay(poll_interval, looks), rest))
 
     def call(self, call: Call[T]) -> T:

@@ -24,13 +24,14 @@ ROOT = Path(airflow_provider_kie.__file__).parent
 # test_no_module_needs_itself keeps them from going round in circles.
 FLOORS = [
     [""],  # the package itself: its version
-    ["redaction"],
+    ["redaction", "terminal"],
     ["exceptions"],
     ["api"],
     ["waiting", "connection"],
     ["hooks"],
     ["triggers", "sensors", "operators", "transfers", "links", "durable", "retry_policy"],
     ["get_provider_info", "cli"],
+    ["__main__"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LIFE_CYCLE = 6
@@ -147,9 +148,9 @@ def libraries(modules: frozenset[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {PACKAGE}
 
 
-@pytest.mark.parametrize("module", [f"{PACKAGE}.connection", f"{PACKAGE}.get_provider_info"])
+@pytest.mark.parametrize("module", [f"{PACKAGE}.connection", f"{PACKAGE}.get_provider_info", f"{PACKAGE}.cli"])
 def test_airflow_reads_the_metadata_without_loading_any_library(module: str) -> None:
-    # Airflow does so for every installed provider at every start.
+    # Airflow does so for every installed provider at every start, and with the commands at every start of "airflow".
     loaded = loaded_after(module)
     assert module in loaded
     assert libraries(loaded) - libraries(loaded_after()) == set()

@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: one table for two command lines, what they print where, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import airflow
+import pytest
+import requests_mock as mock
+from packaging.version import Version
+
+from airflow_provider_kie import cli, terminal
+from airflow_provider_kie.get_provider_info import get_provider_info
+
+AIRFLOW = Version(airflow.__version__).release[:2]
+ROOT = Path(cli.__file__).parents[1]
+API = "https://api.kie.ai/api/v1"
+CREDIT, SUBMIT, READ = f"{API}/chat/credit", f"{API}/wav/generate", f"{API}/wav/record-info"
+# Airflow 2.11 tells of each connection that it looks up.
+LOG_OF_AIRFLOW_2 = re.compile(r"^\[[^]]+\] \{\w+\.py:\d+\} INFO .*\n", re.MULTILINE)
+SAID = "2025-01-01 00:00:00"
+RECORD = {"taskId": "wav-1", "musicId": "a-1", "musicIndex": 0, "createTime": SAID, "errorCode": None}
+PENDING = RECORD | {"successFlag": "PENDING", "response": None}
+DONE = RECORD | {"successFlag": "SUCCESS", "response": {"audioWavUrl": "https://files.example/1.wav?sig=abc"}}
+CONVERSION = {
+    "kie_task_id": "wav-1",
+    "music_id": "a-1",
+    "music_index": 0,
+    "status": "SUCCESS",
+    "wav_url": "https://files.example/1.wav?sig=abc",
+    "create_time": SAID,
+    "complete_time": None,
+    "error_code": None,
+    "error_message": None,
+}
+
+
+def says(data: object, code: int = 200, msg: str = "success") -> dict[str, Any]:
+    return {"json": {"code": code, "msg": msg, "data": data}}
+
+
+@contextmanager
+def stdout_to_claim() -> Iterator[None]:
+    """Give this process the standard output that others have, and take it back; pytest's is something else."""
+    before, fd = sys.stdout, os.dup(1)
+    try:
+        with open(1, "w", closefd=False) as sys.stdout:
+            yield
+    finally:
+        sys.stdout = before
+        os.dup2(fd, 1)
+        os.close(fd)
+        terminal.claim_stdout.cache_clear()
+
+
+@pytest.fixture
+def run(kie_connection, short_times, capfd, monkeypatch):
+    """Run a command in this process; the exit code, standard output and standard error."""
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # which the command sets otherwise, for the whole process
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        with stdout_to_claim(), pytest.raises(SystemExit) as ended:
+            cli.main(argv)
+        out, err = capfd.readouterr()
+        assert kie_connection not in out + err
+        return int(ended.value.code or 0), out, LOG_OF_AIRFLOW_2.sub("", err)
+
+    return run
+
+
+# --- One table, two command lines
+
+
+def arguments(parser: argparse.ArgumentParser) -> dict[str, tuple[object, ...]]:
+    """What a parser takes: flags, default, help and the rest of each argument, by destination."""
+    return {
+        action.dest: (
+            action.option_strings,
+            action.default,
+            action.help,
+            action.type,
+            action.choices,
+            action.metavar,
+            type(action),
+        )
+        for action in parser._actions
+        if action.dest != "help"
+    }
+
+
+def own_parsers() -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (each for each in cli._parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(commands.choices)
+
+
+def test_both_command_lines_have_the_same_commands_and_arguments():
+    (group,) = cli.get_commands()
+    assert group.name == "kie"
+    theirs = {}
+    for command in group.subcommands:
+        theirs[command.name] = argparse.ArgumentParser()
+        for arg in command.args:
+            arg.add_to_parser(theirs[command.name])
+    ours = own_parsers()
+    assert list(ours) == list(theirs) == ["check", "show", "wait", "convert"]
+    for name, parser in ours.items():
+        assert arguments(parser) == arguments(theirs[name])
+        assert {"conn_id", "output"} <= set(arguments(parser))
+
+
+def test_the_metadata_names_the_function_that_gives_them():
+    (path,) = get_provider_info()["cli"]
+    module, _, name = path.rpartition(".")
+    assert (module, name) == (cli.__name__, cli.get_commands.__name__)
+
+
+def test_the_help_of_convert_says_that_it_costs(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["convert", "--help"])
+    assert ended.value.code == 0
+    assert "COSTS CREDITS" in capsys.readouterr().out
+
+
+LOADED_BY_AIRFLOWS_COMMAND_LINE = """
+import json, sys
+from airflow.cli import cli_parser
+
+cli_parser.get_parser()
+print(json.dumps(["kie" in cli_parser.ALL_COMMANDS_DICT, sorted(sys.modules)]))
+"""
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 2), reason="the key 'cli' is read by Airflow 3.2 and later")
+def test_airflow_starts_with_the_commands_and_without_what_they_need():
+    where = os.environ | {"PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-c", LOADED_BY_AIRFLOWS_COMMAND_LINE]
+    ended = subprocess.run(program, env=where, capture_output=True, text=True, timeout=120, check=True)
+    known, loaded = json.loads(ended.stdout.splitlines()[-1])
+    assert known
+    ours = {name for name in loaded if name.startswith("airflow_provider_kie")}
+    assert ours == {
+        "airflow_provider_kie",
+        "airflow_provider_kie.cli",
+        "airflow_provider_kie.connection",
+        "airflow_provider_kie.get_provider_info",
+        "airflow_provider_kie.terminal",
+    }
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["sing"],
+        ["show"],
+        ["check", "--output", "yaml"],
+        ["wait", "wav-1", "--timeout", "0"],
+        ["wait", "wav-1", "--timeout", "nan"],
+        ["wait", "wav-1", "--poll-interval", "soon"],
+        ["convert", "m-1"],
+    ],
+)
+def test_wrong_usage_is_2_and_nothing_on_standard_output(run, requests_mock, argv):
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: python -m airflow_provider_kie")
+    assert not requests_mock.called
+
+
+# --- What they print
+
+
+def test_check(run, requests_mock):
+    requests_mock.get(CREDIT, **says(5916.25))
+    assert run("check")[:2] == (
+        0,
+        "conn_id      | kie_default\nbase_url     | https://api.kie.ai\nkey_accepted | true\ncredits      | 5916.25\n",
+    )
+    code, out, _ = run("check", "--output", "json")
+    assert code == 0
+    assert json.loads(out) == {
+        "conn_id": "kie_default",
+        "base_url": "https://api.kie.ai",
+        "key_accepted": True,
+        "credits": 5916.25,
+    }
+
+
+def test_another_connection(run, requests_mock, monkeypatch):
+    connection = {"conn_type": "kie", "password": "another-key", "host": "https://kie.example"}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", json.dumps(connection))
+    asked = requests_mock.get("https://kie.example/api/v1/chat/credit", **says(1))
+    code, out, _ = run("check", "--conn-id", "kie_other", "-o", "json")
+    assert (code, json.loads(out)["base_url"]) == (0, "https://kie.example")
+    assert asked.last_request.headers["Authorization"] == "Bearer another-key"
+
+
+def test_show_prints_the_conversion_as_it_stands(run, requests_mock):
+    asked = requests_mock.get(READ, **says(DONE))
+    code, out, _ = run("show", "wav-1", "-o", "json")
+    assert (code, json.loads(out)) == (0, CONVERSION)
+    assert asked.last_request.qs == {"taskid": ["wav-1"]}
+    code, out, _ = run("show", "wav-1")
+    assert code == 0
+    assert [line.split(" | ")[1] for line in out.splitlines()] == [
+        "wav-1",
+        "a-1",
+        "0",
+        "SUCCESS",
+        "https://files.example/1.wav?sig=abc",
+        SAID,
+        "-",
+        "-",
+        "-",
+    ]
+
+
+@pytest.mark.parametrize("record", [PENDING, PENDING | {"successFlag": "GENERATE_WAV_FAILED", "errorCode": 500}])
+def test_show_judges_nothing(run, requests_mock, record):
+    requests_mock.get(READ, **says(record))
+    code, out, _ = run("show", "wav-1", "-o", "json")
+    assert code == 0
+    assert json.loads(out)["status"] == record["successFlag"]
+    assert json.loads(out)["error_code"] == record["errorCode"]
+
+
+def test_an_unknown_id_is_an_error_at_once(run, requests_mock):
+    asked = requests_mock.get(READ, **says(None))
+    code, out, err = run("show", "wav-1")
+    assert (code, out, asked.call_count) == (1, "", 1)
+    assert "KIE does not know this WAV task" in err
+    assert "WAV task 'wav-1', connection 'kie_default'" in err
+
+
+def test_wait_says_on_standard_error_how_it_goes(run, requests_mock):
+    requests_mock.get(READ, [says(None), says(PENDING), says(PENDING), says(DONE)])
+    code, out, err = run("wait", "wav-1", "--timeout", "99", "--poll-interval", "0.01", "-o", "json")
+    assert (code, json.loads(out)) == (0, CONVERSION)
+    assert err.splitlines() == [
+        "WAV task wav-1: KIE does not know this WAV task; up to 99 seconds left",
+        "WAV task wav-1: status PENDING; up to 99 seconds left",
+    ]
+
+
+def test_wait_says_what_is_odd_about_the_result(run, requests_mock):
+    requests_mock.get(READ, **says(DONE | {"successFlag": "CALLBACK_EXCEPTION"}))
+    code, out, err = run("wait", "wav-1", "-o", "json")
+    assert (code, json.loads(out)["status"]) == (0, "CALLBACK_EXCEPTION")
+    assert err == "KIE gave a WAV URL together with status CALLBACK_EXCEPTION; the URL counts\n"
+
+
+def test_wait_ends_with_its_time(run, requests_mock):
+    requests_mock.get(READ, **says(PENDING))
+    code, out, err = run("wait", "wav-1", "--timeout", "0.05", "--poll-interval", "0.01")
+    assert (code, out) == (1, "")
+    assert "not finished within 0.05 seconds; last: status PENDING (WAV task 'wav-1'" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_convert_returns_after_the_submit(run, requests_mock, reused):
+    submit = requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}, 409 if reused else 200))
+    code, out, err = run("convert", "m-1", "a-1", "-o", "json")
+    assert (code, json.loads(out)) == (0, {"kie_task_id": "wav-1", "reused": reused})
+    assert "kie_task_id: wav-1" in err.splitlines()
+    sent = {"taskId": "m-1", "audioId": "a-1", "callBackUrl": "https://api.example.com/callback"}
+    assert submit.last_request.json() == sent
+
+
+def test_convert_sends_the_callback_url(run, requests_mock):
+    submit = requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
+    assert run("convert", "m-1", "a-1", "--callback-url", "https://here.example/kie")[0] == 0
+    assert submit.last_request.json()["callBackUrl"] == "https://here.example/kie"
+
+
+def test_convert_waits_if_told_to(run, requests_mock):
+    requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
+    requests_mock.get(READ, **says(DONE))
+    code, out, err = run("convert", "m-1", "a-1", "--wait", "-o", "json")
+    assert (code, json.loads(out)) == (0, {**CONVERSION, "reused": False})
+    assert err == "kie_task_id: wav-1\n"
+
+
+def test_the_id_is_not_lost_with_standard_error(run, requests_mock, monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
+    monkeypatch.setattr(sys, "stderr", Broken())
+    code, out, _ = run("convert", "m-1", "a-1", "-o", "json")
+    assert (code, json.loads(out)["kie_task_id"]) == (0, "wav-1")
+
+
+def test_the_id_comes_before_the_wait_and_stays_when_it_fails(run, requests_mock):
+    requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
+    requests_mock.get(READ, **says(None, 401, "You do not have access permissions"))
+    code, out, err = run("convert", "m-1", "a-1", "--wait")
+    assert (code, out) == (1, "")
+    first, last = err.splitlines()
+    assert first == "kie_task_id: wav-1"
+    assert "WAV task 'wav-1'" in last
+    assert "https://kie.ai/api-key" in last
+
+
+# --- How they end
+
+INTERRUPTED = (
+    "Interrupted. WAV task 'wav-1' goes on at KIE; wait for it again with: "
+    "python -m airflow_provider_kie wait wav-1 --conn-id kie_default\n"
+)
+
+
+@pytest.mark.parametrize("argv", [["check"], ["show", "wav-1"], ["wait", "wav-1"], ["convert", "m-1", "a-1"]])
+def test_an_error_is_its_message_and_1(run, requests_mock, kie_connection, argv):
+    requests_mock.register_uri(mock.ANY, mock.ANY, **says(None, 401, f"no: {kie_connection}"))
+    code, out, err = run(*argv)
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert "KIE answered 401" in line
+    assert "connection 'kie_default'" in line
+
+
+def test_an_unknown_connection_is_one_too(run, requests_mock):
+    code, out, err = run("check", "--conn-id", "nowhere")
+    assert (code, out) == (1, "")
+    assert "connection 'nowhere'" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not requests_mock.called
+
+
+def test_ctrl_c_while_waiting_names_the_task_and_how_to_go_on(run, requests_mock):
+    def press(*_: object) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return says(PENDING)["json"]
+
+    requests_mock.get(READ, json=press)
+    code, out, err = run("wait", "wav-1")
+    assert (code, out) == (130, "")
+    assert err == INTERRUPTED
+
+
+def test_ctrl_c_without_a_task(run, requests_mock):
+    requests_mock.get(CREDIT, json=lambda *_: signal.raise_signal(signal.SIGINT))
+    assert run("check") == (130, "", "Interrupted. Nothing was submitted.\n")
+
+
+def test_ctrl_c_does_not_cut_off_the_answer_that_names_the_task(run, requests_mock):
+    def press(*_: object) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return says({"taskId": "wav-1"})["json"]
+
+    requests_mock.post(SUBMIT, json=press)
+    code, out, err = run("convert", "m-1", "a-1")
+    assert (code, out) == (130, "")
+    assert [line for line in err.splitlines() if line] == [
+        cli.HELD_BACK,
+        "kie_task_id: wav-1",
+        INTERRUPTED.rstrip(),
+    ]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_second_ctrl_c_does_and_says_what_is_not_known(run, requests_mock):
+    def press(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    requests_mock.post(SUBMIT, json=press)
+    code, out, err = run("convert", "m-1", "a-1")
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == f"Interrupted. {cli.MAYBE_SUBMITTED}"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- The terminal
+
+
+def test_whatever_others_write_to_standard_output_goes_to_standard_error(capfd):
+    with stdout_to_claim():
+        stdout = sys.stdout
+        terminal.claim_stdout()
+        print("a handler that holds the stream", file=stdout, flush=True)
+        subprocess.run([sys.executable, "-c", "print('another program')"], check=True)
+        terminal.print_result({"the": "result"}, "table")
+        print("a last word", file=stdout, flush=True)
+    out, err = capfd.readouterr()
+    assert out == "the | result\n"
+    assert err.splitlines() == ["a handler that holds the stream", "another program", "a last word"]
+
+
+@pytest.mark.parametrize("value", ["\x1b[2Jgone", "two\nlines"])
+def test_a_table_shows_no_control_character(value, capfd):
+    with stdout_to_claim():
+        terminal.print_result({"status": value}, "table")
+    assert capfd.readouterr().out == f"status | {json.dumps(value)}\n"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_is_a_line_now_and_then(capsys, clock):
+    with terminal.ProgressLine() as line:
+        line.show("pending", "60 left")
+        for seconds, news in ((1, "pending"), (1, "trouble"), (58, "trouble"), (2, "trouble"), (1, "trouble")):
+            clock[0] += seconds
+            line.show(news, f"at {clock[0]:g}")
+    assert capsys.readouterr().err.splitlines() == ["pending; 60 left", "trouble; at 1002", "trouble; at 1062"]
+
+
+def test_progress_on_a_terminal_is_one_line_that_is_rewritten(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "21")
+    with terminal.ProgressLine() as line:
+        line.show("pending", "60 seconds left")
+        line.show("done", "1")
+    assert capsys.readouterr().err == f"\r{'pending; 60 seconds '}\r\r{'done; 1':20}\r\r{'':20}\r"

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands as the processes that a user starts, against the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import airflow
+import pytest
+from packaging.version import Version
+
+from airflow_provider_kie import cli
+from airflow_provider_kie.emulator import KieEmulator
+
+AIRFLOW = Version(airflow.__version__).release[:2]
+ROOT = Path(cli.__file__).parents[1]
+CANARY = "canary-7f3a91c0d2e84b56"
+PLAIN = [sys.executable, "-m", "airflow_provider_kie"]
+WAYS = [
+    pytest.param(PLAIN, id="plain"),
+    pytest.param(
+        [sys.executable, "-m", "airflow", "kie"],
+        id="airflow",
+        marks=pytest.mark.skipif(AIRFLOW < (3, 2), reason="Airflow 3.2 is the first that asks providers for commands"),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with KieEmulator(api_key=CANARY, conversion_seconds=0.0, submits_per_window=None) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def kie(emulator):
+    emulator.reset()
+    return emulator
+
+
+@pytest.fixture
+def environment(kie, airflow_home):
+    """No metadata database, the connection in the environment, and an Airflow that tells much."""
+    return os.environ | {
+        "AIRFLOW_HOME": str(airflow_home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home / 'airflow.db'}",
+        "AIRFLOW_CONN_KIE_DEFAULT": kie.connection_json(),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture
+def run(environment, airflow_home):
+    def run(command: list[str], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            [*command, *arguments],
+            env=environment | more,
+            cwd=airflow_home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert CANARY not in ended.stdout + ended.stderr
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def start(environment, airflow_home):
+    started = []
+
+    def start(command: list[str], *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*command, *arguments],
+            env=environment,
+            cwd=airflow_home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read standard error up to the line that holds the text."""
+    assert process.stderr
+    for line in process.stderr:
+        if text in line:
+            return line
+    raise AssertionError(f"the process ended without a word of {text!r}")
+
+
+@pytest.mark.parametrize("command", WAYS)
+def test_standard_output_holds_the_result_alone(run, kie, command):
+    # Airflow's own log of its start is not ours to lead away, so only our own command line has to bear all of it.
+    level = "DEBUG" if command is PLAIN else "INFO"
+    kie.play("server-error", endpoint="credit")
+    ended = run(command, "check", "--output", "json", AIRFLOW__LOGGING__LOGGING_LEVEL=level)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {
+        "conn_id": "kie_default",
+        "base_url": kie.url,
+        "key_accepted": True,
+        "credits": 5916.25,
+    }
+    assert "Sending it again." in ended.stderr
+
+
+@pytest.mark.parametrize("command", WAYS)
+def test_a_conversion_from_submit_to_file(run, kie, command):
+    ended = run(command, "convert", "music-1", "audio-1", "--wait", "-o", "json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert (result["status"], result["music_id"], result["reused"]) == ("SUCCESS", "audio-1", False)
+    assert f"kie_task_id: {result['kie_task_id']}" in ended.stderr.splitlines()
+    assert kie.accepted_submits == 1
+
+
+def test_a_conversion_step_by_step(run, kie):
+    submitted = json.loads(run(PLAIN, "convert", "music-1", "audio-1", "-o", "json").stdout)
+    again = json.loads(run(PLAIN, "convert", "music-1", "audio-1", "-o", "json").stdout)
+    assert (submitted["reused"], again["reused"]) == (False, True)
+    assert submitted["kie_task_id"] == again["kie_task_id"]
+    kie.play("pending", "pending")
+    waited = run(PLAIN, "wait", again["kie_task_id"], "--poll-interval", "0.2", "--timeout", "60", "-o", "json")
+    shown = run(PLAIN, "show", again["kie_task_id"], "-o", "json")
+    assert json.loads(waited.stdout) == json.loads(shown.stdout)
+    assert f"WAV task {again['kie_task_id']}: status PENDING; up to " in waited.stderr
+    assert json.loads(shown.stdout)["wav_url"].startswith(f"{kie.url}/s/")
+    assert kie.accepted_submits == 1
+
+
+def test_settings_that_print_do_not_spoil_the_result(run, kie, tmp_path):
+    (tmp_path / "airflow_local_settings.py").write_text("print('a word of the settings')")
+    kie_task_id = kie.create_conversion()
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    ended = run(PLAIN, "wait", kie_task_id, "--timeout", "60", "-o", "json", PYTHONPATH=path)
+    assert json.loads(ended.stdout)["kie_task_id"] == kie_task_id
+    assert "a word of the settings" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments", "words"),
+    [
+        ("wrong-key-echoed", ["check"], "invalid key ***"),
+        ("task-unknown", ["show", "no-such-task"], "WAV task 'no-such-task'"),
+    ],
+)
+def test_an_error_is_a_message(run, kie, answer, arguments, words):
+    kie.play(answer)
+    ended = run(PLAIN, *arguments)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert words in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unknown_connection_is_a_message_even_without_a_database(run):
+    ended = run(PLAIN, "check", "--conn-id", "nowhere")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "connection 'nowhere'" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", WAYS)
+def test_ctrl_c_while_waiting(start, kie, command):
+    kie.play("pending", repeat=True)
+    process = start(command, "convert", "music-1", "audio-1", "--wait")
+    kie_task_id = read_until(process, "kie_task_id: ").split()[-1]
+    read_until(process, "status PENDING")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    program = cli.WITHOUT_AIRFLOW if command is PLAIN else cli.WITHIN_AIRFLOW
+    assert err == (
+        f"Interrupted. WAV task {kie_task_id!r} goes on at KIE; wait for it again with: "
+        f"{program} wait {kie_task_id} --conn-id kie_default\n"
+    )
+
+
+def test_ctrl_c_while_a_submit_is_under_way(start, kie):
+    kie.play("hang", endpoint="submit")
+    process = start(PLAIN, "convert", "music-1", "audio-1")
+    deadline = time.monotonic() + 60
+    while not kie.requests("submit"):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    read_until(process, cli.HELD_BACK)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == f"Interrupted. {cli.MAYBE_SUBMITTED}\n"
+
+
+def test_a_pipe_that_nobody_reads_is_no_traceback(start, kie):
+    process = start(PLAIN, "check")
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    err = process.stderr.read()
+    assert process.wait(60) == 1
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_on_a_terminal_the_progress_is_one_line(environment, airflow_home, kie):
+    kie_task_id = kie.create_conversion()
+    kie.play("pending", "task-unknown", "pending")
+    screen, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*PLAIN, "wait", kie_task_id, "--poll-interval", "0.2"],
+        env=environment,
+        cwd=airflow_home,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    ) as process:
+        os.close(terminal)
+        out, _ = process.communicate(timeout=120)
+    shown = b""
+    with os.fdopen(screen, "rb", buffering=0) as reader:
+        while chunk := read_some(reader):
+            shown += chunk
+    assert process.returncode == 0
+    assert kie_task_id in out
+    _, *rewritten = shown.decode().split("\rWAV task")
+    assert len(rewritten) == 3
+    assert "KIE does not know this WAV task" in rewritten[1]
+    assert "\n" not in "".join(rewritten)
+
+
+def read_some(reader) -> bytes:
+    try:
+        return reader.read(4096)
+    except OSError:  # Linux says so when the other end is closed
+        return b""
