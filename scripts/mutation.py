@@ -33,7 +33,7 @@ MUTATED = [
     f"{PACKAGE}/redaction.py",
 ]
 # Files of tests/unit that do not judge: a judge has to be quick, to need no socket, and to have something to say.
-NO_JUDGES = ["test_emulator_cli.py", "test_emulator_state.py", "test_imports.py", "test_pacing.py"]
+NO_JUDGES = ["test_cli.py", "test_emulator_cli.py", "test_emulator_state.py", "test_imports.py", "test_pacing.py"]
 # Tests that start a process, which a mutant in this one does not reach, and tests that use a thread of an earlier
 # test, for which a fork waits in vain.
 NOT_ASKED = [
