@@ -34,6 +34,7 @@ MUTATED = [
 ]
 # Files of tests/unit that do not judge: a judge has to be quick, to need no socket, and to have something to say.
 NO_JUDGES = [
+    "test_cli.py",
     "test_docs.py",
     "test_emulator_cli.py",
     "test_emulator_state.py",
