@@ -3,7 +3,8 @@
 What mkdocs is told besides mkdocs.yml: files outside of docs/ that its pages link to become pages of the site.
 
 On a code host ``../CHANGELOG.md`` and ``../example_dags/….py`` lead to the file itself. A site holds only docs/, so
-here such a file is added to it, a program as a block of code, and the links are bent to it.
+here such a file is added to it, a program as a block of code, and the links are bent to it. Only the README is not:
+its place is taken by docs/index.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTWARD = re.compile(r"(?<=\]\()\.\./(?P<path>[\w./-]+)")
+OUTWARD = re.compile(r"(?<=\]\()\.\./(?P<path>[\w./-]+)(?P<anchor>#[\w-]+)?")
+README = "README.md"
 #: What lies outside and has a place in the navigation.
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
@@ -46,7 +48,7 @@ def on_files(files: Any, config: Any) -> Any:
     :param config: mkdocs' configuration.
     """
     linked = {found["path"] for page in files.documentation_pages() for found in OUTWARD.finditer(page.content_string)}
-    for path in sorted(linked | set(PAGES)):
+    for path in sorted(linked - {README} | set(PAGES)):
         files.append(File.generated(config, _uri(path), content=_content(path)))
     return files
 
@@ -57,7 +59,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
     :param markdown: a page.
     """
-    return OUTWARD.sub(lambda found: _uri(found["path"]), markdown)
+
+    def bent(link: re.Match[str]) -> str:
+        return "index.md" if link["path"] == README else _uri(link["path"]) + (link["anchor"] or "")
+
+    return OUTWARD.sub(bent, markdown)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

@@ -253,13 +253,16 @@ def _commands_of_ours() -> Any:
 
 CHECKS = {"make": make, "pip": pip, "kie-emulator": emulator, "python": python, "airflow": airflow_}
 OTHERS = {"cd", "curl", "export", "git", "pre-commit", "ruff"}
+#: Lines of a console, lines that begin with a prompt, and what is said of make in the text.
 COMMANDS = [
-    (block.place, line.partition("  #")[0].strip())
-    for block in BLOCKS
-    if block.language == "console"
-    for line in block.text.splitlines()
-    if line.strip() and not line.startswith("#")
-] + [(page, found) for page in PAGES for found in re.findall(r"`(make [a-z][^`\n]*)`", prose(page))]
+    *(
+        (block.place, line.removeprefix("$ ").partition("  #")[0].strip())
+        for block in BLOCKS
+        for line in block.text.splitlines()
+        if line.startswith("$ ") or (block.language == "console" and line.strip() and not line.startswith("#"))
+    ),
+    *((page, found) for page in PAGES for found in re.findall(r"`(make [a-z][^`\n]*)`", prose(page))),
+]
 
 
 @pytest.mark.parametrize(("place", "line"), COMMANDS)
