@@ -143,9 +143,10 @@ def _existing_id(envelope: dict[str, Json]) -> str | None:
     """Return the id that a refusal names: in ``data`` at KIE, beside it on sister sites, and often nowhere."""
     data = envelope.get("data")
     for holder in (data if isinstance(data, dict) else {}, envelope):
-        found = holder.get("taskId")
-        if isinstance(found, str) and found.strip():
-            return found.strip()
+        given = holder.get("taskId")
+        found = given.strip() if isinstance(given, str) else ""
+        if found and found.isprintable():  # what is not may fit into no database
+            return found
     return None
 
 

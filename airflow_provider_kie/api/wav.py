@@ -195,8 +195,11 @@ def _wav_url(response: dict[str, Json]) -> str | None:
 
 
 def _text(value: Json) -> str | None:
-    # JSON can hold half a surrogate pair, which no database takes.
-    return value.encode(errors="replace").decode().strip() or None if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    # JSON can hold NUL and half a surrogate pair, which databases do not take.
+    plain = value if value.isprintable() else "".join(one if one.isprintable() else " " for one in value)
+    return plain.strip() or None
 
 
 def _message(value: Json) -> str | None:

@@ -12,6 +12,7 @@ that is asked, because a name may lead elsewhere a moment later.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import socket
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -41,6 +42,10 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: NAT64 (RFC 6052): an IPv4 address in the last four bytes.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: All that IANA has given out for the internet; Python's lists of exceptions differ from version to version.
+_GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
+#: What each machine at Azure asks for its configuration, an address like any other.
+_AZURE = ipaddress.IPv4Address("168.63.129.16")
 
 
 class Link(NamedTuple):
@@ -67,6 +72,7 @@ class FileHost:
         self._settings = settings
         self._allow_private_hosts = allow_private_hosts
         self._pins: dict[str, str | None] = {}
+        self._asked = itertools.count()
         self._session = session = requests.Session()
         session.trust_env = False  # else requests takes a password from .netrc, and proxies by rules of its own
         session.headers.update({"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"})
@@ -115,11 +121,12 @@ class FileHost:
                 allow_redirects=False,
                 stream=True,
             )
-        except requests.exceptions.SSLError as error:
-            raise KieDownloadError(f"No answer from {_host(url)}: {NOT_TRUSTED}") from error
         except (OSError, ValueError) as error:  # all of requests' errors are an OSError
+            # Their text holds the whole URL with its signature, so it is not passed on.
+            if isinstance(error, requests.exceptions.SSLError) and "certificate" in str(error).lower():
+                raise KieDownloadError(f"No answer from {_host(url)}: {NOT_TRUSTED}") from None
             what = "timed out" if isinstance(error, requests.Timeout) else "the connection failed or broke off"
-            raise KieConnectionError(f"No answer from {_host(url)}: {what}") from error
+            raise KieConnectionError(f"No answer from {_host(url)}: {what}") from None
 
     def _check(self, url: str, *, known_host: bool) -> None:
         host = _split(url).hostname or ""
@@ -137,7 +144,11 @@ class FileHost:
         self._check(target, known_host=named_by_kie)
 
     def _public_address(self, url: str, host: str) -> str | None:
-        """Return an address of a host that has none inside the user's own network; None where the proxy finds it."""
+        """
+        Return an address of a host that has none inside the user's own network; None where the proxy finds it.
+
+        Another one each time, so that a repetition does not meet the same dead address.
+        """
         by_proxy = proxy_url(self._settings, url) is not None
         addresses = _addresses(host, must_resolve=not by_proxy)
         for address in addresses:
@@ -145,7 +156,7 @@ class FileHost:
                 raise KieUnsafeUrlError(
                     f"The URL leads to {host!r}, which is {address}: not an address of the public internet"
                 )
-        return None if by_proxy else str(addresses[0])
+        return None if by_proxy else str(addresses[next(self._asked) % len(addresses)])
 
 
 class _PinningAdapter(HTTPAdapter):
@@ -211,4 +222,6 @@ def _is_public(address: _Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         nat64 = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
         inner = address.ipv4_mapped or address.sixtofour or nat64 or address
-    return inner.is_global and not inner.is_multicast
+    if isinstance(inner, ipaddress.IPv6Address) and inner not in _GLOBAL_IPV6:
+        return False
+    return inner.is_global and not inner.is_multicast and inner != _AZURE

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kie.exceptions import KieConfigurationError, KieError
+from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError, KieError
 from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_out
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ LONGEST_RECOVERY = 60.0
 
 #: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
 DEFER_BACKSTOP = 120.0
+#: The same where Airflow's limit was there first, such as the task's ``execution_timeout``.
+AHEAD_OF_AIRFLOW = 5.0
 
 
 class WavConversionTrigger(BaseTrigger):
@@ -69,6 +71,10 @@ class WavConversionTrigger(BaseTrigger):
         self.kie_conn_id = kie_conn_id
         self.poll_interval = poll_interval
         self.deadline = time.time() + timeout if deadline is None else deadline
+        # A worker that has found the connection proves that it is there; what is away then is the secrets backend.
+        self._final_errors: tuple[type[KieError], ...] = (KieConfigurationError,)
+        if deadline is None:
+            self._final_errors += (KieConnectionNotFoundError,)
         self.timeout = timeout
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
@@ -97,20 +103,22 @@ class WavConversionTrigger(BaseTrigger):
         self.log.warning(NO_CANCEL, self.kie_task_id)
 
     async def _verdict(self) -> Done | Failed:
-        hook_class = self._hook_class or await self._load_hook_class()
+        # Where it started without a deadline, only Airflow knows since when the task waits.
+        if limit := getattr(self, "timeout_after", None):
+            self.deadline = min(self.deadline, limit.timestamp() - AHEAD_OF_AIRFLOW)
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
         pause = random.uniform(0.0, 1.0) * self.poll_interval
         while True:
             try:
                 await asyncio.sleep(self._at_most(pause))
+                hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
                     return await self._wait(hook)
-            except KieConfigurationError as error:
+            except self._final_errors as error:
                 error.kie_task_id = self.kie_task_id
                 return Failed(error)
             except Exception as error:
-                # Reading again is free and the conversion is paid for, so only the deadline ends the wait. The
-                # connection was found when the wait began, so what is out of reach now is Airflow's secrets backend.
+                # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
                 self.log.exception("Waiting for WAV task %s met an unexpected error.", self.kie_task_id)
                 if self._rest() <= 0:
                     return self._timed_out(f"unexpected {type(error).__name__}")

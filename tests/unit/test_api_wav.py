@@ -305,7 +305,7 @@ def test_a_number_beyond_all_bounds_is_no_index():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("e231", "e231"), (" e231\n", "e231"), ("e\ud800", "e?"), ("", None), (" ", None), (5, None)],
+    [("e231", "e231"), (" e231\n", "e231"), ("e\ud800", "e"), ("e\x002", "e 2"), ("", None), (" ", None), (5, None)],
 )
 def test_music_id(value, text):
     assert read(musicId=value)["music_id"] == text

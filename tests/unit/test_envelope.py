@@ -199,6 +199,8 @@ def test_a_redirect_does_not_show_its_fragment():
         ({"data": {"taskId": ""}}, None),
         ({"data": {"taskId": None}, "taskId": None}, None),
         ({"data": {"taskId": 5}}, None),
+        ({"data": {"taskId": "wav\ud800"}}, None),
+        ({"data": {"taskId": "wav\x00"}}, None),
         ({"data": "wav-0"}, None),
         ({"data": {"id": "wav-0"}}, None),
         ({}, None),

@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import timedelta
 
 import pytest
+from airflow.providers.common.compat.sdk import timezone
 
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.triggers.wav import WavConversionTrigger, deferral, verdict_of
+from airflow_provider_kie.triggers.wav import AHEAD_OF_AIRFLOW, WavConversionTrigger, deferral, verdict_of
 from airflow_provider_kie.waiting import Done, Failed
 from tests.modes import only_event
 
@@ -65,6 +67,40 @@ def test_the_connection_is_looked_up_once(kie, monkeypatch):
     assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
     assert lookups == ["kie_default"]
     assert len(kie.requests("record-info")) == 6
+
+
+def test_an_unknown_connection_ends_a_wait_that_no_worker_began(kie):
+    """``start_from_trigger``: nobody has found the connection before, so it may be a slip of the pen."""
+    arguments = trigger("988e00aa", kie_conn_id="nowhere").serialize()[1] | {"deadline": None}
+    event = asyncio.run(only_event(WavConversionTrigger(**arguments)))
+    assert event["error"]["type"] == "KieConnectionNotFoundError"
+    assert event["error"]["kie_task_id"] == "988e00aa"
+
+
+@pytest.mark.parametrize("without", [{}, {"deadline": None}], ids=["deferred", "started from trigger"])
+def test_airflows_own_limit_comes_after_the_triggers_event(kie, without):
+    kie.configure(conversion_seconds=600)
+    arguments = trigger(kie.create_conversion(), seconds=3600).serialize()[1] | without
+    waiting = WavConversionTrigger(**arguments)
+    limit = timezone.utcnow() + timedelta(seconds=AHEAD_OF_AIRFLOW + 0.2)
+    waiting.timeout_after = limit  # as Airflow sets it
+    event = asyncio.run(only_event(waiting))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert timezone.utcnow() < limit
+
+
+def test_code_that_can_not_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
+    attempts = iter([ImportError("the disk is away")])
+
+    async def sometimes_away(cls):
+        for error in attempts:
+            raise error
+        return KieAsyncHook
+
+    monkeypatch.setattr(WavConversionTrigger, "_hook_class", None)
+    monkeypatch.setattr(WavConversionTrigger, "_load_hook_class", classmethod(sometimes_away))
+    kie_task_id = kie.create_conversion(finished=True)
+    assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
 
 
 def test_an_unexpected_error_does_not_end_the_wait(kie, monkeypatch):
