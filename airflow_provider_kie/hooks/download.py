@@ -33,6 +33,7 @@ from airflow_provider_kie.exceptions import (
     KieNotAWavError,
 )
 from airflow_provider_kie.hooks.file_host import FileHost, Link
+from airflow_provider_kie.redaction import redact
 
 __all__ = ["Downloaded", "Sink", "download"]
 
@@ -43,6 +44,8 @@ PIECE = 256 * 1024
 #: Breaks in a row without a new byte, and breaks in all, after which a transfer is given up.
 MOST_BREAKS_IN_A_ROW = 5
 MOST_BREAKS = 50
+#: Links in a row that bring no new byte, after which the file counts as gone.
+MOST_LINKS_IN_VAIN = 3
 #: Seconds before the first repetition; doubled with each break in a row, up to the longest.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
@@ -132,8 +135,10 @@ class _Transfer:
         self._link = next(links)
         self._breaks = 0
         self._breaks_in_a_row = 0
-        self._furthest = 0  # bytes that any try brought; a transfer that starts over makes no progress up to there
-        self._reached = 0  # bytes that this try brought
+        self._links_in_vain = 0
+        # Bytes that any try brought, in all and up to the last break and the last link that failed: a transfer that
+        # starts over makes no progress before it is further than that.
+        self._furthest = self._furthest_by_break = self._furthest_by_link = 0
         self._forget()
 
     def run(self) -> Downloaded:
@@ -144,7 +149,14 @@ class _Transfer:
                         self._take(response)
                 return self._finish()
             except _ExpiredError as error:
-                self._take_next_link(error)
+                if not self._take_next_link(str(error)):
+                    host = urlsplit(self._link.url).hostname
+                    raise KieLinkExpiredError(f"The link to {host} does not work: {error}", code=error.status) from None
+            except KieNotAWavError as error:
+                # KIE's links have been seen to answer with web pages; a fresh one may have the file.
+                if self._reader.header is not None or not self._take_next_link(error.problem):
+                    raise
+                self._forget()
             except (_BrokeOffError, KieConnectionError) as error:
                 self._note_break(error)
 
@@ -156,24 +168,30 @@ class _Transfer:
         self._total: int | None = None
         self._validator: str | None = None
         self._encoded = False
+        self._begun = False
         self._reader = WavReader()
         self._digest = _Digest(self._pool)
         self._progress = _Progress()
 
-    def _take_next_link(self, expired: _ExpiredError) -> None:
-        link = next(self._links, None)
+    def _take_next_link(self, why: str) -> bool:
+        """Go on with a fresh link; False if there is none, or if too many in a row brought nothing."""
+        self._breaks += 1
+        self._links_in_vain = 0 if self._furthest > self._furthest_by_link else self._links_in_vain + 1
+        self._furthest_by_link = self._furthest
+        in_vain = self._links_in_vain >= MOST_LINKS_IN_VAIN or self._breaks > MOST_BREAKS
+        link = None if in_vain else next(self._links, None)
         if link is None:
-            host = urlsplit(self._link.url).hostname
-            raise KieLinkExpiredError(f"The link to {host} does not work: {expired}", code=expired.status)
-        log.warning("The link does not work (%s); going on with a fresh one.", expired)
+            return False
+        log.warning("The link does not work (%s); going on with a fresh one.", redact(why))
         if urlsplit(link.url)[:3] != urlsplit(self._link.url)[:3]:
             self._forget()  # a validator speaks for one URL only; another signature of the same is fine
         self._link = link
+        return True
 
     def _note_break(self, error: _BrokeOffError | KieConnectionError) -> None:
         self._breaks += 1
-        self._breaks_in_a_row = 1 if self._reached > self._furthest else self._breaks_in_a_row + 1
-        self._furthest = max(self._furthest, self._reached)
+        self._breaks_in_a_row = 1 if self._furthest > self._furthest_by_break else self._breaks_in_a_row + 1
+        self._furthest_by_break = self._furthest
         where = str(error) if isinstance(error, _BrokeOffError) else error.problem
         if self._received:
             of_all = f" of {self._total:,}" if self._total is not None else ""
@@ -185,7 +203,7 @@ class _Transfer:
             pause = error.pause
         if not self._may_resume():
             self._forget()
-        log.warning("%s; %s.", where, f"going on at {self._received:,}" if self._received else "starting over")
+        log.warning("%s; %s.", redact(where), f"going on at {self._received:,}" if self._received else "starting over")
         time.sleep(min(pause, LONGEST_PAUSE) * random.uniform(1.0, 1.3))
 
     def _may_resume(self) -> bool:
@@ -233,13 +251,13 @@ class _Transfer:
             self._total = int(length)
             self._check_size(self._total)
         self._validator = _validator(headers)
-        self._sink.begin(self._total)
 
     def _continue(self, response: requests.Response) -> None:
         """Check that a part is the one asked for, of the same file."""
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-        etag = response.headers.get("ETag")
-        changed = etag is not None and str(self._validator).startswith('"') and etag != self._validator
+        validator = str(self._validator)
+        now = response.headers.get("ETag" if validator.startswith('"') else "Last-Modified")
+        changed = now is not None and now != validator
         encoded = response.headers.get("Content-Encoding", "").lower() not in ("", "identity")
         if found is None or int(found[1]) != self._received or changed or encoded:
             self._start_over("the file changed" if changed else "another part came than was asked for")
@@ -268,24 +286,38 @@ class _Transfer:
     # --- The body
 
     def _take(self, response: requests.Response) -> None:
-        while piece := self._read(response):
+        for piece in self._pieces(response):
             self._received += len(piece)
-            self._reached = self._received
+            self._furthest = max(self._furthest, self._received)
             self._check_size(self._received)
             if self._total is not None and self._received > self._total:
                 self._start_over("more bytes came than announced")
             self._reader.feed(piece)
             self._digest.update(piece)
+            if not self._begun:  # not before the first bytes have turned out to be a WAV file's
+                self._sink.begin(self._total)
+                self._begun = True
             self._sink.write(piece)
             self._progress.note(self._received, self._total)
         if self._total is not None and self._received < self._total:
             raise _BrokeOffError("The transfer broke off")
 
-    def _read(self, response: requests.Response) -> bytes:
-        try:
-            return bytes(response.raw.read(PIECE, decode_content=self._encoded))
-        except (HTTPError, OSError) as error:  # only of the network: the sink's errors are raised elsewhere
-            raise _BrokeOffError("The transfer broke off") from error
+    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+        """Give what comes in pieces of some size, and also the last bytes before a break."""
+        gathered = bytearray()
+        broken: Exception | None = None
+        while broken is None:
+            try:
+                more = response.raw.read1(PIECE, decode_content=self._encoded)
+            except (HTTPError, OSError) as error:
+                more, broken = b"", error
+            gathered += more
+            if len(gathered) >= PIECE or (gathered and not more):
+                yield bytes(gathered)
+                gathered.clear()
+            if not more and broken is None:
+                return
+        raise _BrokeOffError("The transfer broke off") from broken
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:

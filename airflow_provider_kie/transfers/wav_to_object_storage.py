@@ -14,6 +14,7 @@ from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
     KieError,
+    KieLinkExpiredError,
     KieValidationError,
 )
 from airflow_provider_kie.links.kie import KieLogsLink
@@ -148,6 +149,11 @@ class WavToObjectStorageOperator(BaseOperator):
                 ) from None
             self.log.info("Another file at %s is going to be replaced: %s.", place.url, differs)
             return None
+        except KieLinkExpiredError as gone:
+            raise KieDestinationExistsError(
+                f"A file of {size_there:,} bytes is at {place.url!r} already, and was left as it is; whether it is the "
+                f"same can not be said any more: {gone.problem}"
+            ) from None
         return got
 
     def _download(self, place: Place, sink: Any) -> Downloaded:
@@ -164,7 +170,7 @@ class WavToObjectStorageOperator(BaseOperator):
         return got
 
     def _links(self) -> Iterator[Link]:
-        """Give the file's link; when it expired KIE's newest one, and at last a temporary one."""
+        """Give the file's link; when it expired KIE's newest one, then temporary ones of 20 minutes."""
         from airflow_provider_kie.hooks.file_host import Link
 
         if self.wav_url is not None:
@@ -177,12 +183,13 @@ class WavToObjectStorageOperator(BaseOperator):
             if fresh != url:
                 url = fresh
                 yield Link(url, from_kie=True)
-        try:
-            temporary = self.hook.get_download_url(url)
-        except KieError as error:
-            self.log.warning("KIE gives no fresh link: %s", error)
-            return
-        yield Link(temporary, from_kie=True)
+        while True:
+            try:
+                temporary = self.hook.get_download_url(url)
+            except KieError as error:
+                self.log.warning("KIE gives no fresh link: %s", error)
+                return
+            yield Link(temporary, from_kie=True)
 
     def _wav_url(self) -> str:
         kie_task_id = str(self.kie_task_id)

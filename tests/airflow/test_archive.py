@@ -303,6 +303,29 @@ def test_a_url_of_kie_that_expired_is_renewed_too(kie, context, folder, kie_task
     assert (folder / "one.wav").read_bytes() == WAV
 
 
+def test_a_web_page_in_place_of_the_file_asks_kie_for_a_fresh_link(kie, context, folder, kie_task_id):
+    kie.play("file-html")
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert (folder / "one.wav").read_bytes() == WAV
+
+
+def test_a_temporary_link_that_expires_on_the_way_is_followed_by_another(kie, context, folder, kie_task_id):
+    kie.play("file-gone", "file-cut-off", "file-gone")
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert (folder / "one.wav").read_bytes() == WAV
+    assert [request["endpoint"] for request in kie.requests()].count("download-url") == 2
+
+
+@pytest.mark.parametrize("answer", ["file-gone", "file-html"])
+def test_a_file_that_was_stored_before_kie_deleted_it_is_left_alone(kie, context, folder, kie_task_id, answer):
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    kie.play(answer, endpoint="file", repeat=True)
+    error = e.KieDestinationExistsError if answer == "file-gone" else e.KieNotAWavError
+    message = str(refused(error, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav"))
+    assert "convert the track again" not in message
+    assert (folder / "one.wav").read_bytes() == WAV
+
+
 def test_a_link_that_kie_does_not_renew_is_final(kie, context, folder, kie_task_id):
     kie.play("file-gone")
     kie.play("url-refused")

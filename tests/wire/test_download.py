@@ -104,7 +104,7 @@ def test_after_a_break_it_goes_on_where_it_stopped(server, sink, share, end):
     came_whole(fetch(server, sink), sink)
     begin, goes_on = server.starts
     assert begin is None
-    assert sink.begun == ([len(FILE)] if share else [len(FILE)] * 2)
+    assert sink.begun == [len(FILE)]  # of a try that brought nothing the sink hears nothing
     if share:
         assert goes_on is not None
         assert share * len(FILE) - 300_000 < goes_on <= share * len(FILE)
@@ -172,10 +172,16 @@ def test_a_file_that_changed_meanwhile_is_taken_from_the_start(server, sink):
     assert len(server.requests) == 2
 
 
-def test_a_host_that_serves_ranges_of_a_changed_file_is_not_believed(server, sink):
-    # It ignores If-Range, and says so only by its ETag.
-    lying = {"Content-Range": f"bytes 262144-{len(OTHER) - 1}/{len(OTHER)}", "ETag": '"two"'}
-    server.play(Act(cut=0.5, end="reset"), Act(body=OTHER[262_144:], status=206, headers=lying), Act(body=OTHER))
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"etag": '"one"'}, {"etag": '"two"'}),
+        ({"etag": None, "modified": MODIFIED}, {"etag": None, "modified": "Thu, 02 Jan 2025 00:10:00 GMT"}),
+    ],
+)
+def test_a_host_that_serves_ranges_of_a_changed_file_is_not_believed(server, sink, one, two):
+    # It ignores If-Range, and says so only by its headers.
+    server.play(Act(cut=0.5, end="reset", **one), Act(body=OTHER, blind=True, **two), Act(body=OTHER, **two))
     came_whole(fetch(server, sink), sink, OTHER)
     assert server.starts[2] is None
 
@@ -288,6 +294,32 @@ def test_another_link_starts_over_because_its_etags_are_its_own(server, sink):
     server.play(Act(cut=0.5, end="reset"), Act(status=403, body=b""), Act())
     came_whole(fetch(server, sink, "/d/other.wav"), sink)
     assert server.starts[2] is None
+
+
+def test_each_link_that_brings_bytes_may_be_followed_by_another(server, sink):
+    acts = [(Act(cut=0.2, end="reset"), Act(status=403, body=b"")) for _ in range(6)]
+    server.play(*(act for pair in acts for act in pair), Act())
+    came_whole(fetch(server, sink, *(f"/s/one.wav?sig={number}" for number in range(6))), sink)
+
+
+def test_links_that_bring_nothing_are_not_asked_for_without_end(server, sink):
+    server.play(Act(status=403, body=b""))
+    refused(server, sink, e.KieLinkExpiredError, *(f"/s/one.wav?sig={number}" for number in range(50)))
+    assert len(server.requests) == subject.MOST_LINKS_IN_VAIN
+
+
+def test_a_web_page_in_place_of_the_file_asks_for_a_fresh_link(server, sink, caplog):
+    server.play(Act(body=PAGE), Act())
+    came_whole(fetch(server, sink, "/s/one.wav?sig=new"), sink)
+    assert sink.begun == [len(FILE)]
+    assert "sig=canary" not in caplog.text
+
+
+def test_bytes_before_a_break_count_however_few(server, sink):
+    server.play(*[Act(cut=0.16, end="reset")] * 12, Act())  # each less than a piece
+    came_whole(fetch(server, sink), sink)
+    starts = server.starts
+    assert starts[1:] == sorted(set(starts[1:]))
 
 
 def test_links_are_only_asked_for_when_they_are_needed(server, sink):
