@@ -132,8 +132,10 @@ class WavReader:
             header = replace(header, data_bytes=total - header.data_start)
         audio_end = header.data_start + (header.data_bytes or 0)
         declared = total if header.total_bytes is None else header.total_bytes
-        odd = audio_end % 2  # the byte that pads odd audio is counted by some writers and written by some
-        if total < max(audio_end, declared - odd):
+        # The byte that pads an odd chunk is counted by some writers and written by some. One that is missing behind the
+        # last chunk does no harm as long as the audio is whole.
+        odd = audio_end % 2
+        if total < max(audio_end, declared - 1):
             raise KieDownloadError(
                 f"The file is cut off: {total:,} bytes came, but its header declares {max(audio_end, declared):,}"
             )

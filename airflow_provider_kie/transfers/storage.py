@@ -2,7 +2,7 @@
 """
 A place for one file in any storage that Airflow knows, which shows the whole file or nothing.
 
-A file is written beside its destination, under a hidden name that a retry of the same task uses again, and moved into
+A file is written beside its destination, under a hidden name that the next try of the same task knows, and moved into
 place when all of it has come. What is there already is compared while the bytes come in, without a second copy.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes that an object storage takes at a time; 10,000 of them, the most that S3 takes for an object, are 160 GiB.
 BLOCK = 16 * 1024 * 1024
+#: Tries back to which a part is looked for.
+MOST_TRIES = 10
 #: Storages with real folders. In the others a folder that is missing needs no making, and a bucket that is missing
 #: should not be made by accident.
 _WITH_FOLDERS = {"file", "local", "memory", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
@@ -52,15 +55,19 @@ class Place:
 
     :param destination: an ``ObjectStoragePath`` URL.
     :param conn_id: the storage's Airflow connection, unless the URL names one.
-    :param owner: what tells this task instance from others, and a retry not from its first try.
+    :param owner: what tells this task instance from others.
+    :param attempt: the number of the try; an earlier one may still live, and must not move this one's file.
     :raises KieValidationError: the URL can not name a file, or no installed provider knows its scheme.
     """
 
-    def __init__(self, destination: str, conn_id: str | None, owner: str) -> None:
+    def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        if not isinstance(destination, str) or destination.strip() in ("", "None"):
+        if destination is None or str(destination).strip() in ("", "None"):
             raise KieValidationError("destination is empty; the task that should provide it pushed nothing")
+        if not isinstance(destination, (str, os.PathLike, ObjectStoragePath)):
+            raise KieValidationError(f"destination is a {type(destination).__name__}, but must be a URL or a path")
+        destination = str(destination)
         if destination.endswith(("/", "\\")) or destination.rpartition("/")[2] in (".", ".."):
             raise KieValidationError(f"destination {destination!r} names a folder; add the name of the file")
         self.url = destination
@@ -77,7 +84,8 @@ class Place:
         self.path: str = self.fs._strip_protocol(path.path)  # noqa: SLF001 - what all of fsspec calls it
         self.folder, _, self.name = self.path.rpartition("/")
         mark = hashlib.sha256(f"{owner}\n{self.path}".encode()).hexdigest()[:16]
-        self.part_path = f"{self.folder}/.kie-{mark}.part"
+        self._parts = [f"{self.folder}/.kie-{mark}-{number}.part" for number in range(1, attempt + 1)]
+        self.part_path = self._parts[-1]
 
     def size(self) -> int | None:
         """
@@ -95,9 +103,18 @@ class Place:
         return int(info["size"])
 
     def clear(self) -> None:
-        """Remove what an earlier try left beside the destination, if a killed worker left something."""
+        """Remove what earlier tries left beside the destination, if a killed worker left something."""
+        for path in self._parts[-MOST_TRIES:]:
+            self.remove(path)
+
+    def remove(self, path: str) -> None:
+        """
+        Remove a file, if it is there.
+
+        :param path: its path.
+        """
         with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self.part_path)
+            self.fs.rm_file(path)
 
     @contextlib.contextmanager
     def part(self) -> Iterator[Part]:
@@ -191,8 +208,8 @@ class Part:
         :param size: bytes that were written.
         :param overwrite: also in place of something else.
         """
-        file, self._file = self._file, None
-        file.close()
+        self._file.close()
+        self._file = None  # not before it is closed: an upload that can not be ended is given up instead
         self._place.move(size, overwrite=overwrite)
 
     def discard(self) -> None:
@@ -201,7 +218,7 @@ class Part:
         try:
             if file is not None:
                 _abandon(file)
-            self._place.clear()
+            self._place.remove(self._place.part_path)
         except Exception:
             log.warning("%s may be left in the storage.", self._place.part_path, exc_info=True)
 

@@ -101,7 +101,7 @@ class WavToObjectStorageOperator(BaseOperator):
         """
         if (self.kie_task_id is None) == (self.wav_url is None):
             raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
-        place = Place(self.destination, self.destination_conn_id, _owner(context))
+        place = Place(self.destination, self.destination_conn_id, *_owner_and_try(context))
         try:
             got, already_there = self._store(place)
         except KieError as error:
@@ -119,6 +119,7 @@ class WavToObjectStorageOperator(BaseOperator):
         tell = "WAV file was already there: %s (%s bytes, sha256 %s)."
         tell = tell if already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
         self.log.info(tell, place.url, f"{got.size:,}", got.sha256)
+        self._add_lineage(self._source, place)
         context["ti"].xcom_push(key="wav_file", value=wav_file)
         self._tell_outlets(context, {"destination": place.url, **wav_file})
         return place.url
@@ -166,7 +167,7 @@ class WavToObjectStorageOperator(BaseOperator):
             got = download(host, links, sink, max_bytes=self.max_bytes)
         finally:
             host.close()
-        self._add_lineage(links.last, place)
+        self._source = links.last
         return got
 
     def _links(self) -> Iterator[Link]:
@@ -239,7 +240,8 @@ class _Seen(Iterator["Link"]):
         return self.last
 
 
-def _owner(context: Context) -> str:
-    """Return what is the same in every try of a task instance, and in no other task instance."""
+def _owner_and_try(context: Context) -> tuple[str, int]:
+    """Return what is the same in every try of a task instance and in no other one, and which try this is."""
     ti = context.get("ti")
-    return "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
+    owner = "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
+    return owner, max(1, getattr(ti, "try_number", None) or 1)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import airflow
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, Asset
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset, ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from packaging.version import Version
@@ -173,10 +173,21 @@ def test_a_folder_is_no_destination(context, folder, kie_task_id, ending):
     assert files(folder) == []
 
 
-@pytest.mark.parametrize("destination", ["", "None", " "])
+@pytest.mark.parametrize("destination", ["", "None", " ", None])
 def test_an_empty_destination_is_refused(context, kie_task_id, destination):
     error = refused(e.KieValidationError, context, kie_task_id=kie_task_id, destination=destination)
     assert "destination is empty" in str(error)
+
+
+def test_a_destination_of_another_kind_is_named(context, kie_task_id):
+    error = refused(e.KieValidationError, context, kie_task_id=kie_task_id, destination={"bucket": "masters"})
+    assert "destination is a dict" in str(error)
+
+
+@pytest.mark.parametrize("kind", [Path, ObjectStoragePath])
+def test_a_destination_may_be_a_path(context, folder, kie_task_id, kind):
+    archive(context, kie_task_id=kie_task_id, destination=kind(f"{folder}/one.wav"))
+    assert (folder / "one.wav").read_bytes() == WAV
 
 
 def test_nothing_is_checked_before_templates_are_rendered():
@@ -436,6 +447,22 @@ def test_a_worker_killed_between_storing_and_reporting_finds_its_file_the_next_t
     archive(context, **arguments)
     assert files(folder) == ["one.wav"]
     assert context["ti"].pushed["wav_file"]["already_there"] is True
+
+
+def test_a_try_that_still_lives_can_not_move_the_file_of_the_next_one(folder):
+    first, second = (Place(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
+    with first.part() as old, second.part() as new:
+        old.begin(4)
+        old.write(b"half")
+        second.clear()  # what the second try does first
+        new.begin(8)
+        new.write(b"the ")
+        with pytest.raises(e.KieDownloadError, match="the storage has nothing"):
+            old.publish(4, overwrite=False)
+        new.write(b"file")
+        new.publish(8, overwrite=False)
+    assert files(folder) == ["one.wav"]
+    assert (folder / "one.wav").read_bytes() == b"the file"
 
 
 def owner(**changed):

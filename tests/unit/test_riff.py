@@ -149,6 +149,12 @@ def test_the_byte_that_pads_odd_audio_may_be_missing(frames):
     assert read(content).total_bytes == len(content)
 
 
+def test_the_byte_that_pads_a_chunk_behind_the_audio_may_be_missing():
+    content = wav(after=chunk(b"LIST", b"abc"))
+    assert read(content[:-1]).data_bytes == 4000
+    assert "cut off" in refused(content[:-2], KieDownloadError)
+
+
 def test_a_header_that_leaves_the_length_open_says_so():
     open_end, known = WavReader(), WavReader()
     open_end.feed(wav(data_size=UNKNOWN, riff_size=UNKNOWN))
