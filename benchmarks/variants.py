@@ -62,7 +62,9 @@ def bare(interval: float) -> Way:
     async def wait(kie_task_id: str) -> None:
         nonlocal session
         if session is None:
-            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=512), headers=headers)
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=512), cookie_jar=aiohttp.DummyCookieJar(), headers=headers
+            )
         await asyncio.sleep(random.uniform(0.0, interval))
         while True:
             async with session.get(url, params={"taskId": kie_task_id}) as response:

@@ -60,6 +60,7 @@ BLOCKED: Final = re.compile(r"^(\S+)Z? .*async thread was blocked for ([0-9.]+) 
 #: Airflow warns of a block from here on.
 BLOCK: Final = 0.2
 FIRED: Final = re.compile(r"Trigger fired event")
+FIRED_LATE: Final = re.compile(r"Trigger fired event.* (map_index=[0-9]+) ")
 FINISHED: Final = re.compile(r"WAV task (held-[0-9]+) is finished")
 
 
@@ -296,6 +297,8 @@ class Run:
             if events := len(FIRED.findall(text)):
                 fired[path.parent.name] += events
             resumed.update(FINISHED.findall(text))
+        # What Airflow logs of a trigger whose log it has closed by then goes into its own.
+        fired.update(FIRED_LATE.findall((self.airflow.home / "triggerer.log").read_text(errors="replace")))
         return fired, resumed
 
 
