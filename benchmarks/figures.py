@@ -26,6 +26,7 @@ IMAGES: Final = ROOT / "docs" / "img"
 #: A figure that depends on what these say is measured anew when they change.
 SOURCES: Final = (
     "airflow_provider_kie/**/*.py",
+    "scripts/host.py",
     *(f"benchmarks/{name}.py" for name in ("http_check", "parsing", "server", "variants", "waiter")),
 )
 PACKAGES: Final = (

@@ -330,9 +330,7 @@ class Airflow:
     def start(self, *names: str) -> None:
         """Start components."""
         for name in names:
-            command = AIRFLOW + [part.format(port=self._port) for part in COMMANDS[name]]
-            # The tasks that the scheduler starts here run on other machines than the triggerer in earnest.
-            self.processes.start(name, ["nice", "-n", "10", *command] if name == "scheduler" else command)
+            self.processes.start(name, AIRFLOW + [part.format(port=self._port) for part in COMMANDS[name]])
 
     def wait_until_ready(self, dag_ids: set[str]) -> None:
         """Wait until the API answers and the DAGs are known."""

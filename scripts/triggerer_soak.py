@@ -20,11 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psutil
 import requests
 from airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
+from host import most_stolen, stolen
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".soak"
@@ -99,17 +100,33 @@ class Kie:
             return False
 
 
-class RunQueue(threading.Thread):
+class Note(NamedTuple):
     """
-    Notes how long the triggerer was ready and waited for a core, because the tasks' processes took them.
+    What a process had had at some time.
 
-    A machine that is too busy to run the triggerer for a while looks like a trigger that blocks it.
+    :param at: when.
+    :param used: seconds on a core.
+    :param queued: seconds for which it was ready and had none.
+    :param stolen: seconds that the host had taken of each core.
+    """
+
+    at: float
+    used: float
+    queued: float
+    stolen: list[float]
+
+
+class Clock(threading.Thread):
+    """
+    Notes what the triggerer did with its time.
+
+    A machine that is too busy to run the triggerer for a while, or whose host is, looks like a trigger that blocks it.
     """
 
     def __init__(self, airflow: Airflow) -> None:
         super().__init__(daemon=True)
         self.airflow = airflow
-        self.notes: dict[int, list[tuple[float, float]]] = {}
+        self.notes: dict[int, list[Note]] = {}
 
     def run(self) -> None:
         """Take notes as long as the script runs."""
@@ -119,15 +136,24 @@ class RunQueue(threading.Thread):
                 for process in self.airflow.processes.family("triggerer")[1:]:
                     self.notes.setdefault(process.pid, [])
             for pid, notes in list(self.notes.items()):
-                with suppress(OSError, IndexError):
-                    queued = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-                    notes.append((time.time(), queued))
+                with suppress(OSError, IndexError, ValueError):
+                    used, queued, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+                    notes.append(Note(time.time(), int(used) / 1e9, int(queued) / 1e9, stolen()))
             time.sleep(0.05)
 
-    def waited(self, since: float, until: float) -> float:
-        """Return the seconds of waiting for a core in a span of time."""
-        spans = [[queued for at, queued in notes if since <= at <= until] for notes in self.notes.values()]
-        return max((span[-1] - span[0] for span in spans if span), default=0.0)
+    def own(self, seconds: float, until: float) -> float:
+        """
+        Return how much of a block was the triggerer's own doing.
+
+        That is what it used of a core, and what can not be explained by the want of one.
+        """
+        since = until - seconds - 0.2
+        spans = [[note for note in notes if since <= note.at <= until + 0.1] for notes in self.notes.values()]
+        own = []
+        for first, *_, last in (span for span in spans if len(span) > 1):
+            unexplained = seconds - (last.queued - first.queued) - most_stolen(first.stolen, last.stolen)
+            own.append(min(seconds, max(last.used - first.used, unexplained)))
+        return max(own, default=seconds)
 
 
 @dataclass
@@ -138,7 +164,8 @@ class Run:
     kill: bool
     airflow: Airflow
     kie: Kie
-    queue: RunQueue
+    clock: Clock
+    begun: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
@@ -168,12 +195,13 @@ class Run:
         airflow.migrate()
         self.kie.start()
         airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
-        self.queue.start()
+        self.clock.start()
         for name in ("api-server", "dag-processor", "scheduler"):
             # In earnest the triggerer has a machine of its own; here at least the first turn.
             for process in airflow.processes.family(name):
                 process.nice(10)
         airflow.wait_until_ready({"soak"})
+        self.begun = time.time()  # what Airflow's own start takes is not counted
         airflow.trigger("soak", self.run_id)
 
     def defer_all(self) -> None:
@@ -250,12 +278,13 @@ class Run:
         return int(self.airflow.select(query)[0]["n"])
 
     def blocks(self) -> list[tuple[float, float]]:
-        """Return how long each block that Airflow warned of lasted, and how much of it was waiting for a core."""
+        """Return how long each block that Airflow warned of lasted, and how much of it was the triggerer's doing."""
         found = []
         for when, seconds in BLOCKED.findall((self.airflow.home / "triggerer.log").read_text()):
             until = datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()
-            waited = self.queue.waited(until - float(seconds) - 0.2, until + 0.1)
-            found.append((float(seconds), round(min(waited, float(seconds)), 2)))
+            if until < self.begun:
+                continue
+            found.append((float(seconds), round(self.clock.own(float(seconds), until), 2)))
         return found
 
     def check(self) -> None:
@@ -271,9 +300,9 @@ class Run:
         self.found |= {"tasks with an event": len(fired), "events fired twice": sum(n > 1 for n in fired.values())}
         self.found |= {"tasks that ended": len(resumed), "ended twice": again}
         blocks = self.blocks()
-        own = [block for block, queued in blocks if block - queued >= BLOCK]
+        own = [(block, own) for block, own in blocks if own >= BLOCK]
         self.found["blocks in all, longest"] = [len(blocks), max((block for block, _ in blocks), default=0)]
-        self.found["blocks that were no waiting for a core"] = own
+        self.found["blocks of its own doing"] = own
         self.found["triggers left"] = int(self.airflow.select("select count(*) as n from trigger")[0]["n"])
         promises = {
             "task instances": states == {"success": count},
@@ -310,7 +339,7 @@ def soak(count: int, kill: bool, hold: float, over: float) -> Run:
     """Carry out one run with everything started anew."""
     home = HOME / ("killed" if kill else "quiet")
     with Airflow(home, ROOT / "scripts" / "soak_dags", CONFIGURATION) as airflow:
-        run = Run(count, kill, airflow, Kie(airflow), RunQueue(airflow))
+        run = Run(count, kill, airflow, Kie(airflow), Clock(airflow))
         run.carry_out(hold, over)
         return run
 
