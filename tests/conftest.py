@@ -7,6 +7,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,9 @@ for source in (*TESTS.glob("dags/*.py"), *TESTS.parent.glob("example_dags/*.py")
     shutil.copy(source, AIRFLOW_HOME / "dags")
 for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "KIE_"))]:
     del os.environ[name]
+
+# A shell makes what it starts in the background ignore Ctrl-C, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
