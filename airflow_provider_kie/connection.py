@@ -34,6 +34,7 @@ __all__ = [
     "build_conn_fields",
     "build_form_widgets",
     "build_ui_field_behaviour",
+    "is_loopback",
 ]
 
 CONN_TYPE = "kie"
