@@ -15,6 +15,7 @@ import logging
 import random
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes that are read, hashed and written at a time.
 PIECE = 256 * 1024
+#: Pieces that may wait for their turn to be hashed.
+MOST_PENDING = 16
 #: Breaks in a row without a new byte, and breaks in all, after which a transfer is given up.
 MOST_BREAKS_IN_A_ROW = 5
 MOST_BREAKS = 50
@@ -344,24 +347,22 @@ class _Transfer:
 
 
 class _Digest:
-    """The sha256 of what came, worked out in another thread while the next piece is on its way."""
+    """The sha256 of what came, worked out in another thread while the next pieces are on their way."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._sha256 = hashlib.sha256()
-        self._pending: Future[None] | None = None
+        self._pending: deque[Future[None]] = deque()
 
     def update(self, piece: bytes) -> None:
-        self._settle()
-        self._pending = self._pool.submit(self._sha256.update, piece)
+        self._pending.append(self._pool.submit(self._sha256.update, piece))
+        if len(self._pending) > MOST_PENDING:
+            self._pending.popleft().result()
 
     def hexdigest(self) -> str:
-        self._settle()
+        while self._pending:
+            self._pending.popleft().result()
         return self._sha256.hexdigest()
-
-    def _settle(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
 
 
 class _Progress:
