@@ -190,7 +190,7 @@ def get_commands() -> list[CLICommand]:
             name=command.name,
             help=command.help,
             func=partial(_run, command, WITHIN_AIRFLOW),
-            args=[Arg(flags, **settings) for flags, settings in command.options],  # type: ignore[no-untyped-call]
+            args=[Arg(flags, **settings) for flags, settings in command.options],  # type: ignore[no-untyped-call]  # Airflow
         )
         for command in COMMANDS
     ]

@@ -94,7 +94,7 @@ class Transfer(NamedTuple):
 def measure(way: str, url: str) -> Transfer:
     """Measure one transfer in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.download", "--way", way, "--url", url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)  # noqa: S603 - our own
     return Transfer(*json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -104,7 +104,7 @@ def with_curl(url: str, *, hashed: bool = False) -> Transfer:
         target = Path(folder, "file.wav")
         curl = f"curl -sS -w '%{{stderr}}%{{time_total}}' '{url}'"
         line = f"{curl} | tee '{target}' | sha256sum" if hashed else f"{curl} -o '{target}'"
-        done = subprocess.run(["/bin/sh", "-c", line], check=True, capture_output=True, text=True)  # noqa: S603
+        done = subprocess.run(["/bin/sh", "-c", line], check=True, capture_output=True, text=True)  # noqa: S603 - our own
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return Transfer(float(done.stderr), used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
@@ -166,7 +166,7 @@ class Started:
 def server(size: int, rate: int) -> Iterator[str]:
     """Run a file server in a process of its own and give the URL of its file."""
     command = [sys.executable, "-m", "benchmarks.download", "--serve", str(size), str(rate)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
         assert process.stdout is not None  # noqa: S101 - for the type checker: a pipe was asked for
         yield process.stdout.readline().strip()

@@ -143,7 +143,7 @@ class Measurement:
         """Pause until the start of the waits is over, on a busy machine as well."""
         await asyncio.sleep(self.interval * STEADY)
         until = time.monotonic() + self.interval
-        while self.server.statistics()["conversions"] < self.count and time.monotonic() < until:  # noqa: ASYNC110
+        while self.server.statistics()["conversions"] < self.count and time.monotonic() < until:  # noqa: ASYNC110 - of another process
             await asyncio.sleep(self.interval / 20)
 
     async def load_without_waits(self) -> float:

@@ -86,23 +86,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python scripts/matrix.py", description="Test the wheel in every Airflow.")
     parser.add_argument("--only", default="", metavar="ROW", help="only rows whose name begins so, such as 3.1.8")
     parser.add_argument("--fresh", action="store_true", help="run again what has passed")
-    parser.add_argument("--quick", action="store_true", help="only tests/unit and tests/airflow")
     options = parser.parse_args()
-    tests = tuple(path for path in TESTS if path != "tests/wire") if options.quick else TESTS
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kie-matrix-") as folder:
         checkout = Path(folder, "checkout")
         wheel = build(checkout)
-        digest = digest_of(checkout, wheel, tests)
+        digest = digest_of(checkout, wheel)
         results = {} if options.fresh else kept(digest)
         for row in (row for row in ROWS if row.name.startswith(options.only)):
             if not results.get(row.name, {}).get("passed"):
-                results[row.name] = run(row, wheel, checkout, tests)
+                results[row.name] = run(row, wheel, checkout)
                 keep(digest, results)
             print(f"{row.name}: {results[row.name]['said']}", flush=True)
         refusals = [refuses(version, wheel) for version in REFUSED]
     wrong = [name for name, result in results.items() if not result["passed"]]
-    if not options.only and not options.quick and not wrong and all(refusals):
+    if not options.only and not wrong and all(refusals):
         write_table(results)
     print(f"Not as they should be: {', '.join(wrong)}" if wrong else "All rows passed.", flush=True)
     return int(bool(wrong) or not all(refusals))
@@ -120,14 +118,14 @@ def build(checkout: Path) -> Path:
     return next(checkout.parent.glob("*.whl"))
 
 
-def run(row: Row, wheel: Path, checkout: Path, tests: tuple[str, ...]) -> dict[str, object]:
+def run(row: Row, wheel: Path, checkout: Path) -> dict[str, object]:
     """Make an environment for a row, run the tests there, and say how they ended."""
     started = time.monotonic()
     environment = WORK / re.sub(r"[^\w.]+", "-", row.name)
     log = environment.with_suffix(environment.suffix + ".log")
     try:
         install(row, wheel, environment)
-        said, passed = test(row, environment, checkout, log, tests)
+        said, passed = test(row, environment, checkout, log)
     except subprocess.SubprocessError as error:
         said, passed = f"{type(error).__name__}: {str(getattr(error, 'stderr', '') or error)[-2000:]}", False
     finally:
@@ -152,7 +150,7 @@ def interpreter(version: str) -> str:
     return str(found[-1] / "bin" / "python") if found else version
 
 
-def test(row: Row, environment: Path, checkout: Path, log: Path, tests: tuple[str, ...]) -> tuple[str, bool]:
+def test(row: Row, environment: Path, checkout: Path, log: Path) -> tuple[str, bool]:
     """Run the tests, and return pytest's last line and whether it was content."""
     with tempfile.TemporaryDirectory(prefix="kie-matrix-home-") as home, log.open("w") as output:
         ended = subprocess.run(
@@ -163,7 +161,7 @@ def test(row: Row, environment: Path, checkout: Path, log: Path, tests: tuple[st
                 "-q",
                 "-n",
                 "4",
-                *tests,
+                *TESTS,
                 *(f"--ignore={path}" for path in NOT_OF_THE_WHEEL),
             ],
             cwd=checkout,
@@ -197,9 +195,9 @@ def command(*line: str, cwd: Path | None = None) -> str:
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
 
 
-def digest_of(checkout: Path, wheel: Path, tests: tuple[str, ...]) -> str:
+def digest_of(checkout: Path, wheel: Path) -> str:
     """Return what stands for the package and everything that tests it."""
-    digest = hashlib.sha256(repr((ROWS, tests)).encode())
+    digest = hashlib.sha256(repr((ROWS, TESTS)).encode())
     sources = [
         wheel,
         *(path for folder in ("tests", "constraints", "example_dags") for path in checkout.glob(f"{folder}/**/*")),

@@ -44,7 +44,7 @@ FORBIDDEN = {
     "what looks like an API key": re.compile(
         rb"\b(?:sk-[A-Za-z0-9]{16,}|(?![0-9a-f]*0{12})[0-9a-f]{32}|Bearer [A-Za-z0-9]{16,})\b"
     ),
-    "a path of a machine": re.compile(rb"(?:/home/|/Users/|/root/|/tmp/|[A-Z]:\\\\Users\\\\)\w"),
+    "a path of a machine": re.compile(rb"(?:/home/|/Users/|/root/|/tmp/|[A-Z]:\\+Users\\+)\w"),
 }
 CLASSIFIERS = {"Framework :: Apache Airflow", "Framework :: Apache Airflow :: Provider", "Typing :: Typed"}
 
@@ -159,7 +159,7 @@ def check_metadata(metadata: Message, project: dict[str, object], number: str) -
     :param project: the table ``project`` of pyproject.toml.
     :param number: the package's version.
     """
-    extras = dict(project["optional-dependencies"])  # type: ignore[call-overload]
+    extras = dict(project["optional-dependencies"])  # type: ignore[call-overload]  # a table of lists
     wanted: dict[str, tuple[object, object]] = {
         "Name": (metadata["Name"], project["name"]),
         "Version": (metadata["Version"], number),

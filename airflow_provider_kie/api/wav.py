@@ -27,7 +27,7 @@ from airflow_provider_kie.exceptions import (
     KieValidationError,
     KieWrongTaskError,
 )
-from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.redaction import printable, redact
 
 __all__ = ["Submitted", "WavConversion", "WavStatus", "convert_to_wav", "record_info"]
 
@@ -195,11 +195,7 @@ def _wav_url(response: dict[str, Json]) -> str | None:
 
 
 def _text(value: Json) -> str | None:
-    if not isinstance(value, str):
-        return None
-    # JSON can hold NUL and half a surrogate pair, which databases do not take.
-    plain = value if value.isprintable() else "".join(one if one.isprintable() else " " for one in value)
-    return plain.strip() or None
+    return printable(value).strip() or None if isinstance(value, str) else None
 
 
 def _message(value: Json) -> str | None:

@@ -281,14 +281,14 @@ class Comparison:
 
 
 def _has_own_move(fs: Any) -> bool:
-    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]  # fsspec has no types
 
     return type(fs).mv is not AbstractFileSystem.mv
 
 
 def _abandon(file: Any) -> None:
     """Close a file without finishing its upload where the storage can do so."""
-    from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
+    from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]  # fsspec has no types
 
     if isinstance(file, AbstractBufferedFile):
         try:

@@ -223,7 +223,7 @@ class WavToObjectStorageOperator(BaseOperator):
     def _add_lineage(self, link: Link, place: Place) -> None:
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
-        collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
         collector.add_input_asset(context=self.hook, uri=urlsplit(link.url)._replace(query="", fragment="").geturl())
         collector.add_output_asset(context=place.storage_path, uri=asset_uri(place.url))
 

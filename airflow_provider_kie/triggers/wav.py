@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from airflow_provider_kie.api.wav import WavConversion
     from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
-log = logging.getLogger(__name__)
-
 __all__ = ["NO_CANCEL", "WavConversionTrigger", "deferral", "verdict_of"]
+
+#: Not the trigger's own ``log``, which is several more objects for each wait.
+log = logging.getLogger(__name__)
 
 #: What a user who kills a task should know.
 NO_CANCEL = "KIE has no call that cancels a conversion: WAV task %s goes on, and can be waited for again."
@@ -100,7 +101,7 @@ class WavConversionTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
-        self.log.warning(NO_CANCEL, self.kie_task_id)
+        log.warning(NO_CANCEL, self.kie_task_id)
 
     async def _verdict(self) -> Done | Failed:
         # Where it started without a deadline, only Airflow knows since when the task waits.
@@ -119,7 +120,7 @@ class WavConversionTrigger(BaseTrigger):
                 return Failed(error)
             except Exception as error:
                 # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
-                self.log.exception("Waiting for WAV task %s met an unexpected error.", self.kie_task_id)
+                log.exception("Waiting for WAV task %s met an unexpected error.", self.kie_task_id)
                 if self._rest() <= 0:
                     return self._timed_out(f"unexpected {type(error).__name__}")
                 pause = next_delay(min(self.poll_interval, LONGEST_RECOVERY), 1)

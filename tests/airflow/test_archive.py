@@ -30,24 +30,13 @@ from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStor
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import database, load_dag, run_dag
 from tests.file_server import Act, FileServer
+from tests.task_instance import TaskInstance
 from tests.wav_files import wav
 
 AIRFLOW = Version(airflow.__version__).release
 WAV = wav_bytes()
 SHA256 = hashlib.sha256(WAV).hexdigest()
 TOLD = {"size": len(WAV), "sha256": SHA256, "channels": 2, "sample_rate": 48_000, "bits": 16, "seconds": 3.0}
-
-
-class TaskInstance:
-    """Takes what a task pushes, and is the same in each try."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "archive", -1
-
-    def __init__(self):
-        self.pushed = {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = json.loads(json.dumps(value))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from airflow_provider_kie.hooks import download as download_module
 from airflow_provider_kie.transfers import storage
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from tests.file_server import Act, FileServer
+from tests.task_instance import TaskInstance
 from tests.wav_files import wav
 
 NEEDED = ("moto", "s3fs", "flask_cors", "airflow.providers.amazon")
@@ -22,18 +23,6 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING
 
 WAV = wav_bytes()
 LONG = wav(5_000_000)  # 20 MB: more than the 16 MiB that go to S3 at a time
-
-
-class TaskInstance:
-    """Takes what a task pushes."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "archive", -1
-
-    def __init__(self):
-        self.pushed = {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,10 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.modes import only_event
+from tests.task_instance import TaskInstance
 
 TRACK = {"music_task_id": "music", "audio_id": "track"}
 QUICK = {"poll_interval": 0.03, "timeout": 20}
-
-
-class TaskInstance:
-    """Takes what a task pushes."""
-
-    def __init__(self):
-        self.pushed = {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = json.loads(json.dumps(value))
 
 
 @pytest.fixture
