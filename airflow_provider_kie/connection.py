@@ -66,6 +66,7 @@ class ExtraField:
     :param description: help text in the form.
     :param kind: JSON type: ``string``, ``number`` or ``boolean``.
     :param secret: True for a value that the form and Airflow's logs hide.
+    :param bounds: the least and the largest number that the form takes.
     """
 
     name: str
@@ -73,6 +74,17 @@ class ExtraField:
     description: str
     kind: str = "string"
     secret: bool = False
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the form's field; null is a field that was left empty."""
+        schema: dict[str, Any] = {"type": [self.kind, "null"]}
+        if self.secret:
+            schema["format"] = "password"
+        if self.bounds:
+            schema["minimum"], schema["maximum"] = self.bounds
+        return schema
 
 
 EXTRA_FIELDS = (
@@ -82,7 +94,13 @@ EXTRA_FIELDS = (
         "Where KIE reports the end of a conversion. Optional: this provider polls, and sends a placeholder where "
         "nothing is set, because KIE demands a URL.",
     ),
-    ExtraField("timeout", "Timeout", "Seconds for one request to KIE. Default 30.", kind="number"),
+    ExtraField(
+        "timeout",
+        "Timeout",
+        f"Seconds for one request to KIE, up to {LONGEST_TIMEOUT:.0f}. Default {DEFAULT_TIMEOUT:.0f}.",
+        kind="number",
+        bounds=(1, LONGEST_TIMEOUT),
+    ),
     ExtraField("proxy", "Proxy", "URL of an HTTP proxy, such as http://proxy.example.com:3128.", secret=True),
     ExtraField(
         "verify",
@@ -111,11 +129,7 @@ PLACEHOLDERS = {"host": DEFAULT_BASE_URL, "password": "from kie.ai/api-key"}
 def build_conn_fields() -> dict[str, dict[str, Any]]:
     """Return the extra fields in the form of the provider metadata's ``conn-fields`` (Airflow 3.2 and later)."""
     return {
-        extra.name: {
-            "label": extra.label,
-            "description": extra.description,
-            "schema": {"type": [extra.kind, "null"]} | ({"format": "password"} if extra.secret else {}),
-        }
+        extra.name: {"label": extra.label, "description": extra.description, "schema": extra.schema}
         for extra in EXTRA_FIELDS
     }
 

@@ -141,7 +141,7 @@ class KieError(AirflowException):
 class KieConfigurationError(KieError, AirflowFailException):
     """A field of the Airflow connection holds a value that can not work; no request was sent."""
 
-    next_step = "Correct the connection and run the task again."
+    next_step = "Correct the connection; nothing was sent."
 
 
 class KieConnectionNotFoundError(KieError):

@@ -16,6 +16,13 @@ def get_provider_info() -> dict[str, Any]:
         "name": "KIE.ai",
         "description": "Submit, await and store media generation jobs of KIE.ai, first of all WAV conversions.",
         "versions": [__version__],
+        "integrations": [
+            {"integration-name": connection.HOOK_NAME, "external-doc-url": "https://kie.ai", "tags": ["service"]}
+        ],
+        "operators": [_modules("operators.wav", "transfers.wav_to_object_storage")],
+        "sensors": [_modules("sensors.wav")],
+        "hooks": [_modules("hooks.kie")],
+        "triggers": [_modules("triggers.wav")],
         # Airflow 2.11 shows only links that are listed here.
         "extra-links": [
             "airflow_provider_kie.links.kie.KieLogsLink",
@@ -38,3 +45,8 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
     }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    modules = [f"airflow_provider_kie.{name}" for name in names]
+    return {"integration-name": connection.HOOK_NAME, "python-modules": modules}

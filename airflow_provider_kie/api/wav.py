@@ -114,6 +114,11 @@ def record_info(kie_task_id: str) -> Call[WavConversion | None]:
     :param kie_task_id: the id that :func:`convert_to_wav` gave.
     :raises KieValidationError: the id can not be one of KIE.
     """
+    if isinstance(kie_task_id, str) and "://" in kie_task_id:
+        raise KieValidationError(
+            "kie_task_id is a URL; ConvertToWavOperator pushes the id to XCom under the key 'kie_task_id', and returns "
+            "it only with wait_for_completion=False"
+        )
     asked = check_id("kie_task_id", kie_task_id)
     return Call(
         "Reading the WAV conversion",

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KieLogsLink", "WavFileLink"]
 
+#: Where an operator leaves its conversion, and where the sensor does. The operator itself can not be asked: the web
+#: server of Airflow 2.11 has only what was serialized of it.
+KEYS_OF_CONVERSION = ("wav_conversion", "return_value")
+
 
 class KieLogsLink(BaseOperatorLink):
     """KIE's own list of tasks, with what each of them cost."""
@@ -40,10 +44,10 @@ class WavFileLink(BaseOperatorLink):
         :param operator: the task.
         :param ti_key: the task instance.
         """
-        key = getattr(operator, "xcom_key_of_conversion", None)
-        if key is None:
-            return ""
         from airflow.providers.common.compat.sdk import XCom
 
-        found: Any = XCom.get_value(key=key, ti_key=ti_key)
-        return str(found.get("wav_url") or "") if isinstance(found, dict) else ""
+        for key in KEYS_OF_CONVERSION:
+            found: Any = XCom.get_value(key=key, ti_key=ti_key)
+            if isinstance(found, dict) and found.get("wav_url"):
+                return str(found["wav_url"])
+        return ""

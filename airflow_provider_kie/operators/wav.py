@@ -35,7 +35,6 @@ class _KieOperator(BaseOperator):
 
     kie_conn_id: str
     operator_extra_links = (KieLogsLink(), WavFileLink())
-    xcom_key_of_conversion: str | None = "wav_conversion"
 
     @cached_property
     def hook(self) -> KieHook:
@@ -97,8 +96,6 @@ class ConvertToWavOperator(_KieOperator):
         self.callback_url = callback_url
         self.kie_conn_id = kie_conn_id
         self.wait_for_completion = wait_for_completion
-        if not wait_for_completion:
-            self.xcom_key_of_conversion = None
         self.deferrable = deferrable
         # Both are needed only after the submit, when it is too late to complain.
         self.poll_interval = as_seconds("poll_interval", poll_interval)

@@ -59,7 +59,6 @@ class WavConversionSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
     operator_extra_links = (KieLogsLink(), WavFileLink())
-    xcom_key_of_conversion = "return_value"
 
     def __init__(
         self,

@@ -78,6 +78,24 @@ def test_the_hook_is_where_the_metadata_says_and_says_the_same() -> None:
     assert hook().kie_conn_id == hook.default_conn_name == "kie_default"
 
 
+def test_every_module_of_operators_sensors_hooks_and_triggers_is_listed() -> None:
+    info = get_provider_info()
+    listed = {
+        name
+        for kind in ("operators", "sensors", "hooks", "triggers")
+        for entry in info[kind]
+        for name in entry["python-modules"]
+    }
+    assert all(import_module(name) for name in listed)
+    package = Path(airflow_provider_kie.__file__).parent
+    with_operators = {
+        f"{package.name}.{path.parent.name}.{path.stem}"
+        for folder in ("operators", "sensors", "transfers", "triggers")
+        for path in package.glob(f"{folder}/*wav*.py")
+    }
+    assert listed == with_operators | {"airflow_provider_kie.hooks.kie"}
+
+
 def test_the_connection_type_survives_a_uri_and_airflows_field_names() -> None:
     # A URI's scheme is lower-cased, and Airflow splits "extra__<type>__<field>" at the double underscores.
     assert connection_type()["connection-type"] == CONN_TYPE == CONN_TYPE.lower()
@@ -188,6 +206,11 @@ def test_the_web_form_shows_the_api_key_and_every_extra_field() -> None:
         name: (field["schema"]["title"], field["description"], field["schema"]["type"], field["schema"].get("format"))
         for name, field in form["extra_fields"].items()
     }
+    if AIRFLOW >= (3, 2):
+        assert (
+            form["extra_fields"]["timeout"]["schema"] | {"minimum": 1, "maximum": 600}
+            == (form["extra_fields"]["timeout"]["schema"])
+        )
     # Up to 3.1 the hook draws the form, which takes numbers as text.
     kinds = {"number": "string"} if AIRFLOW < (3, 2) else {}
     assert shown == {
