@@ -296,7 +296,6 @@ PUBLIC = [
     "airflow_provider_kie.emulator",
     "airflow_provider_kie.exceptions",
     "airflow_provider_kie.hooks.kie",
-    "airflow_provider_kie.hooks.kie_async",
     "airflow_provider_kie.links.kie",
     "airflow_provider_kie.operators.wav",
     "airflow_provider_kie.sensors.wav",
