@@ -38,8 +38,8 @@ FAILURE, INTERRUPTED = 1, 130
 
 HELD_BACK = "Waiting for KIE's answer, which names the WAV task. Press Ctrl-C again to do without it."
 MAYBE_SUBMITTED = (
-    "KIE may have accepted the submit. Run the same command again: KIE converts no track twice, and where it names "
-    "the earlier conversion, that one is taken."
+    "KIE may have accepted the submit. Look at https://kie.ai/logs: if the conversion is listed, wait for its id. If "
+    "not, run the same command again; KIE's documentation says that it refuses a second conversion of a track."
 )
 
 Result = Mapping[str, Any]
