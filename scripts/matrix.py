@@ -37,6 +37,7 @@ SECONDS: Final = 1800
 #: What the result of a row depends on.
 SOURCES: Final = (
     "pyproject.toml",
+    "docs/design.md",
     "docs/emulator.md",
     "scripts/matrix.py",
     *(f"{folder}/**/*" for folder in (PACKAGE, "tests", "constraints", "example_dags")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -20,21 +21,22 @@ import airflow_provider_kie
 PACKAGE = airflow_provider_kie.__name__
 ROOT = Path(airflow_provider_kie.__file__).parent
 
-# The rooms by floor, as in docs/design.md. The rooms of floor 5 share Airflow's life cycle and may know each other;
-# test_no_module_needs_itself keeps them from going round in circles.
-FLOORS = [
-    [""],  # the package itself: its version
-    ["redaction", "terminal"],
-    ["exceptions"],
-    ["api"],
-    ["waiting", "connection"],
-    ["hooks"],
-    ["triggers", "sensors", "operators", "transfers", "links", "durable", "retry_policy"],
-    ["get_provider_info", "cli"],
-    ["__main__"],
-]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-LIFE_CYCLE = 6
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "design.md"
+
+
+def map_of_the_house() -> dict[str, str]:
+    """Return the files and folders that the page's table names, with the floor of each."""
+    rows = re.findall(r"^\| (\d+|aside) \| (`[^|]+`) \|", PAGE.read_text(), re.MULTILINE)
+    return {name: floor for floor, names in rows for name in re.findall(r"`([^`]+)`", names)}
+
+
+MAP = map_of_the_house()
+# The package itself, which is its version, lies below all rooms. Those of floor 5 share Airflow's life cycle and may
+# know each other; test_no_module_needs_itself keeps them from going round in circles.
+FLOOR = {"": -1} | {
+    name.partition("/")[0].removesuffix(".py"): int(floor) for name, floor in MAP.items() if floor != "aside"
+}
+LIFE_CYCLE = 5
 # Beside the house: a KIE on loopback, and a fixture for it.
 ASIDE = {"emulator": {"", "emulator", "api"}, "testing": {"", "emulator", "api"}}
 
@@ -80,11 +82,11 @@ def test_a_module_imports_only_from_floors_below(module: str) -> None:
     if room in ASIDE:
         allowed = ASIDE[room]
     else:
-        assert room in FLOOR, f"give {room!r} a floor in docs/design.md and here"
+        assert room in FLOOR, f"give {room!r} a floor in docs/design.md"
         floor = FLOOR[room]
         allowed = {room} | {other for other in FLOOR if FLOOR[other] < floor}
         if floor == LIFE_CYCLE:
-            allowed |= set(FLOORS[LIFE_CYCLE])
+            allowed |= {other for other in FLOOR if FLOOR[other] == LIFE_CYCLE}
     assert {other for other in ours(imports_of(module)) if room_of(other) not in allowed} == set()
 
 
@@ -103,7 +105,11 @@ def test_what_decides_knows_neither_airflow_nor_how_bytes_travel(module: str) ->
 
 
 def test_the_map_of_the_house_shows_the_whole_house() -> None:
-    assert {"exceptions", "api", "waiting", "connection", "hooks", "emulator"} <= {room_of(name) for name in SOURCES}
+    modules = {path.relative_to(ROOT).as_posix() for path in SOURCES.values() if path.name != "__init__.py"}
+    assert {name for name in MAP if not (ROOT / name).exists()} == set()
+    assert {name for name in modules if not {name, f"{name.partition('/')[0]}/"} & set(MAP)} == set()
+    assert {name.partition("/")[0].removesuffix(".py") for name in MAP} == {room_of(name) for name in SOURCES} - {""}
+    assert {name.rstrip("/").removesuffix(".py") for name, floor in MAP.items() if floor == "aside"} == set(ASIDE)
 
 
 # --- What importing costs
