@@ -4,7 +4,7 @@ Change the pure core in hundreds of small ways, and see whether the fast unit te
 
 Needs mutmut (``pip install 'mutmut>=3.8,<4'``). It works in a copy, so that the checkout stays as it is:
 
-    python scripts/mutation.py                  everything; about 15 minutes on two cores
+    python scripts/mutation.py                  everything; 22 minutes on two busy cores
     python scripts/mutation.py '*waiting*'      only the mutants whose name fits
     python scripts/mutation.py --keep DIR       keep the copy, for ``mutmut show NAME`` in it
 
