@@ -17,6 +17,7 @@ here and nowhere else:
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +46,7 @@ __all__ = [
     "as_seconds",
     "conclude",
     "finished",
+    "looks_within",
     "next_delay",
     "settling_delay",
     "timed_out",
@@ -207,6 +209,16 @@ def next_delay(
     if max_wait is not None:
         interval = min(interval, max_wait)
     return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
+
+
+def looks_within(seconds: float, poll_interval: float) -> int:
+    """
+    Return how many looks a wait with back-off has taken, so that one that moves on does not begin anew.
+
+    :param seconds: how long the wait has lasted.
+    :param poll_interval: seconds between the first two looks.
+    """
+    return int(math.log2(1 + max(seconds, 0.0) / max(poll_interval, SHORTEST_DELAY)))
 
 
 def settling_delay(verdict: Wait, poll_interval: float, left: float) -> float | None:

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 #: Sockets to KIE per connection and event loop; at KIE's usual 0.6 seconds enough for 800 reads a second.
 MOST_SOCKETS = 512
+#: Seconds for which a connection that was looked up serves all who start to wait on it.
+FRESH_SECONDS = 5.0
 
 
 class KieAsyncHook:
@@ -179,13 +181,30 @@ class _Shared:
 _SHARED: dict[tuple[asyncio.AbstractEventLoop, KieSettings], _Shared] = {}
 
 
-async def _join(kie_conn_id: str) -> _Shared:
+#: Searches for a connection, by loop and connection. A thousand waits that start together share one.
+_SEARCHES: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[KieSettings]] = {}
+
+
+async def _settings(kie_conn_id: str) -> KieSettings:
+    loop = asyncio.get_running_loop()
+    key = loop, kie_conn_id
+    if key not in _SEARCHES:
+        _SEARCHES[key] = loop.create_task(_look_up(kie_conn_id))
+        loop.call_later(FRESH_SECONDS, _SEARCHES.pop, key, None)
+    # One who is cancelled does not end the search of the others.
+    return await asyncio.shield(_SEARCHES[key])
+
+
+async def _look_up(kie_conn_id: str) -> KieSettings:
     try:
         found = await get_async_connection(kie_conn_id)
     except AirflowNotFoundException as error:
         raise no_connection(kie_conn_id) from error
-    extra = await get_async_extra_dejson(found)
-    settings = KieSettings.from_connection(kie_conn_id, found, extra)
+    return KieSettings.from_connection(kie_conn_id, found, await get_async_extra_dejson(found))
+
+
+async def _join(kie_conn_id: str) -> _Shared:
+    settings = await _settings(kie_conn_id)
     key = asyncio.get_running_loop(), settings
     if key not in _SHARED:
         check = await asyncio.to_thread(ssl_context, settings)
@@ -199,7 +218,8 @@ async def _leave(shared: _Shared) -> None:
     shared.holders -= 1
     if not shared.holders:
         del _SHARED[asyncio.get_running_loop(), shared.hook.settings]
-        await shared.hook.session.close()
+        if "session" in vars(shared.hook):  # else no request was ever sent
+            await shared.hook.session.close()
 
 
 def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:

@@ -15,11 +15,10 @@ from airflow_provider_kie.durable import Memory
 from airflow_provider_kie.exceptions import (
     KieConversionFailedError,
     KieNotFoundError,
-    KieWaitTimeoutError,
     final,
 )
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
-from airflow_provider_kie.triggers.wav import NO_CANCEL, deferral, verdict_of
+from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, NO_CANCEL, deferral, ended_by_airflow, verdict_of
 from airflow_provider_kie.waiting import Done, Failed, Verdict, as_seconds, conclude, finished
 
 if TYPE_CHECKING:
@@ -28,6 +27,10 @@ if TYPE_CHECKING:
     from airflow_provider_kie.hooks.kie import KieHook
 
 __all__ = ["ConvertToWavOperator", "WavUrlOperator"]
+
+#: Ends of a conversion that a new submit may cure. After any other the conversion may go on, and its id is worth more
+#: than another try.
+WORTH_A_NEW_SUBMIT = (KieConversionFailedError, KieNotFoundError)
 
 
 class _KieOperator(BaseOperator):
@@ -132,6 +135,20 @@ class ConvertToWavOperator(_KieOperator):
         """
         return self._end_wait(context, verdict_of(event))
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id.
+
+        :param next_method: what to call.
+        :param next_kwargs: with what.
+        :param context: Airflow's context.
+        """
+        if next_method != ENDED_BY_AIRFLOW:
+            return super().resume_execution(next_method, next_kwargs, context)
+        ti = context["ti"]
+        kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
+        return self._end_wait(context, ended_by_airflow(kie_task_id, self.kie_conn_id, next_kwargs))
+
     def on_kill(self) -> None:
         """Say what goes on after a user killed the task."""
         if self._kie_task_id:
@@ -146,7 +163,7 @@ class ConvertToWavOperator(_KieOperator):
         verdict = self.hook.look(kie_task_id, patient=True)
         if not isinstance(verdict, Failed):
             self.log.info("Going on with WAV task %s, which an earlier try submitted.", kie_task_id)
-        elif isinstance(verdict.error, (KieConversionFailedError, KieNotFoundError)):
+        elif isinstance(verdict.error, WORTH_A_NEW_SUBMIT):
             self.log.warning(
                 "The track is submitted anew, because the earlier try's conversion ended: %s", verdict.error
             )
@@ -169,7 +186,7 @@ class ConvertToWavOperator(_KieOperator):
 
     def _end_wait(self, context: Context, verdict: Done | Failed) -> str:
         remembers = Memory(context if self.durable else None).lasts
-        if isinstance(verdict, Failed) and isinstance(verdict.error, KieWaitTimeoutError) and not remembers:
+        if isinstance(verdict, Failed) and not (remembers or isinstance(verdict.error, WORTH_A_NEW_SUBMIT)):
             # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
             verdict = Failed(final(verdict.error))
         return self._finish(context, verdict)

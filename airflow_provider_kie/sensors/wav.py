@@ -23,7 +23,7 @@ from packaging.version import Version
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, for_sensor
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
-from airflow_provider_kie.triggers.wav import deferral, verdict_of
+from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, deferral, ended_by_airflow, verdict_of
 from airflow_provider_kie.waiting import Done, Failed, Wait, timed_out
 
 if TYPE_CHECKING:
@@ -127,7 +127,21 @@ class WavConversionSensor(BaseSensorOperator):
         """
         return self._conclude(verdict_of(event))
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Go on after the deferral, also where Airflow ended it.
+
+        :param next_method: what to call.
+        :param next_kwargs: with what.
+        :param context: Airflow's context.
+        """
+        if next_method == ENDED_BY_AIRFLOW:
+            self._fail(ended_by_airflow(self.kie_task_id, self.kie_conn_id, next_kwargs).error)
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def _wait_deferred(self) -> WavConversion:
+        if self.start_from_trigger:
+            self.log.info("start_from_trigger has no effect on a mapped task, which needs a worker to become one task.")
         verdict = self.hook.look(self.kie_task_id, until=time.monotonic())
         if isinstance(verdict, Wait):
             self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
@@ -136,8 +150,9 @@ class WavConversionSensor(BaseSensorOperator):
 
     def _deferral(self) -> dict[str, Any]:
         return deferral(
-            kie_task_id=str(self.kie_task_id),  # an XComArg that is not resolved yet becomes its template
-            kie_conn_id=self.kie_conn_id,
+            # An XComArg that is not resolved yet becomes its template.
+            kie_task_id=str(self.kie_task_id),
+            kie_conn_id=str(self.kie_conn_id),
             poll_interval=self.poke_interval,
             timeout=self.timeout,
             exponential_backoff=bool(self.exponential_backoff),

@@ -5,29 +5,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError, KieError
-from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay, timed_out
+from airflow_provider_kie.exceptions import (
+    KieConfigurationError,
+    KieConnectionNotFoundError,
+    KieError,
+    KieWaitTimeoutError,
+)
+from airflow_provider_kie.waiting import GRACE_SECONDS, Done, Failed, Wait, looks_within, next_delay, timed_out
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.wav import WavConversion
     from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
-__all__ = ["NO_CANCEL", "WavConversionTrigger", "deferral", "verdict_of"]
+__all__ = ["ENDED_BY_AIRFLOW", "NO_CANCEL", "WavConversionTrigger", "deferral", "ended_by_airflow", "verdict_of"]
 
 #: Not the trigger's own ``log``, which is several more objects for each wait.
 log = logging.getLogger(__name__)
 
 #: What a user who kills a task should know.
 NO_CANCEL = "KIE has no call that cancels a conversion: WAV task %s goes on, and can be waited for again."
+
+#: What Airflow resumes with, in place of the method that :func:`deferral` names, where it ended the deferral itself.
+ENDED_BY_AIRFLOW = "__fail__"
 
 #: Seconds between two attempts to find the connection again, at the most.
 LONGEST_RECOVERY = 60.0
@@ -36,6 +45,10 @@ LONGEST_RECOVERY = 60.0
 DEFER_BACKSTOP = 120.0
 #: The same where Airflow's limit was there first, such as the task's ``execution_timeout``.
 AHEAD_OF_AIRFLOW = 5.0
+#: Seconds that a look, or the search for the connection, may go on after the deadline.
+LAST_LOOK = 60.0
+#: Seconds before Airflow's own limit at which whatever still goes on is cut off, so that the event gets out.
+LEAVING = 2.0
 
 
 class WavConversionTrigger(BaseTrigger):
@@ -72,10 +85,9 @@ class WavConversionTrigger(BaseTrigger):
         self.kie_conn_id = kie_conn_id
         self.poll_interval = poll_interval
         self.deadline = time.time() + timeout if deadline is None else deadline
-        # A worker that has found the connection proves that it is there; what is away then is the secrets backend.
-        self._final_errors: tuple[type[KieError], ...] = (KieConfigurationError,)
-        if deadline is None:
-            self._final_errors += (KieConnectionNotFoundError,)
+        self._unproven = deadline is None
+        self._began = self.deadline - timeout
+        self._last = ""
         self.timeout = timeout
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
@@ -104,26 +116,62 @@ class WavConversionTrigger(BaseTrigger):
         log.warning(NO_CANCEL, self.kie_task_id)
 
     async def _verdict(self) -> Done | Failed:
-        # Where it started without a deadline, only Airflow knows since when the task waits.
-        if limit := getattr(self, "timeout_after", None):
-            self.deadline = min(self.deadline, limit.timestamp() - AHEAD_OF_AIRFLOW)
+        airflows_limit = self._airflows_limit()
+        self.deadline = min(self.deadline, airflows_limit - AHEAD_OF_AIRFLOW)
+        # A deadline that passed while no triggerer ran still leaves time for one look.
+        at_most = min(max(self._rest(), 0.0) + LAST_LOOK, airflows_limit - LEAVING - time.time())
+        try:
+            async with asyncio.timeout(at_most):
+                return await self._attempts()
+        except TimeoutError:
+            return self._timed_out()
+
+    def _airflows_limit(self) -> float:
+        # Airflow 2.11 keeps it in the task instance, without a time zone.
+        limit = getattr(self, "timeout_after", None) or getattr(self.task_instance, "trigger_timeout", None)
+        if limit is None:
+            return math.inf
+        return float((limit if limit.tzinfo else limit.replace(tzinfo=UTC)).timestamp())
+
+    async def _attempts(self) -> Done | Failed:
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
-        pause = random.uniform(0.0, 1.0) * self.poll_interval
+        pause, failures = random.uniform(0.0, 1.0) * self.poll_interval, 0
         while True:
+            await asyncio.sleep(self._at_most(pause))
             try:
-                await asyncio.sleep(self._at_most(pause))
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
                     return await self._wait(hook)
-            except self._final_errors as error:
-                error.kie_task_id = self.kie_task_id
-                return Failed(error)
             except Exception as error:
                 # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
-                log.exception("Waiting for WAV task %s met an unexpected error.", self.kie_task_id)
-                if self._rest() <= 0:
-                    return self._timed_out(f"unexpected {type(error).__name__}")
-                pause = next_delay(min(self.poll_interval, LONGEST_RECOVERY), 1)
+                if isinstance(error, KieError) and self._is_final(error):
+                    error.kie_task_id = self.kie_task_id
+                    return Failed(error)
+                self._note(error)
+            if self._rest() <= 0:
+                return self._timed_out()
+            failures += 1
+            pause = next_delay(
+                min(self.poll_interval, LONGEST_RECOVERY), failures, exponential_backoff=True, max_wait=LONGEST_RECOVERY
+            )
+
+    def _is_final(self, error: KieError) -> bool:
+        if isinstance(error, KieConnectionNotFoundError):
+            # A worker that has found the connection proves that it is there; what is away then is the secrets backend.
+            return self._unproven and time.time() - self._began >= GRACE_SECONDS
+        return isinstance(error, KieConfigurationError)
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, KieError):
+            self._tell(error.problem, logging.WARNING)
+        else:
+            self._tell(f"unexpected {type(error).__name__}", logging.ERROR, error)
+
+    def _tell(self, reason: str, level: int, error: Exception | None = None) -> None:
+        """Log what is new; thousands of waits may meet the same trouble again and again."""
+        if reason != self._last:
+            log.log(level, "WAV task %s: %s", self.kie_task_id, reason, exc_info=error)
+        self._last = reason
 
     @classmethod
     async def _load_hook_class(cls) -> type[KieAsyncHook]:
@@ -134,18 +182,16 @@ class WavConversionTrigger(BaseTrigger):
         return cls._hook_class
 
     async def _wait(self, hook: KieAsyncHook) -> Done | Failed:
-        looks, told = 0, ""
+        looks = looks_within(time.time() - self._began, self.poll_interval)
         while True:
             until = time.monotonic() + self._rest()
             verdict = await hook.look(self.kie_task_id, until=until, poll_interval=self.poll_interval)
             looks += 1
             if not isinstance(verdict, Wait):
                 return verdict
-            if verdict.reason != told:
-                told = verdict.reason
-                log.log(logging.WARNING if verdict.warning else logging.INFO, "WAV task %s: %s", self.kie_task_id, told)
+            self._tell(verdict.reason, logging.WARNING if verdict.warning else logging.INFO)
             if self._rest() <= 0:
-                return self._timed_out(verdict.reason)
+                return self._timed_out()
             pause = next_delay(
                 self.poll_interval, looks, exponential_backoff=self.exponential_backoff, max_wait=self.max_wait
             )
@@ -154,7 +200,8 @@ class WavConversionTrigger(BaseTrigger):
     def _at_most(self, seconds: float) -> float:
         return max(0.0, min(seconds, self._rest()))
 
-    def _timed_out(self, last: str) -> Failed:
+    def _timed_out(self) -> Failed:
+        last = self._last or "no answer to the first look"
         return Failed(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, last))
 
     def _rest(self) -> float:
@@ -213,3 +260,23 @@ def verdict_of(event: dict[str, Any] | None) -> Done | Failed:
         case {"status": "failed", "error": {"type": str(), "problem": str()} as error}:
             return Failed(KieError.from_dict(error))
     return Failed(KieError("The task was resumed without the trigger's event"))
+
+
+def ended_by_airflow(kie_task_id: str, kie_conn_id: str, next_kwargs: dict[str, Any] | None) -> Failed:
+    """
+    Return the end of a wait that Airflow ended: its limit passed while no triggerer answered, or the trigger failed.
+
+    :param kie_task_id: the WAV task.
+    :param kie_conn_id: the connection.
+    :param next_kwargs: what Airflow resumes the task with: its reason, and a failed trigger's traceback.
+    """
+    said = next_kwargs or {}
+    if traceback := said.get("traceback"):
+        log.error("Trigger failed:\n%s", "\n".join(traceback))
+    return Failed(
+        KieWaitTimeoutError(
+            f"Airflow ended the wait in the triggerer ({said.get('error', 'Unknown')}), see the triggerer's log",
+            kie_task_id=kie_task_id,
+            conn_id=kie_conn_id,
+        )
+    )

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
+from tests.dag_runs import load_dag, run_dag
 from tests.modes import only_event
 from tests.task_instance import TaskInstance
 
@@ -76,6 +77,13 @@ class Store:
         self.kept = value
 
 
+@pytest.mark.parametrize("event", [None, {"status": "odd"}])
+def test_a_deferral_that_comes_back_without_a_result_is_not_followed_by_a_second_submit(kie, context, event):
+    task = ConvertToWavOperator(task_id="convert", **TRACK)
+    with pytest.raises(AirflowFailException, match="without the trigger's event"):
+        task.execute_complete(context, event)
+
+
 @WAYS
 @pytest.mark.parametrize(
     ("store", "durable", "final"),
@@ -91,6 +99,23 @@ def test_a_time_out_says_how_to_go_on_and_is_retried_where_a_retry_goes_on(kie, 
     assert isinstance(caught.value, AirflowFailException) == final
     assert context["ti"].pushed["kie_task_id"] in str(caught.value)
     assert caught.value.conn_id == "kie_default"
+
+
+def test_a_wait_that_airflow_itself_ends_names_the_conversion(kie, capfd, caplog):
+    kie.configure(conversion_seconds=600)
+    known = kie.create_conversion(audio_id="known")
+    run = run_dag(load_dag("ended_by_airflow"), run_conf={"kie_task_id": known})
+    assert run.states() == {
+        "convert": "failed", "mapped[0]": "failed", "mapped[1]": "failed", "wait": "failed", "skip": "skipped",
+    }  # fmt: skip
+    said = caplog.text + "".join(capfd.readouterr())
+    ids = [run.xcom("convert", "kie_task_id"), *(run.xcom("mapped", "kie_task_id", index) for index in range(2)), known]
+    assert len(set(ids)) == 4
+    for kie_task_id in ids:
+        assert (
+            f"ended the wait in the triggerer (Trigger timeout), see the triggerer's log (WAV task '{kie_task_id}"
+            in said
+        )
 
 
 @pytest.mark.parametrize("field", ["poll_interval", "timeout"])

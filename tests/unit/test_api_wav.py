@@ -125,15 +125,15 @@ class TestRead:
         assert (call.json, call.repeat, call.kie_task_id) == (None, Repeat.ALWAYS, "wav-1")
         assert call.purpose == "Reading the WAV conversion"
 
+    def test_the_url_in_place_of_the_id_is_recognised(self):
+        with pytest.raises(KieValidationError, match=r"kie_task_id is a URL; .*key 'kie_task_id'"):
+            record_info("https://tempfile.example.com/s/a.wav?sig=1")
+
     def test_a_wrong_id_is_named_before_anything_is_sent(self):
         with pytest.raises(KieValidationError, match=r"^kie_task_id is empty; "):
             record_info("None")
 
     @pytest.mark.parametrize("received", [answer(None), answer(None, 404)])
-    def test_the_url_in_place_of_the_id_is_recognised(self):
-        with pytest.raises(KieValidationError, match=r"kie_task_id is a URL; .*key 'kie_task_id'"):
-            record_info("https://tempfile.example.com/s/a.wav?sig=1")
-
     def test_an_unknown_id_is_none(self, received):
         assert reading().read(received) is None
 

@@ -58,3 +58,53 @@ def test_a_wait_that_is_cancelled_gives_the_client_back(kie):
 
     assert asyncio.run(cancel_one()) == (True, True)
     assert kie_async._SHARED == {}
+
+
+def test_a_thousand_that_start_together_look_the_connection_up_once(kie, monkeypatch):
+    lookups = []
+    original = kie_async.get_async_connection
+
+    async def counted(conn_id):
+        lookups.append(conn_id)
+        return await original(conn_id)
+
+    monkeypatch.setattr(kie_async, "get_async_connection", counted)
+    asyncio.run(hold_several(["kie_default"] * 1000))
+    assert lookups == ["kie_default"]
+
+
+def test_who_is_cancelled_while_the_connection_is_looked_up_leaves_the_search_to_the_others(kie, monkeypatch):
+    original, found = kie_async.get_async_connection, asyncio.Event()
+
+    async def slow(conn_id):
+        await found.wait()
+        return await original(conn_id)
+
+    async def cancel_the_first():
+        entered, leave = [], asyncio.Event()
+        first, second = (asyncio.create_task(hold("kie_default", entered, leave)) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        found.set()
+        leave.set()
+        return first.cancelled(), (await second).closed
+
+    monkeypatch.setattr(kie_async, "get_async_connection", slow)
+    assert asyncio.run(cancel_the_first()) == (True, True)
+
+
+def test_a_changed_connection_is_seen_after_a_few_seconds(kie, monkeypatch):
+    async def timeouts():
+        seen = []
+        for timeout in (7, 8):
+            changed = json.loads(kie.connection_json()) | {"extra": {"timeout": timeout}}
+            monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(changed))
+            async with KieAsyncHook.connect("kie_default") as hook:
+                seen.append(hook.settings.timeout)
+            while kie_async._SEARCHES:
+                await asyncio.sleep(0.01)
+        return seen
+
+    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.01)
+    assert asyncio.run(timeouts()) == [7, 8]

@@ -7,13 +7,24 @@ import asyncio
 import json
 import time
 from datetime import timedelta
+from itertools import pairwise
+from types import SimpleNamespace
 
+import airflow
 import pytest
 from airflow.providers.common.compat.sdk import timezone
+from packaging.version import Version
 
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.triggers.wav import AHEAD_OF_AIRFLOW, WavConversionTrigger, deferral, verdict_of
-from airflow_provider_kie.waiting import Done, Failed
+from airflow_provider_kie.triggers.wav import (
+    AHEAD_OF_AIRFLOW,
+    LEAVING,
+    LONGEST_RECOVERY,
+    WavConversionTrigger,
+    deferral,
+    verdict_of,
+)
+from airflow_provider_kie.waiting import Done, Failed, next_delay
 from tests.modes import only_event
 
 
@@ -69,7 +80,7 @@ def test_the_connection_is_looked_up_once(kie, monkeypatch):
     assert len(kie.requests("record-info")) == 6
 
 
-def test_an_unknown_connection_ends_a_wait_that_no_worker_began(kie):
+def test_an_unknown_connection_ends_a_wait_that_no_worker_began_if_it_stays_unknown(kie):
     """``start_from_trigger``: nobody has found the connection before, so it may be a slip of the pen."""
     arguments = trigger("988e00aa", kie_conn_id="nowhere").serialize()[1] | {"deadline": None}
     event = asyncio.run(only_event(WavConversionTrigger(**arguments)))
@@ -126,16 +137,78 @@ def test_an_unexpected_error_that_stays_ends_at_the_deadline(kie, monkeypatch):
     assert "unexpected ValueError" in event["error"]["problem"]
 
 
-def test_backing_off_reads_less_often(kie):
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that the trigger asks for between its looks, none of which is kept."""
+    asked = []
+
+    def keep(*args, **kwargs):
+        asked.append(next_delay(*args, **kwargs))
+        return 0.0
+
+    monkeypatch.setattr("airflow_provider_kie.triggers.wav.next_delay", keep)
+    return asked
+
+
+def test_backing_off_doubles_the_pauses_up_to_the_longest(kie, pauses):
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play(*["pending"] * 6)
+    waiting = trigger(kie_task_id, poll_interval=0.5, exponential_backoff=True, max_wait=5.0)
+    assert asyncio.run(only_event(waiting))["status"] == "success"
+    growing = [pause for pause in pauses if pause < 4.4]  # a tenth less than the longest, and a bit
+    assert len(pauses) == 6
+    assert len(growing) <= 4
+    assert all(1.6 < later / earlier < 2.5 for earlier, later in pairwise(growing))
+    assert max(pauses) <= 5.0 * 1.1
+
+
+def test_a_wait_that_moves_backs_off_where_it_was(kie, pauses):
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play("pending")
+    arguments = trigger(kie_task_id, poll_interval=0.5, seconds=3600, exponential_backoff=True).serialize()[1]
+    moved = WavConversionTrigger(**arguments | {"deadline": time.time() + 1800})
+    assert asyncio.run(only_event(moved))["status"] == "success"
+    assert pauses[0] > 300
+
+
+def test_pauses_without_back_off_stay_the_same(kie, pauses):
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play(*["pending"] * 6)
+    assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
+    assert pauses == [pytest.approx(0.03, rel=0.11)] * 6
+
+
+def test_a_connection_that_stays_away_is_looked_for_less_and_less(kie, pauses, caplog, capfd):
+    event = asyncio.run(only_event(trigger("988e00aa", seconds=0.3, kie_conn_id="nowhere")))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert "connection is not defined or can not be read" in event["error"]["problem"]
+    assert pauses[5] > 10 * pauses[0]
+    assert max(pauses) <= LONGEST_RECOVERY * 1.1
+    logged = caplog.text + capfd.readouterr().out
+    assert "Traceback" not in logged
+
+
+def test_a_last_look_that_hangs_is_cut_off_before_airflows_limit(kie):
+    kie_task_id = kie.create_conversion(finished=True)
+    kie.play("hang", endpoint="record-info", repeat=True)
+    waiting = trigger(kie_task_id, seconds=3600)
+    limit = timezone.utcnow() + timedelta(seconds=LEAVING + 0.5)
+    waiting.timeout_after = limit
+    event = asyncio.run(only_event(waiting))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert event["error"]["kie_task_id"] == kie_task_id
+    assert timezone.utcnow() < limit
+
+
+@pytest.mark.skipif(Version(airflow.__version__).major >= 3, reason="Airflow 3 tells the trigger itself, see above")
+def test_airflow_2_11_keeps_its_limit_in_the_task_instance(kie):
     kie.configure(conversion_seconds=600)
-    reads = []
-    for arguments in ({}, {"exponential_backoff": True}, {"exponential_backoff": True, "max_wait": 0.05}):
-        kie_task_id = kie.create_conversion(audio_id=str(arguments))
-        asyncio.run(only_event(trigger(kie_task_id, seconds=1.5, **arguments)))
-        reads.append(len([r for r in kie.requests("record-info") if r["params"]["taskId"] == kie_task_id]))
-    steady, backing_off, capped = reads
-    assert backing_off < steady
-    assert backing_off < capped
+    waiting = trigger(kie.create_conversion(), seconds=3600)
+    limit = timezone.utcnow() + timedelta(seconds=AHEAD_OF_AIRFLOW + 0.2)
+    waiting.task_instance = SimpleNamespace(trigger_timeout=limit.replace(tzinfo=None))
+    event = asyncio.run(only_event(waiting))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert timezone.utcnow() < limit
 
 
 def test_killing_says_that_the_conversion_goes_on(kie, caplog, capfd):
