@@ -2,6 +2,7 @@
 #   make demo                     watch a conversion go from submit to a checked WAV file
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
+#   make e2e                      the quick start in a browser; SCREENSHOTS=docs/img keeps its pictures there
 #   make docs                     the documentation as a site, in build/site
 #   make release-check            build both archives and look at them as a stranger would
 #   make mutation                 change the core in hundreds of ways; do the tests notice?
@@ -20,8 +21,8 @@ CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
 EXTRA := $(if $(CONSTRAINTS),dev-s3,dev)
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint types unit wire airflow docs release-check mutation matrix crash-test bench triggerer-soak \
-        clean
+.PHONY: help demo test lint types unit wire airflow e2e docs release-check mutation matrix crash-test bench \
+        triggerer-soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,6 +52,10 @@ endif
 # Most of the time of these tests is waiting, so more processes than cores help.
 unit wire airflow: $(READY)
 	$(BIN)/python -m pytest -n 4 tests/$@
+
+e2e: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[e2e]' $(CONSTRAINTS:%=--constraint %)
+	$(BIN)/python -m pytest tests/e2e
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' $(CONSTRAINTS:%=--constraint %)

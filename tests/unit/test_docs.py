@@ -197,7 +197,7 @@ def test_every_block_is_looked_at() -> None:
 
 
 def targets() -> set[str]:
-    rules = re.findall(r"^([a-z][a-z -]*):(?!=)", read("Makefile"), re.MULTILINE)
+    rules = re.findall(r"^([a-z][a-z0-9 -]*):(?!=)", read("Makefile"), re.MULTILINE)
     return {target for rule in rules for target in rule.split()}
 
 
