@@ -51,6 +51,8 @@ def draw_waiting(path: Path, rows: list[Figures], interval: float) -> Path:
         ("block_ms", "longest block of the event loop, ms", waiting.MOST_BLOCK_MS),
         ("late_p99", "finish seen late by, p99, s", interval + waiting.MOST_EXTRA_LATENESS),
     ]
+    counts = [row["count"] for row in rows]
+    span = (min(counts) * 0.8, max(counts) * 1.25)  # the same for all, one of which has no figure for the fewest
     for panel, (name, title, budget) in zip(panels.flat, plans, strict=True):
         for way, label in waiting.NAMES.items():
             values = [(row["count"], _value(rows, row, name)) for row in rows if row["way"] == way]
@@ -58,7 +60,7 @@ def draw_waiting(path: Path, rows: list[Figures], interval: float) -> Path:
             panel.plot(*zip(*points, strict=True), marker="o", ms=4, color=COLORS[way], label=label)
         if budget is not None:
             panel.axhline(budget, color="black", ls=":", lw=1, label="budget of this project at 5,000")
-        panel.set(xscale="log", xlabel="conversions waiting", title=title, ylim=(0, None))
+        panel.set(xscale="log", xlabel="conversions waiting", title=title, ylim=(0, None), xlim=span)
         if name == "block_ms":
             panel.set(yscale="log", ylim=(1, None))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
