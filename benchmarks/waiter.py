@@ -5,7 +5,8 @@ One measurement of one way of waiting, in this process: prints its figures as on
 The waits start evenly over half of the first interval, as a triggerer starts its triggers in portions; that is kind
 to ways that do not spread their reads themselves. The figures of CPU are taken after each wait has read once, so the
 one-time cost of a wait is not among them; ``start_ms`` is that cost. What the measurement itself costs is measured
-first and taken off, and it does not block the event loop: it starts wait by wait, and asks the server in a thread.
+first and taken off, and it does not block the event loop: it starts some waits at a time, and asks the server in a
+thread.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from benchmarks.variants import WAYS, Way
 from scripts.host import most_stolen, stolen
 
 BEAT: Final = 0.01
+#: Seconds between two portions of waits that start, at the least: a loop that is behind gets them no later for it.
+PORTION: Final = 0.05
 #: In intervals: over how long the waits start, from when on CPU is measured at the earliest (a first sleep may take an
 #: interval), and when the first conversion finishes.
 RAMP: Final = 0.5
@@ -174,7 +177,7 @@ class Measurement:
         return self.duration + 2.5 * self.interval
 
     async def start_all(self) -> list[asyncio.Task[None]]:
-        """Start the waits one by one over the ramp; the order in which they finish is another one."""
+        """Start the waits in portions over the ramp; the order in which they finish is another one."""
         self.waited_from = time.time()
         step = (self.duration - self.first_finish) / self.count
         ends = [self.waited_from + self.first_finish + step * number for number in range(self.count)]
@@ -182,7 +185,8 @@ class Measurement:
         waits = []
         for number, at in enumerate(ends):
             due = self.waited_from + self.interval * RAMP * number / self.count
-            await asyncio.sleep(max(0.0, due - time.time()))
+            if (early := due - time.time()) > 0:
+                await asyncio.sleep(max(PORTION, early))
             waits.append(asyncio.create_task(self.one(at)))
         return waits
 
@@ -195,9 +199,13 @@ class Measurement:
 
     async def look(self) -> Moment:
         """Return what all clocks and counters say now."""
-        statistics_of_server = await self.ask()
-        reads, cpu = statistics_of_server["reads"], statistics_of_server["cpu"]
-        return Moment(time.monotonic(), time.process_time(), reads, cpu)
+
+        def moment() -> Moment:
+            # All of it here: a loop that is behind would read its clocks long after the server was asked.
+            found = self.server.statistics()
+            return Moment(time.monotonic(), time.process_time(), found["reads"], found["cpu"])
+
+        return await asyncio.get_running_loop().run_in_executor(self.aside, moment)
 
     async def ask(self) -> dict[str, Any]:
         """Return the server's statistics."""
