@@ -62,6 +62,9 @@ if "scheduler" in sys.argv:
 BLOCKED: Final = re.compile(r"^(\S+)Z? .*async thread was blocked for ([0-9.]+) seconds", re.MULTILINE)
 #: Airflow warns of a block from here on.
 BLOCK: Final = 0.2
+#: Seconds between the end of a block and the time in the log, which is taken by a thread once that gets a core. How
+#: many is not known, so the block is taken to be where the machine explains most of it.
+LAGS: Final = (0.0, 0.05, 0.1, 0.15, 0.2)
 #: Airflow says this once a minute; a log without it is not written as this script reads it.
 RUNNING: Final = re.compile(r"([0-9]+) triggers currently running")
 #: What must not be in a log, after a kill neither: a killed process says nothing, and the next one starts in order.
@@ -140,14 +143,20 @@ class Clock(threading.Thread):
 
         That is what it used of a core, and what can not be explained by the want of one.
         """
-        spans = [(noted(notes, until - seconds), noted(notes, until)) for notes in self.notes.values()]
-        own = []
-        for first, last in spans:
-            if first and last:
-                # Not the sum of the two: who queues while the host has the core, queues for that.
-                machine = max(last.queued - first.queued, most_stolen(first.stolen, last.stolen))
-                own.append(min(seconds, max(last.used - first.used, seconds - machine)))
+        own = [min(shares) for notes in self.notes.values() if (shares := own_shares(notes, seconds, until))]
         return max(own, default=seconds)
+
+
+def own_shares(notes: Sequence[Note], seconds: float, until: float) -> list[float]:
+    """Return how much of a block one process may have done itself, for each lag; nothing if it was not there."""
+    own = []
+    for lag in LAGS:
+        first, last = noted(notes, until - lag - seconds), noted(notes, until - lag)
+        if first and last:
+            # Not the sum of the two: who queues while the host has the core, queues for that.
+            machine = max(last.queued - first.queued, most_stolen(first.stolen, last.stolen))
+            own.append(min(seconds, max(last.used - first.used, seconds - machine)))
+    return own
 
 
 @dataclass
