@@ -81,8 +81,8 @@ matrix: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' $(CONSTRAINTS:%=--constraint %)
-	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.download
+	$(BIN)/python -m benchmarks
 
 triggerer-soak: $(READY)
 	$(BIN)/python scripts/triggerer_soak.py

@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.redraw:
         notebook = Notebook(fresh=args.fresh)
         for name in args.only or BENCHMARKS:
-            started = time.monotonic()
+            started, subjects = time.monotonic(), figures.digest(figures.SUBJECTS)
             print(f"{name}…", flush=True)
-            figures.save(plan.results, name, BENCHMARKS[name](plan, notebook))
+            figures.save(plan.results, name, BENCHMARKS[name](plan, notebook), subjects)
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     return show(plan.results, figures.load(plan.results))
 
@@ -77,6 +77,8 @@ def show(results: Path, found: Figures) -> int:
     for name, cells in page.tables(found).items():
         print(f"\n[{name}]\n{page.plain(cells)}")
     print(f"\n{page.origin(found)}")
+    if outdated := figures.outdated(found):
+        print(f"The sources have changed since these were measured: {', '.join(outdated)}.")
     for path in plots.draw_all(results, found):
         print(f"drawn: {path.relative_to(figures.ROOT)}")
     if results == figures.IMAGES and page.update(found):

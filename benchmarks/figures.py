@@ -29,6 +29,13 @@ SOURCES: Final = (
     "scripts/host.py",
     *(f"benchmarks/{name}.py" for name in ("http_check", "parsing", "server", "variants", "waiter")),
 )
+#: What the saved figures are about; fewer than above, so that hardly any change that can not matter calls them old.
+SUBJECTS: Final = (
+    *(f"airflow_provider_kie/{folder}/*.py" for folder in ("api", "hooks", "triggers")),
+    *(f"airflow_provider_kie/{module}.py" for module in ("connection", "waiting")),
+    *SOURCES[1:],
+    "benchmarks/download.py",
+)
 PACKAGES: Final = (
     "apache-airflow",
     "aiohttp",
@@ -61,7 +68,7 @@ class Plan:
     results: Path
 
 
-FULL: Final = Plan({100: 1, 1000: 1, 5000: 3, 10000: 1}, {1000: 1, 5000: 1}, 10.0, 36.0, 9, IMAGES)
+FULL: Final = Plan({100: 1, 1000: 1, 5000: 3, 10000: 1}, {1000: 1, 5000: 1}, 10.0, 32.0, 9, IMAGES)
 QUICK: Final = Plan({100: 1, 500: 1}, {}, 2.0, 7.2, 1, RAW)
 
 
@@ -84,9 +91,7 @@ class Notebook:
     """Keeps each measurement as soon as it is made, and gives it back as long as nothing changed."""
 
     def __init__(self, *, fresh: bool) -> None:
-        sources = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
-        digest = sha256(b"".join(path.read_bytes() for path in sources) + json.dumps(machine()).encode())
-        self._path = RAW / f"{digest.hexdigest()[:12]}.json"
+        self._path = RAW / f"{digest(SOURCES, json.dumps(machine()))}.json"
         RAW.mkdir(parents=True, exist_ok=True)
         self._kept: dict[str, Figures] = {}
         if self._path.exists() and not fresh:
@@ -103,6 +108,12 @@ class Notebook:
 def medians(runs: Sequence[Figures]) -> Figures:
     """Return the median of each figure."""
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def digest(patterns: Sequence[str], beside: str = "") -> str:
+    """Return a short digest of files, and of a text."""
+    paths = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+    return sha256(b"".join(path.read_bytes() for path in paths) + beside.encode()).hexdigest()[:12]
 
 
 def machine() -> Figures:
@@ -122,9 +133,16 @@ def load(results: Path) -> Figures:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def save(results: Path, name: str, figures: object) -> None:
-    """Save the figures of one benchmark beside those of the others."""
+def save(results: Path, name: str, figures: object, subjects: str) -> None:
+    """Save the figures of one benchmark, and the digest of what was measured, beside those of the others."""
     results.mkdir(parents=True, exist_ok=True)
     figures_of_all = load(results) | {"machine": machine(), name: figures}
     figures_of_all.setdefault("measured", {})[name] = datetime.now(UTC).date().isoformat()
+    figures_of_all.setdefault("subjects", {})[name] = subjects
     (results / "bench.json").write_text(json.dumps(figures_of_all, indent=1, sort_keys=True) + "\n")
+
+
+def outdated(figures: Figures) -> list[str]:
+    """Return the benchmarks whose figures are of other sources than those that are here."""
+    now = digest(SUBJECTS)
+    return sorted(name for name in figures["measured"] if figures["subjects"].get(name) != now)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from benchmarks import parsing, waiting
+from benchmarks import download, parsing, waiting
 from benchmarks.figures import ROOT, Figures
 
 PAGE: Final = ROOT / "docs" / "performance.md"
@@ -15,27 +15,45 @@ PAGE: Final = ROOT / "docs" / "performance.md"
 def tables(figures: Figures) -> dict[str, list[list[str]]]:
     """Return the tables that there are figures for, by the name of their marker."""
     found: dict[str, list[list[str]]] = {}
-    budgets: list[list[str]] = [["budget", "at most", "measured", "kept"]]
+    budgets: list[list[str]] = [["budget", "limit", "measured", "kept"]]
     for name in ("waiting", "slow"):
         if (section := figures.get(name)) and section["rows"]:
             found[name] = waiting.table(section["rows"])
     if section := figures.get("waiting"):
-        budgets += waiting.budgets(section["rows"], section["interval"])[1:]
+        budgets += waiting.budgets(section["rows"], section["interval"])
     if section := figures.get("parse"):
         found["parse"] = parsing.table(section["rows"])
         budgets += parsing.budgets(section["rows"])
+    if section := figures.get("download"):
+        found |= {f"download-{name}": download.table(section[name]) for name in download.NAMES}
+        budgets += download.budgets(section)
     if section := figures.get("server"):
-        found["server"] = server_table(section)
+        found["server"] = server_table(section, busiest(figures))
     return found | {"budgets": budgets}
 
 
-def server_table(section: Figures) -> list[list[str]]:
-    """Return what the benchmark server could do, so that it is visibly not the limit."""
-    return [
+def server_table(section: Figures, busiest: Figures | None) -> list[list[str]]:
+    """Return what the benchmark server could do and what it had to, so that it is visibly not the limit."""
+    client = f"a client that does nothing else, with one read at a time on each of {section['sockets']} sockets"
+    cells = [
         ["benchmark server", "measured"],
-        ["reads per second at the most", f"{section['reads_per_second']:,.0f}"],
-        ["CPU per read", f"{section['cpu_us_per_read']:.0f} µs"],
+        [f"reads per second of {client}", f"{section['reads_per_second']:,.0f}"],
+        ["its share of a core meanwhile", f"{section['load']:.0%}"],
+        ["its CPU per read", f"{section['cpu_us_per_read']:.0f} µs"],
     ]
+    if busiest:
+        when = f"{busiest['count']:,} waiting, {waiting.NAMES[busiest['way']]}"
+        cells += [
+            ["its share of a core while waits were measured, at the most", f"{busiest['server_load']:.0%} ({when})"]
+        ]
+    return cells
+
+
+def busiest(figures: Figures) -> Figures | None:
+    """Return the row of the waits that kept the server busiest."""
+    rows = [row for name in ("waiting", "slow") for row in figures.get(name, {"rows": []})["rows"]]
+    known = [row for row in rows if "server_load" in row]  # figures of before that do not have it
+    return max(known, key=lambda row: float(row["server_load"]), default=None)
 
 
 def plain(cells: list[list[str]]) -> str:
@@ -56,7 +74,14 @@ def origin(figures: Figures) -> str:
     about = figures["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     days = ", ".join(sorted(set(figures["measured"].values())))
-    return f"Measured {days} on {about['cores']} cores with Python {about['python']}, {packages}."
+    names: dict[str, list[str]] = {}
+    for name in sorted(figures["measured"]):
+        names.setdefault(figures["subjects"].get(name, "unknown"), []).append(name)
+    sources = ", ".join(f"{digest} ({', '.join(measured)})" for digest, measured in names.items())
+    return (
+        f"Measured {days} on {about['cores']} cores with Python {about['python']}, {packages}.\n"
+        f"Digest of the sources: {sources}; `python -m benchmarks --redraw` says whether they have changed since."
+    )
 
 
 def update(figures: Figures) -> bool:

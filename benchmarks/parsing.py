@@ -120,6 +120,6 @@ def budgets(rows: list[Figures]) -> list[list[str]]:
     # CPU, because a busy machine stretches the elapsed time; on a quiet one they are the same.
     kept = "yes" if own["cpu_ms"] < MOST_MS else "NO"
     return [
-        ["import while a DAG is parsed", f"{MOST_MS:g} ms", f"{own['cpu_ms']:.1f} ms", kept],
+        ["import while a DAG is parsed", f"below {MOST_MS:g} ms", f"{own['cpu_ms']:.1f} ms", kept],
         ["requests or aiohttp imported with it", "none", ", ".join(heavy) or "none", "NO" if heavy else "yes"],
     ]

@@ -51,13 +51,16 @@ def draw_waiting(path: Path, rows: list[Figures], interval: float) -> Path:
         ("block_ms", "longest block of the event loop, ms", waiting.MOST_BLOCK_MS),
         ("late_p99", "finish seen late by, p99, s", interval + waiting.MOST_EXTRA_LATENESS),
     ]
+    counts = [row["count"] for row in rows]
+    span = (min(counts) * 0.8, max(counts) * 1.25)  # the same for all, one of which has no figure for the fewest
     for panel, (name, title, budget) in zip(panels.flat, plans, strict=True):
         for way, label in waiting.NAMES.items():
-            points = sorted((row["count"], max(row[name], 0.0)) for row in rows if row["way"] == way)
+            values = [(row["count"], _value(rows, row, name)) for row in rows if row["way"] == way]
+            points = sorted((count, max(value, 0.0)) for count, value in values if value is not None)
             panel.plot(*zip(*points, strict=True), marker="o", ms=4, color=COLORS[way], label=label)
         if budget is not None:
             panel.axhline(budget, color="black", ls=":", lw=1, label="budget of this project at 5,000")
-        panel.set(xscale="log", xlabel="conversions waiting", title=title, ylim=(0, None))
+        panel.set(xscale="log", xlabel="conversions waiting", title=title, ylim=(0, None), xlim=span)
         if name == "block_ms":
             panel.set(yscale="log", ylim=(1, None))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -76,20 +79,20 @@ def draw_slow(path: Path, rows: list[Figures], interval: float) -> Path:
         ways = list(reversed(list(chosen)))
         values = [chosen[way]["late_p99"] for way in ways]
         bars = panel.barh([waiting.NAMES[way] for way in ways], values, color=[COLORS[way] for way in ways])
-        unseen = [chosen[way]["unfinished"] for way in ways]
-        texts = [
-            f" {late:.1f} s" if not lost else f" {lost:,.0f} not seen"
-            for late, lost in zip(values, unseen, strict=True)
-        ]
-        panel.bar_label(bars, texts, fontsize=8)
+        panel.bar_label(bars, [_lateness(chosen[way]) for way in ways], fontsize=8)
         panel.axvline(interval + waiting.MOST_EXTRA_LATENESS, color="black", ls=":", lw=1)
-        panel.set(title=f"{count:,} waiting", xlabel="finish seen late by, p99, s", xlim=(0, max(values) * 1.35))
+        panel.set(title=f"{count:,} waiting", xlabel="finish seen late by, p99, s", xlim=(0, max(values) * 1.7))
     chart.suptitle(f"The same where each answer takes {waiting.LATENCY_OF_KIE:g} s")
     return _save(chart, path)
 
 
 def _lateness(row: Figures) -> str:
-    return f" {row['unfinished']:,.0f} not seen" if row["unfinished"] else f" {row['late_p99']:.1f} s"
+    unseen = f", {row['unfinished']:,.0f} not seen" if row["unfinished"] else ""
+    return f" {waiting.late(row, 'late_p99')}{unseen}"
+
+
+def _value(rows: list[Figures], row: Figures, name: str) -> float | None:
+    return waiting.memory_each(rows, row) if name == "memory_kb" else row[name]
 
 
 def draw_parse(path: Path, rows: list[Figures]) -> Path:

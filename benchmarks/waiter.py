@@ -5,7 +5,8 @@ One measurement of one way of waiting, in this process: prints its figures as on
 The waits start evenly over half of the first interval, as a triggerer starts its triggers in portions; that is kind
 to ways that do not spread their reads themselves. The figures of CPU are taken after each wait has read once, so the
 one-time cost of a wait is not among them; ``start_ms`` is that cost. What the measurement itself costs is measured
-first and taken off.
+first and taken off, and it does not block the event loop: it starts some waits at a time, and asks the server in a
+thread.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,8 @@ from benchmarks.variants import WAYS, Way
 from scripts.host import most_stolen, stolen
 
 BEAT: Final = 0.01
+#: Seconds between two portions of waits that start, at the least: a loop that is behind gets them no later for it.
+PORTION: Final = 0.05
 #: In intervals: over how long the waits start, from when on CPU is measured at the earliest (a first sleep may take an
 #: interval), and when the first conversion finishes.
 RAMP: Final = 0.5
@@ -42,9 +46,9 @@ class Heart:
     """
     Beats every 10 ms; the longest pause between two beats is the longest block of the event loop.
 
-    Where the system says how long this thread was ready and waited for a core, and how long the host of a virtual
-    machine took its cores away, that is taken off: it is the machine that was busy then, not the loop. What the thread
-    itself used of a core always counts.
+    Where the system says how long this thread was ready and waited for a core, or how long the host of a virtual
+    machine took a core away, the longer of the two is taken off: it is the machine that was busy then, not the loop.
+    Not both, because they may be the same time. What the thread itself used of a core always counts.
     """
 
     def __init__(self) -> None:
@@ -60,7 +64,7 @@ class Heart:
             await asyncio.sleep(BEAT)
             now, queued_now, taken_now, cpu_now = time.perf_counter(), self.queued(), stolen(), time.thread_time()
             pause = now - before - BEAT
-            machine = queued_now - queued + most_stolen(taken, taken_now)
+            machine = max(queued_now - queued, most_stolen(taken, taken_now))
             self.longest_elapsed = max(self.longest_elapsed, pause)
             self.longest = max(self.longest, min(pause, cpu_now - cpu), pause - machine)
             self.longest_cpu = max(self.longest_cpu, cpu_now - cpu)
@@ -73,14 +77,15 @@ class Heart:
 
 @dataclass(frozen=True)
 class Moment:
-    """What the clocks and counters say; the difference of two is a span."""
+    """What the clocks and counters say, of this process and of the server; the difference of two is a span."""
 
     seconds: float
     cpu: float
     reads: int
+    server_cpu: float
 
     def __sub__(self, before: Moment) -> Moment:
-        return Moment(self.seconds - before.seconds, self.cpu - before.cpu, self.reads - before.reads)
+        return Moment(*[now - then for now, then in zip(astuple(self), astuple(before), strict=True)])
 
 
 @dataclass
@@ -101,8 +106,11 @@ class Measurement:
     interval: float
     duration: float
     late: list[float] = field(default_factory=list)
+    waiting_for: set[float] = field(default_factory=set)
     waited_from: float = 0.0
     idle_load: float = 0.0
+    #: Of its own, because a way that keeps all threads busy would delay the measurement.
+    aside: Executor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     async def carry_out(self) -> dict[str, Any]:
         """Measure, and return the figures."""
@@ -111,28 +119,29 @@ class Measurement:
         beating = asyncio.create_task(heart.beat())
         self.idle_load = await self.load_without_waits()
         memory = own_memory()
-        begun = self.look()
-        waits = [asyncio.create_task(self.one(delay, at)) for delay, at in self.plan()]
+        begun = await self.look()
+        waits = await self.start_all()
         await self.all_have_read()
-        started = self.look()
+        started = await self.look()
         await asyncio.sleep(max(0.0, self.waited_from + self.first_finish - time.time()))
         waiting = own_memory() - memory
-        patience = self.waited_from + self.duration + 2.5 * self.interval - time.time()
-        done, unfinished = await asyncio.wait(waits, timeout=max(0.0, patience))
-        ended = self.look()
+        done, unfinished = await asyncio.wait(waits, timeout=max(0.0, self.waited_from + self.patience - time.time()))
+        ended = await self.look()
         beating.cancel()
+        lateness = self.lateness(time.time())
         for wait in unfinished:
             wait.cancel()
         for wait in done:
             wait.result()
         steady, start = ended - started, started - begun
         per_read = self.own_cpu(steady) / steady.reads
-        return self.lateness(len(unfinished)) | {
+        return lateness | {
             "cpu_ms_per_read": per_read * 1e3,
             "start_ms": (self.own_cpu(start) - per_read * start.reads) / self.count * 1e3,
             "reads": ended.reads,
             "reads_per_second": steady.reads / steady.seconds,
             "load": self.own_cpu(steady) / steady.seconds,
+            "server_load": steady.server_cpu / steady.seconds,
             "memory_kb": waiting / self.count / 1024,
             "block_ms": heart.longest * 1e3,
             "block_elapsed_ms": heart.longest_elapsed * 1e3,
@@ -141,16 +150,16 @@ class Measurement:
 
     async def all_have_read(self) -> None:
         """Pause until the start of the waits is over, on a busy machine as well."""
-        await asyncio.sleep(self.interval * STEADY)
-        until = time.monotonic() + self.interval
-        while self.server.statistics()["conversions"] < self.count and time.monotonic() < until:  # noqa: ASYNC110 - of another process
+        steady_from = self.waited_from + self.interval * STEADY
+        await asyncio.sleep(max(0.0, steady_from - time.time()))
+        while (await self.ask())["conversions"] < self.count and time.time() < steady_from + self.interval:  # noqa: ASYNC110 - of another process
             await asyncio.sleep(self.interval / 20)
 
     async def load_without_waits(self) -> float:
         """Return the share of a core that the heart and an idle loop take."""
-        before = self.look()
+        before = await self.look()
         await asyncio.sleep(min(3.0, self.interval / 3))
-        span = self.look() - before
+        span = await self.look() - before
         return span.cpu / span.seconds
 
     def own_cpu(self, span: Moment) -> float:
@@ -162,33 +171,59 @@ class Measurement:
         """Seconds until the first conversion finishes."""
         return self.interval * FIRST_FINISH
 
-    def plan(self) -> list[tuple[float, float]]:
-        """Return for each wait after how many seconds it starts and when its conversion finishes."""
+    @property
+    def patience(self) -> float:
+        """Seconds until nothing is waited for any more."""
+        return self.duration + 2.5 * self.interval
+
+    async def start_all(self) -> list[asyncio.Task[None]]:
+        """Start the waits in portions over the ramp; the order in which they finish is another one."""
         self.waited_from = time.time()
         step = (self.duration - self.first_finish) / self.count
         ends = [self.waited_from + self.first_finish + step * number for number in range(self.count)]
         random.Random(self.count).shuffle(ends)
-        return [(self.interval * RAMP * number / self.count, ends[number]) for number in range(self.count)]
+        waits = []
+        for number, at in enumerate(ends):
+            due = self.waited_from + self.interval * RAMP * number / self.count
+            if (early := due - time.time()) > 0:
+                await asyncio.sleep(max(PORTION, early))
+            waits.append(asyncio.create_task(self.one(at)))
+        return waits
 
-    async def one(self, delay: float, at: float) -> None:
+    async def one(self, at: float) -> None:
         """Wait for one conversion, and note how late its end was seen."""
-        await asyncio.sleep(delay)
+        self.waiting_for.add(at)
         await self.way(f"at-{round(at * 1000)}-{random.getrandbits(48):012x}")
+        self.waiting_for.remove(at)
         self.late.append(time.time() - at)
 
-    def look(self) -> Moment:
+    async def look(self) -> Moment:
         """Return what all clocks and counters say now."""
-        # In this thread, because a way that keeps all threads busy would delay it; it takes about a millisecond.
-        return Moment(time.monotonic(), time.process_time(), self.server.statistics()["reads"])
 
-    def lateness(self, unfinished: int) -> dict[str, Any]:
-        """Return how late finishes were seen; those that were not seen count with the time that they were given."""
-        given = (self.duration - self.first_finish) / 2 + 2.5 * self.interval
-        late = sorted(self.late) + [given] * unfinished
+        def moment() -> Moment:
+            # All of it here: a loop that is behind would read its clocks long after the server was asked.
+            found = self.server.statistics()
+            return Moment(time.monotonic(), time.process_time(), found["reads"], found["cpu"])
+
+        return await asyncio.get_running_loop().run_in_executor(self.aside, moment)
+
+    async def ask(self) -> dict[str, Any]:
+        """Return the server's statistics."""
+        return await asyncio.get_running_loop().run_in_executor(self.aside, self.server.statistics)
+
+    def lateness(self, now: float) -> dict[str, Any]:
+        """
+        Return how late finishes were seen.
+
+        Those that were not seen count with the time since; what is not below ``late_seen_to`` may in truth be more.
+        """
+        unseen = [now - at for at in self.waiting_for]
+        late = sorted(self.late + unseen)
         return {
             "late_p50": statistics.median(late),
             "late_p99": late[min(len(late) - 1, round(0.99 * len(late)))],
-            "unfinished": unfinished,
+            "late_seen_to": min(unseen, default=self.patience),
+            "unfinished": len(unseen),
         }
 
 
