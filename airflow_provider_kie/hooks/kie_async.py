@@ -189,6 +189,8 @@ async def _settings(kie_conn_id: str) -> KieSettings:
     loop = asyncio.get_running_loop()
     key = loop, kie_conn_id
     if key not in _SEARCHES:
+        for ended in [each for each in _SEARCHES if each[0].is_closed()]:
+            del _SEARCHES[ended]  # a loop that ended soon could not do it
         _SEARCHES[key] = loop.create_task(_look_up(kie_conn_id))
         loop.call_later(FRESH_SECONDS, _SEARCHES.pop, key, None)
     # One who is cancelled does not end the search of the others.

@@ -102,9 +102,15 @@ def test_a_changed_connection_is_seen_after_a_few_seconds(kie, monkeypatch):
             monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(changed))
             async with KieAsyncHook.connect("kie_default") as hook:
                 seen.append(hook.settings.timeout)
-            while kie_async._SEARCHES:
+            while (asyncio.get_running_loop(), "kie_default") in kie_async._SEARCHES:
                 await asyncio.sleep(0.01)
         return seen
 
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.01)
     assert asyncio.run(timeouts()) == [7, 8]
+
+
+def test_nothing_of_a_loop_that_ended_is_kept(kie):
+    for _ in range(3):
+        asyncio.run(hold_several(["kie_default"]))
+    assert len({loop for loop, _ in kie_async._SEARCHES}) <= 1
