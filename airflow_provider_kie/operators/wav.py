@@ -135,7 +135,7 @@ class ConvertToWavOperator(_KieOperator):
         """
         return self._end_wait(context, verdict_of(event))
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> str:
         """
         Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id.
 
@@ -144,7 +144,8 @@ class ConvertToWavOperator(_KieOperator):
         :param context: Airflow's context.
         """
         if next_method != ENDED_BY_AIRFLOW:
-            return super().resume_execution(next_method, next_kwargs, context)
+            url: str = super().resume_execution(next_method, next_kwargs, context)
+            return url
         ti = context["ti"]
         kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
         return self._end_wait(context, ended_by_airflow(kie_task_id, self.kie_conn_id, next_kwargs))

@@ -127,7 +127,7 @@ class WavConversionSensor(BaseSensorOperator):
         """
         return self._conclude(verdict_of(event))
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> WavConversion:
         """
         Go on after the deferral, also where Airflow ended it.
 
@@ -137,7 +137,8 @@ class WavConversionSensor(BaseSensorOperator):
         """
         if next_method == ENDED_BY_AIRFLOW:
             self._fail(ended_by_airflow(self.kie_task_id, self.kie_conn_id, next_kwargs).error)
-        return super().resume_execution(next_method, next_kwargs, context)
+        conversion: WavConversion = super().resume_execution(next_method, next_kwargs, context)
+        return conversion
 
     def _wait_deferred(self) -> WavConversion:
         if self.start_from_trigger:
