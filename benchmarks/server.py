@@ -144,9 +144,12 @@ class Server:
 
 @contextmanager
 def serving(latency: float = 0.0) -> Iterator[Server]:
-    """Run the server while the block lasts."""
+    """Run the server while the block lasts, away from the core of what is measured."""
+    from scripts.host import cores, keep_on  # not there when this file runs as a script
+
     command = [sys.executable, "-m", "benchmarks.server", "--latency", str(latency)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # noqa: S603 - a constant
+    keep_on(process.pid, *cores()[:-1])
     try:
         assert process.stdout is not None  # noqa: S101 - for the type checker: a pipe was asked for
         yield Server(int(process.stdout.readline()))

@@ -30,8 +30,10 @@ import psutil
 
 from benchmarks.server import Server
 from benchmarks.variants import WAYS, Way
-from scripts.host import most_stolen, stolen
+from scripts.host import cores, keep_on, stolen
 
+#: The last core is for what waits alone, which also tells exactly what the host took from it.
+CORE: Final = cores()[-1]
 BEAT: Final = 0.01
 #: Seconds between two portions of waits that start, at the least: a loop that is behind gets them no later for it.
 PORTION: Final = 0.05
@@ -46,8 +48,8 @@ class Heart:
     """
     Beats every 10 ms; the longest pause between two beats is the longest block of the event loop.
 
-    Where the system says how long this thread was ready and waited for a core, or how long the host of a virtual
-    machine took a core away, the longer of the two is taken off: it is the machine that was busy then, not the loop.
+    Where the system says how long this thread was ready and waited for its core, or how long the host of a virtual
+    machine took that core away, the longer of the two is taken off: it is the machine that was busy then, not the loop.
     Not both, because they may be the same time. What the thread itself used of a core always counts.
     """
 
@@ -59,12 +61,12 @@ class Heart:
 
     async def beat(self) -> None:
         """Beat until cancelled."""
-        before, queued, taken, cpu = time.perf_counter(), self.queued(), stolen(), time.thread_time()
+        before, queued, taken, cpu = time.perf_counter(), self.queued(), stolen(CORE), time.thread_time()
         while True:
             await asyncio.sleep(BEAT)
-            now, queued_now, taken_now, cpu_now = time.perf_counter(), self.queued(), stolen(), time.thread_time()
+            now, queued_now, taken_now, cpu_now = time.perf_counter(), self.queued(), stolen(CORE), time.thread_time()
             pause = now - before - BEAT
-            machine = max(queued_now - queued, most_stolen(taken, taken_now))
+            machine = max(queued_now - queued, taken_now - taken)
             self.longest_elapsed = max(self.longest_elapsed, pause)
             self.longest = max(self.longest, min(pause, cpu_now - cpu), pause - machine)
             self.longest_cpu = max(self.longest_cpu, cpu_now - cpu)
@@ -244,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--interval", type=float, required=True)
     parser.add_argument("--duration", type=float, required=True)
     args = parser.parse_args(argv)
+    keep_on(0, CORE)
     way = WAYS[args.way](args.interval)
     measurement = Measurement(way, Server(args.port), args.count, args.interval, args.duration)
     print(json.dumps(asyncio.run(measurement.carry_out())), flush=True)

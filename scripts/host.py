@@ -13,23 +13,33 @@ TICKS = os.sysconf("SC_CLK_TCK")
 STAT = Path("/proc/stat")
 
 
-def stolen() -> list[float]:
-    """Return for each core the seconds that the host has taken so far; nothing where the system does not say it."""
+def cores() -> list[int]:
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def keep_on(pid: int, *on: int) -> None:
+    """
+    Keep a process on some cores, and with it what it starts later; where the system can not, it stays free.
+
+    :param pid: the process; 0 for this one.
+    :param on: the cores; none to change nothing.
+    """
+    if on and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, on)
+
+
+def stolen(core: int) -> float:
+    """
+    Return the seconds that the host has taken of a core so far; 0 where the system does not say it.
+
+    :param core: the core.
+    """
     try:
         lines = STAT.read_text().splitlines()
     except OSError:
-        return []
-    return [int(line.split()[8]) / TICKS for line in lines if line.startswith("cpu") and line[3].isdecimal()]
-
-
-def most_stolen(before: list[float], after: list[float]) -> float:
-    """
-    Return the seconds that the host took from one core at the most.
-
-    :param before: of :func:`stolen`.
-    :param after: of a later call.
-    """
-    return max((late - early for early, late in zip(before, after, strict=True)), default=0.0)
+        return 0.0
+    return next((int(line.split()[8]) / TICKS for line in lines if line.startswith(f"cpu{core} ")), 0.0)
 
 
 class Note(NamedTuple):
@@ -39,13 +49,13 @@ class Note(NamedTuple):
     :param at: when.
     :param used: seconds on a core.
     :param queued: seconds for which it was ready and had none.
-    :param stolen: seconds that the host had taken of each core.
+    :param stolen: seconds that the host had taken of its core.
     """
 
     at: float
     used: float
     queued: float
-    stolen: list[float]
+    stolen: float
 
 
 def noted(notes: Sequence[Note], at: float) -> Note | None:
@@ -59,5 +69,4 @@ def noted(notes: Sequence[Note], at: float) -> Note | None:
     def between(early: float, late: float) -> float:
         return early + share * (late - early)
 
-    stolen_by_then = [between(*pair) for pair in zip(before.stolen, after.stolen, strict=True)]
-    return Note(at, between(before.used, after.used), between(before.queued, after.queued), stolen_by_then)
+    return Note(at, *(between(*pair) for pair in zip(before[1:], after[1:], strict=True)))

@@ -25,10 +25,13 @@ from typing import Any, Final
 import psutil
 import requests
 from airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
-from host import Note, most_stolen, noted, stolen
+from host import Note, cores, keep_on, noted, stolen
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".soak"
+#: In earnest a triggerer has a machine of its own. Here its event loop has a core of its own, and all else the rest,
+#: which also tells exactly what the host took from it.
+*OTHER_CORES, LOOPS_CORE = cores()
 INTERVAL: Final = 10.0
 #: Seconds that a task process is given: it starts twice for each wait, and all share this machine.
 SECONDS_FOR_A_TASK: Final = 4.0
@@ -130,11 +133,13 @@ class Clock(threading.Thread):
             with suppress(KeyError, psutil.Error):
                 # Its child is what runs the event loop; it may be another one after a kill.
                 for process in self.airflow.processes.family("triggerer")[1:]:
-                    self.notes.setdefault(process.pid, [])
+                    if process.pid not in self.notes:
+                        self.notes[process.pid] = []
+                        keep_on(process.pid, LOOPS_CORE)
             for pid, notes in list(self.notes.items()):
                 with suppress(OSError, IndexError, ValueError):
                     used, queued, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
-                    notes.append(Note(time.time(), int(used) / 1e9, int(queued) / 1e9, stolen()))
+                    notes.append(Note(time.time(), int(used) / 1e9, int(queued) / 1e9, stolen(LOOPS_CORE)))
             time.sleep(0.05)
 
     def own(self, seconds: float, until: float) -> float:
@@ -154,7 +159,7 @@ def own_shares(notes: Sequence[Note], seconds: float, until: float) -> list[floa
         first, last = noted(notes, until - lag - seconds), noted(notes, until - lag)
         if first and last:
             # Not the sum of the two: who queues while the host has the core, queues for that.
-            machine = max(last.queued - first.queued, most_stolen(first.stolen, last.stolen))
+            machine = max(last.queued - first.queued, last.stolen - first.stolen)
             own.append(min(seconds, max(last.used - first.used, seconds - machine)))
     return own
 
@@ -199,10 +204,6 @@ class Run:
         self.kie.start()
         airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
         self.clock.start()
-        for name in ("api-server", "dag-processor", "scheduler"):
-            # In earnest the triggerer has a machine of its own; here at least the first turn.
-            for process in airflow.processes.family(name):
-                process.nice(10)
         airflow.wait_until_ready({"soak"})
         self.begun = time.time()  # what Airflow's own start takes is not counted
         airflow.trigger("soak", self.run_id)
@@ -372,6 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hold", type=float, default=60.0, help="seconds that all wait together")
     parser.add_argument("--over", type=float, default=60.0, help="seconds over which the conversions finish")
     args = parser.parse_args(argv)
+    keep_on(0, *OTHER_CORES)
     good = True
     for name in [args.only] if args.only else ["quiet", "killed"]:
         try:
