@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from host import Note, cores, keep_on, noted, stolen
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".soak"
+SETTINGS: Final = ROOT / "scripts" / "soak_local_settings.py"
 #: In earnest a triggerer has a machine of its own. Here its event loop has a core of its own, and all else the rest,
 #: which also tells exactly what the host took from it.
 *OTHER_CORES, LOOPS_CORE = cores()
@@ -53,15 +55,6 @@ CONFIGURATION: Final = {
     "triggerer.triggerer_health_check_threshold": "15",
     "logging.logging_level": "INFO",
 }
-#: Airflow imports this file in each of its processes. A forked task process then need not load the same again.
-LOCAL_SETTINGS: Final = """
-import sys
-
-if "scheduler" in sys.argv:
-    import airflow.sdk.execution_time.task_runner
-    import airflow_provider_kie.hooks.kie
-    import airflow_provider_kie.sensors.wav
-"""
 BLOCKED: Final = re.compile(r"^(\S+)Z? .*async thread was blocked for ([0-9.]+) seconds", re.MULTILINE)
 #: Airflow warns of a block from here on.
 BLOCK: Final = 0.2
@@ -126,6 +119,7 @@ class Clock(threading.Thread):
         super().__init__(daemon=True)
         self.airflow = airflow
         self.notes: dict[int, list[Note]] = {}
+        self.begun = 0.0
 
     def run(self) -> None:
         """Take notes as long as the script runs."""
@@ -144,12 +138,31 @@ class Clock(threading.Thread):
 
     def own(self, seconds: float, until: float) -> float:
         """
-        Return how much of a block was the triggerer's own doing.
+        Return how much of a block was the triggers' doing.
 
-        That is what it used of a core, and what can not be explained by the want of one.
+        That is what the triggerer used of a core, and what can not be explained by the want of one, without what
+        Python's garbage collector spent on Airflow's own objects.
         """
         own = [min(shares) for notes in self.notes.values() if (shares := own_shares(notes, seconds, until))]
-        return max(own, default=seconds)
+        return max(own, default=seconds) - self.spent_on_airflow(until - max(LAGS) - seconds, until)
+
+    def spent_on_airflow(self, since: float, until: float) -> float:
+        """
+        Return the CPU that full garbage collections spent on Airflow's own objects.
+
+        A collection looks at all objects. Those of Airflow are as many as the last collection saw before there was a
+        trigger; it would take them the same time without any.
+        """
+        airflows = next((objects for at, _, objects in reversed(self.collections()) if at < self.begun), 0.0)
+        return sum(
+            cpu * min(1.0, airflows / objects) for at, cpu, objects in self.collections() if since <= at <= until
+        )
+
+    def collections(self) -> list[tuple[float, float, float]]:
+        """Return the full collections: when each ended, its seconds of CPU, how many objects it saw."""
+        path = self.airflow.home / "collections.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(float(at), float(cpu), float(objects)) for at, cpu, objects in map(str.split, lines)]
 
 
 def own_shares(notes: Sequence[Note], seconds: float, until: float) -> list[float]:
@@ -198,14 +211,14 @@ class Run:
             AIRFLOW_CONN_KIE_DEFAULT=connection, KIE_SOAK_COUNT=str(self.count), KIE_SOAK_INTERVAL=str(INTERVAL)
         )
         (airflow.home / "config").mkdir()
-        (airflow.home / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
+        shutil.copy(SETTINGS, airflow.home / "config" / "airflow_local_settings.py")
         say(f"Run '{self.run_id}': starting Airflow for {self.count} waits.")
         airflow.migrate()
         self.kie.start()
         airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
         self.clock.start()
         airflow.wait_until_ready({"soak"})
-        self.begun = time.time()  # what Airflow's own start takes is not counted
+        self.begun = self.clock.begun = time.time()  # what Airflow's own start takes is not counted
         airflow.trigger("soak", self.run_id)
 
     def defer_all(self) -> None:
@@ -307,7 +320,12 @@ class Run:
         blocks = self.blocks()
         own = [(block, own) for block, own in blocks if own >= BLOCK]
         self.found["blocks in all, longest"] = [len(blocks), max((block for block, _ in blocks), default=0)]
-        self.found["blocks of its own doing"] = own
+        self.found["blocks of the triggers' doing, s"] = own
+        collections = [(cpu, objects) for at, cpu, objects in self.clock.collections() if at > self.begun]
+        self.found["full garbage collections, the longest in s of CPU, objects"] = [
+            len(collections),
+            *max(collections, default=()),
+        ]
         self.found["most triggers at a time, says the log"] = max(
             map(int, RUNNING.findall(self.triggerer_log())), default=0
         )
