@@ -40,7 +40,7 @@ SOURCES: Final = (
     "docs/design.md",
     "docs/emulator.md",
     "scripts/matrix.py",
-    *(f"{folder}/**/*" for folder in (PACKAGE, "tests", "constraints", "example_dags")),
+    *(f"{folder}/**/*" for folder in (PACKAGE, "tests", "example_dags")),
 )
 
 
@@ -102,13 +102,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kie-matrix-") as folder:
         checkout = Path(folder, "checkout")
         wheel = build(checkout)
-        digest = digest_of(checkout)
+        digests = {row.name: digest_of(row, checkout) for row in rows}
         shutil.rmtree(checkout / PACKAGE)
-        results = {} if options.fresh else kept(digest)
+        results = {} if options.fresh else kept()
         for row in rows:
-            if not results.get(row.name, {}).get("passed"):
-                results[row.name] = run(row, wheel, checkout)
-                keep(digest, results)
+            digest = digests[row.name]
+            if not (results.get(row.name, {}).get("passed") and results[row.name]["digest"] == digest):
+                results[row.name] = run(row, wheel, checkout) | {"digest": digest}
+                keep(results)
             print(f"{row.name}: {results[row.name]['said']}", flush=True)
         refusals = [refuses(version, wheel) for version in REFUSED]
     wrong = [row.name for row in rows if not results[row.name]["passed"]]
@@ -207,25 +208,24 @@ def command(*line: str, cwd: Path | None = None) -> str:
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
 
 
-def digest_of(checkout: Path) -> str:
-    """Return what stands for everything that a row depends on."""
+def digest_of(row: Row, checkout: Path) -> str:
+    """Return what stands for everything that a row's result depends on."""
     digest = hashlib.sha256()
-    for source in SOURCES:
+    for source in (*SOURCES, *(str(path.relative_to(ROOT)) for path in row.constraints)):
         for path in sorted(path for path in checkout.glob(source) if path.is_file()):
             digest.update(str(path.relative_to(checkout)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def kept(digest: str) -> dict[str, dict[str, object]]:
-    """Return the results of earlier runs of the same code."""
+def kept() -> dict[str, dict[str, object]]:
+    """Return the results of earlier runs."""
     path = WORK / "results.json"
-    saved = json.loads(path.read_text()) if path.exists() else {}
-    return dict(saved.get("results", {})) if saved.get("digest") == digest else {}
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def keep(digest: str, results: dict[str, dict[str, object]]) -> None:
+def keep(results: dict[str, dict[str, object]]) -> None:
     """Write the results down."""
-    (WORK / "results.json").write_text(json.dumps({"digest": digest, "results": results}, indent=1))
+    (WORK / "results.json").write_text(json.dumps(results, indent=1))
 
 
 def write_table(results: dict[str, dict[str, object]]) -> None:
