@@ -67,7 +67,13 @@ def print_result(result: Mapping[str, Any], form: str) -> None:
     :param form: one of :data:`FORMATS`.
     :raises BrokenPipeError: nobody reads it.
     """
-    print(FORMATS[form](result), file=claim_stdout(), flush=True)
+    stdout = claim_stdout()
+    try:
+        print(FORMATS[form](result), file=stdout, flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer would be tried again at the end of the process, and Python 3.13 complains of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        raise
 
 
 @contextmanager

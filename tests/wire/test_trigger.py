@@ -179,7 +179,7 @@ def test_pauses_without_back_off_stay_the_same(kie, pauses):
 
 
 def test_a_connection_that_stays_away_is_looked_for_less_and_less(kie, pauses, caplog):
-    event = asyncio.run(only_event(trigger("988e00aa", seconds=0.3, kie_conn_id="nowhere")))
+    event = asyncio.run(only_event(trigger("988e00aa", seconds=1.5, kie_conn_id="nowhere")))
     assert event["error"]["type"] == "KieWaitTimeoutError"
     assert "connection is not defined or can not be read" in event["error"]["problem"]
     assert pauses[5] > 10 * pauses[0]
