@@ -37,6 +37,7 @@ from airflow_provider_kie.exceptions import (
 
 __all__ = [
     "GRACE_SECONDS",
+    "WORTH_A_NEW_SUBMIT",
     "Done",
     "Failed",
     "Look",
@@ -64,6 +65,10 @@ RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
 
 #: Seconds that a wait may last: ten years.
 LONGEST_WAIT = 10 * 365 * 86400.0
+
+#: Ends of a conversion that a new submit may cure. After any other the conversion may go on, and its id is worth more
+#: than another try.
+WORTH_A_NEW_SUBMIT = (KieConversionFailedError, KieNotFoundError)
 
 #: What one reading brought: the conversion, None for an unknown id, or the error that stood in the way.
 Reading: TypeAlias = WavConversion | KieError | None

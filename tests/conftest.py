@@ -73,6 +73,21 @@ def short_times(monkeypatch):
 
 
 @pytest.fixture
+def lookups(monkeypatch):
+    """The connections that are looked up in the triggerer, one entry for each time."""
+    from airflow_provider_kie.hooks import kie_async
+
+    original, seen = kie_async.get_async_connection, []
+
+    async def counted(conn_id):
+        seen.append(conn_id)
+        return await original(conn_id)
+
+    monkeypatch.setattr(kie_async, "get_async_connection", counted)
+    return seen
+
+
+@pytest.fixture
 def kie_connection(monkeypatch):
     """Define ``kie_default`` at api.kie.ai, for tests in which requests-mock answers."""
     key = "canary-key-0123456789"

@@ -12,14 +12,10 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Memory
-from airflow_provider_kie.exceptions import (
-    KieConversionFailedError,
-    KieNotFoundError,
-    final,
-)
+from airflow_provider_kie.exceptions import final
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, NO_CANCEL, deferral, ended_by_airflow, verdict_of
-from airflow_provider_kie.waiting import Done, Failed, Verdict, as_seconds, conclude, finished
+from airflow_provider_kie.waiting import WORTH_A_NEW_SUBMIT, Done, Failed, Verdict, as_seconds, conclude, finished
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -27,10 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_kie.hooks.kie import KieHook
 
 __all__ = ["ConvertToWavOperator", "WavUrlOperator"]
-
-#: Ends of a conversion that a new submit may cure. After any other the conversion may go on, and its id is worth more
-#: than another try.
-WORTH_A_NEW_SUBMIT = (KieConversionFailedError, KieNotFoundError)
 
 
 class _KieOperator(BaseOperator):

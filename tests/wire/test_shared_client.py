@@ -60,15 +60,7 @@ def test_a_wait_that_is_cancelled_gives_the_client_back(kie):
     assert kie_async._SHARED == {}
 
 
-def test_a_thousand_that_start_together_look_the_connection_up_once(kie, monkeypatch):
-    lookups = []
-    original = kie_async.get_async_connection
-
-    async def counted(conn_id):
-        lookups.append(conn_id)
-        return await original(conn_id)
-
-    monkeypatch.setattr(kie_async, "get_async_connection", counted)
+def test_a_thousand_that_start_together_look_the_connection_up_once(kie, lookups):
     asyncio.run(hold_several(["kie_default"] * 1000))
     assert lookups == ["kie_default"]
 

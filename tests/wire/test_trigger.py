@@ -62,17 +62,7 @@ def test_a_deadline_that_passed_while_no_triggerer_ran_still_gets_one_look(kie):
     assert event["status"] == "success"
 
 
-def test_the_connection_is_looked_up_once(kie, monkeypatch):
-    lookups = []
-    from airflow_provider_kie.hooks import kie_async
-
-    original = kie_async.get_async_connection
-
-    async def counted(conn_id):
-        lookups.append(conn_id)
-        return await original(conn_id)
-
-    monkeypatch.setattr(kie_async, "get_async_connection", counted)
+def test_the_connection_is_looked_up_once(kie, lookups):
     kie_task_id = kie.create_conversion(finished=True)
     kie.play(*["pending"] * 5)
     assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
