@@ -25,6 +25,8 @@ from typing import NamedTuple, TypeAlias
 
 from airflow_provider_kie.api.wav import WavConversion, WavStatus
 from airflow_provider_kie.exceptions import (
+    KieConfigurationError,
+    KieConnectionNotFoundError,
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
@@ -46,6 +48,7 @@ __all__ = [
     "Wait",
     "as_seconds",
     "conclude",
+    "ends_the_search",
     "finished",
     "looks_within",
     "next_delay",
@@ -195,6 +198,20 @@ def finished(kie_task_id: str, verdict: Verdict) -> Done:
     if isinstance(verdict, Failed):
         raise final(verdict.error)
     return verdict
+
+
+def ends_the_search(error: KieError, waited: float, *, was_found: bool) -> bool:
+    """
+    Return whether trouble with the connection ends a wait, before there was a look.
+
+    :param error: what stood in the way of the connection.
+    :param waited: how long the wait has lasted, in seconds.
+    :param was_found: whether this wait has found the connection before, on a worker perhaps. That proves that it is
+        there; what is away then is the secrets backend.
+    """
+    if isinstance(error, KieConnectionNotFoundError):
+        return not was_found and waited >= GRACE_SECONDS
+    return isinstance(error, KieConfigurationError)
 
 
 def next_delay(

@@ -56,11 +56,9 @@ def short_times(monkeypatch):
     """Shrink the pauses and graces, which are a minute in life, to fractions of a second."""
     from airflow_provider_kie import waiting
     from airflow_provider_kie.hooks import pacing
-    from airflow_provider_kie.triggers import wav as trigger
 
     for module, name, seconds in (
         (waiting, "GRACE_SECONDS", 0.15),
-        (trigger, "GRACE_SECONDS", 0.15),
         (waiting, "SETTLING_SECONDS", 0.04),
         (waiting, "SHORTEST_DELAY", 0.01),
         (pacing, "RATE_WINDOW", 0.04),

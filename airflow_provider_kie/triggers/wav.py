@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kie.exceptions import (
-    KieConfigurationError,
-    KieConnectionNotFoundError,
-    KieError,
-    KieWaitTimeoutError,
+from airflow_provider_kie.exceptions import KieError, KieWaitTimeoutError
+from airflow_provider_kie.waiting import (
+    Done,
+    Failed,
+    Wait,
+    ends_the_search,
+    looks_within,
+    next_delay,
+    timed_out,
 )
-from airflow_provider_kie.waiting import GRACE_SECONDS, Done, Failed, Wait, looks_within, next_delay, timed_out
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.wav import WavConversion
@@ -144,7 +147,8 @@ class WavConversionTrigger(BaseTrigger):
                     return await self._wait(hook)
             except Exception as error:
                 # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
-                if isinstance(error, KieError) and self._is_final(error):
+                waited = time.time() - self._began
+                if isinstance(error, KieError) and ends_the_search(error, waited, was_found=not self._unproven):
                     error.kie_task_id = self.kie_task_id
                     return Failed(error)
                 self._note(error)
@@ -154,12 +158,6 @@ class WavConversionTrigger(BaseTrigger):
             pause = next_delay(
                 min(self.poll_interval, LONGEST_RECOVERY), failures, exponential_backoff=True, max_wait=LONGEST_RECOVERY
             )
-
-    def _is_final(self, error: KieError) -> bool:
-        if isinstance(error, KieConnectionNotFoundError):
-            # A worker that has found the connection proves that it is there; what is away then is the secrets backend.
-            return self._unproven and time.time() - self._began >= GRACE_SECONDS
-        return isinstance(error, KieConfigurationError)
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, KieError):

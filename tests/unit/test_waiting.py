@@ -14,6 +14,8 @@ from airflow_provider_kie import waiting as subject
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
+    KieConfigurationError,
+    KieConnectionNotFoundError,
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
@@ -30,6 +32,7 @@ from airflow_provider_kie.waiting import (
     Wait,
     as_seconds,
     conclude,
+    ends_the_search,
     finished,
     next_delay,
     settling_delay,
@@ -361,3 +364,17 @@ def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
     assert trouble.value is TROUBLE
     with pytest.raises(AirflowFailException, match="It failed"):
         finished("wav-1", Failed(KieConversionFailedError("It failed")))
+
+
+@pytest.mark.parametrize(
+    ("error", "waited", "was_found", "ends"),
+    [
+        (KieConnectionNotFoundError("None"), 59.9, False, False),
+        (KieConnectionNotFoundError("None"), 60.0, False, True),
+        (KieConnectionNotFoundError("None"), 86400.0, True, False),
+        (KieConfigurationError("Wrong host"), 0.0, True, True),
+        (KieServerError("It thundered"), 86400.0, False, False),
+    ],
+)
+def test_what_ends_the_search_for_the_connection(error, waited, was_found, ends):
+    assert ends_the_search(error, waited, was_found=was_found) is ends
