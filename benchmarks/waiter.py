@@ -30,7 +30,7 @@ import psutil
 
 from benchmarks.server import Server
 from benchmarks.variants import WAYS, Way
-from scripts.host import cores, keep_on, stolen
+from scripts.host import cores, keep_on, spent_on, stolen
 
 #: The last core is for what waits alone, which also tells exactly what the host took from it.
 CORE: Final = cores()[-1]
@@ -44,16 +44,43 @@ STEADY: Final = 1.6
 FIRST_FINISH: Final = 1.8
 
 
+class Collections:
+    """
+    Counts what Python's full garbage collections spend on what was loaded before the first wait.
+
+    A triggerer has Airflow loaded, and each collection looks at all of it, whatever waits.
+    """
+
+    def __init__(self) -> None:
+        gc.collect()
+        self.known = len(gc.get_objects())
+        self.seconds = self._began = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        if info["generation"] < 2:
+            return
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            took = time.thread_time() - self._began
+            self.seconds += spent_on(self.known, len(gc.get_objects(generation=2)), took)
+
+
 class Heart:
     """
     Beats every 10 ms; the longest pause between two beats is the longest block of the event loop.
 
     Where the system says how long this thread was ready and waited for its core, or how long the host of a virtual
     machine took that core away, the longer of the two is taken off: it is the machine that was busy then, not the loop.
-    Not both, because they may be the same time. What the thread itself used of a core always counts.
+    Not both, because they may be the same time. What the thread itself used of a core always counts, but for what
+    garbage collections spent on what was there before.
+
+    :param collections: these collections.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, collections: Collections) -> None:
+        self.collections = collections
         self.longest = self.longest_elapsed = self.longest_cpu = 0.0
         self._queue: int | None = None
         with suppress(OSError):
@@ -61,16 +88,20 @@ class Heart:
 
     async def beat(self) -> None:
         """Beat until cancelled."""
-        before, queued, taken, cpu = time.perf_counter(), self.queued(), stolen(CORE), time.thread_time()
+        before = self.clocks()
         while True:
             await asyncio.sleep(BEAT)
-            now, queued_now, taken_now, cpu_now = time.perf_counter(), self.queued(), stolen(CORE), time.thread_time()
-            pause = now - before - BEAT
-            machine = max(queued_now - queued, taken_now - taken)
+            now = self.clocks()
+            pause, queued, taken, used, others = [after - then for after, then in zip(now, before, strict=True)]
+            pause -= BEAT
             self.longest_elapsed = max(self.longest_elapsed, pause)
-            self.longest = max(self.longest, min(pause, cpu_now - cpu), pause - machine)
-            self.longest_cpu = max(self.longest_cpu, cpu_now - cpu)
-            before, queued, taken, cpu = now, queued_now, taken_now, cpu_now
+            self.longest = max(self.longest, max(min(pause, used), pause - max(queued, taken)) - others)
+            self.longest_cpu = max(self.longest_cpu, used)
+            before = now
+
+    def clocks(self) -> tuple[float, ...]:
+        """Return the time, and what this thread had waited, had lost to the host, had used and had spent on others."""
+        return time.perf_counter(), self.queued(), stolen(CORE), time.thread_time(), self.collections.seconds
 
     def queued(self) -> float:
         """Return the seconds for which this thread has waited for a core so far."""
@@ -111,13 +142,13 @@ class Measurement:
     waiting_for: set[float] = field(default_factory=set)
     waited_from: float = 0.0
     idle_load: float = 0.0
+    collections: Collections = field(default_factory=Collections)
     #: Of its own, because a way that keeps all threads busy would delay the measurement.
     aside: Executor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     async def carry_out(self) -> dict[str, Any]:
         """Measure, and return the figures."""
-        heart = Heart()
-        gc.collect()
+        heart = Heart(self.collections)
         beating = asyncio.create_task(heart.beat())
         self.idle_load = await self.load_without_waits()
         memory = own_memory()
@@ -205,7 +236,8 @@ class Measurement:
         def moment() -> Moment:
             # All of it here: a loop that is behind would read its clocks long after the server was asked.
             found = self.server.statistics()
-            return Moment(time.monotonic(), time.process_time(), found["reads"], found["cpu"])
+            own = time.process_time() - self.collections.seconds
+            return Moment(time.monotonic(), own, found["reads"], found["cpu"])
 
         return await asyncio.get_running_loop().run_in_executor(self.aside, moment)
 

@@ -70,3 +70,14 @@ def noted(notes: Sequence[Note], at: float) -> Note | None:
         return early + share * (late - early)
 
     return Note(at, *(between(*pair) for pair in zip(before[1:], after[1:], strict=True)))
+
+
+def spent_on(known: float, objects: float, seconds: float) -> float:
+    """
+    Return what of a garbage collection was spent on objects that were there before what is measured.
+
+    :param known: how many these are; a collection of them alone would take as long.
+    :param objects: how many the collection looked at.
+    :param seconds: what it took.
+    """
+    return seconds * min(1.0, known / max(objects, 1.0))

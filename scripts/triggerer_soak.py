@@ -26,7 +26,7 @@ from typing import Any, Final
 import psutil
 import requests
 from airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
-from host import Note, cores, keep_on, noted, stolen
+from host import Note, cores, keep_on, noted, spent_on, stolen
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".soak"
@@ -154,9 +154,7 @@ class Clock(threading.Thread):
         trigger; it would take them the same time without any.
         """
         airflows = next((objects for at, _, objects in reversed(self.collections()) if at < self.begun), 0.0)
-        return sum(
-            cpu * min(1.0, airflows / objects) for at, cpu, objects in self.collections() if since <= at <= until
-        )
+        return sum(spent_on(airflows, objects, cpu) for at, cpu, objects in self.collections() if since <= at <= until)
 
     def collections(self) -> list[tuple[float, float, float]]:
         """Return the full collections: when each ended, its seconds of CPU, how many objects it saw."""
