@@ -33,10 +33,10 @@ class Collections:
 
 if "scheduler" in sys.argv:
     # A task's process is forked, and then need not load the same again.
-    import airflow.sdk.execution_time.task_runner  # noqa: F401
+    import airflow.sdk.execution_time.task_runner  # noqa: F401 - to have it loaded
 
     import airflow_provider_kie.hooks.kie
-    import airflow_provider_kie.sensors.wav  # noqa: F401
+    import airflow_provider_kie.sensors.wav  # noqa: F401 - the same
 
 if "triggerer" in sys.argv:
     gc.callbacks.append(Collections())

@@ -33,8 +33,8 @@ for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "K
 # A shell makes what it starts in the background ignore Ctrl-C, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import hypothesis  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis  # noqa: E402 - after what must be set first
+import pytest  # noqa: E402 - the same
 
 # The same examples in every run, and no opinion about how fast a busy machine is.
 hypothesis.settings.register_profile("calm", deadline=None, derandomize=True)

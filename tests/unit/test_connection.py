@@ -362,7 +362,7 @@ def test_settings_show_neither_key_nor_proxy_nor_hmac_key_and_stay_as_they_are()
     assert_no_secret(repr(found), str(found), f"{found}", "%r" % [found])
     assert CONN_ID in repr(found)
     with pytest.raises(FrozenInstanceError):
-        found.base_url = "https://evil.example"  # type: ignore[misc]
+        found.base_url = "https://evil.example"  # type: ignore[misc]  # it is frozen, which is the test
 
 
 ANY_JSON = st.recursive(
