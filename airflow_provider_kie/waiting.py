@@ -47,6 +47,7 @@ __all__ = [
     "Verdict",
     "Wait",
     "as_seconds",
+    "coalesced",
     "conclude",
     "ends_the_search",
     "finished",
@@ -62,6 +63,8 @@ GRACE_SECONDS = 60.0
 SETTLING_SECONDS = 5.0
 #: Seconds between two readings at the least, whatever interval was asked for.
 SHORTEST_DELAY = 0.1
+#: Moments in a second at which the waits on one event loop wake up.
+TICKS_PER_SECOND = 10
 
 #: What a wait says while KIE's rate limit holds the connection back.
 RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
@@ -231,6 +234,21 @@ def next_delay(
     if max_wait is not None:
         interval = min(interval, max_wait)
     return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
+
+
+def coalesced(delay: float, now: float) -> float:
+    """
+    Return a delay that ends on the next tick, so that the waits on one event loop wake up and read together.
+
+    A read that shares a turn of the loop with others costs less CPU than one for which an idle core wakes up. Over the
+    interval the reads stay spread. A delay below a second stays as it is: a tick would be much of it.
+
+    :param delay: seconds to sleep at the least.
+    :param now: seconds of the clock that the waits share, such as ``time.monotonic``.
+    """
+    if delay < 1.0:
+        return delay
+    return math.ceil((now + delay) * TICKS_PER_SECOND) / TICKS_PER_SECOND - now
 
 
 def looks_within(seconds: float, poll_interval: float) -> int:

@@ -20,6 +20,7 @@ from airflow_provider_kie.waiting import (
     Done,
     Failed,
     Wait,
+    coalesced,
     ends_the_search,
     looks_within,
     next_delay,
@@ -88,7 +89,7 @@ class WavConversionTrigger(BaseTrigger):
         self.kie_conn_id = kie_conn_id
         self.poll_interval = poll_interval
         self.deadline = time.time() + timeout if deadline is None else deadline
-        self._unproven = deadline is None
+        self._was_found = deadline is not None
         self._began = self.deadline - timeout
         self._last = ""
         self.timeout = timeout
@@ -140,7 +141,7 @@ class WavConversionTrigger(BaseTrigger):
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
         pause, failures = random.uniform(0.0, 1.0) * self.poll_interval, 0
         while True:
-            await asyncio.sleep(self._at_most(pause))
+            await self._sleep(pause)
             try:
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
@@ -148,7 +149,7 @@ class WavConversionTrigger(BaseTrigger):
             except Exception as error:
                 # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
                 waited = time.time() - self._began
-                if isinstance(error, KieError) and ends_the_search(error, waited, was_found=not self._unproven):
+                if isinstance(error, KieError) and ends_the_search(error, waited, was_found=self._was_found):
                     error.kie_task_id = self.kie_task_id
                     return Failed(error)
                 self._note(error)
@@ -193,10 +194,10 @@ class WavConversionTrigger(BaseTrigger):
             pause = next_delay(
                 self.poll_interval, looks, exponential_backoff=self.exponential_backoff, max_wait=self.max_wait
             )
-            await asyncio.sleep(self._at_most(pause))
+            await self._sleep(pause)
 
-    def _at_most(self, seconds: float) -> float:
-        return max(0.0, min(seconds, self._rest()))
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, min(coalesced(seconds, time.monotonic()), self._rest())))
 
     def _timed_out(self) -> Failed:
         last = self._last or "no answer to the first look"

@@ -9,6 +9,8 @@ from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_kie import waiting as subject
 from airflow_provider_kie.api.wav import WavConversion
@@ -31,6 +33,7 @@ from airflow_provider_kie.waiting import (
     Look,
     Wait,
     as_seconds,
+    coalesced,
     conclude,
     ends_the_search,
     finished,
@@ -278,6 +281,24 @@ def test_pauses_differ():
     assert len(pauses) > 100
     assert 90.0 <= min(pauses) < 95.0
     assert 105.0 < max(pauses) <= 110.0
+
+
+@given(delay=st.floats(1.0, 86400.0), now=st.floats(0.0, 1e9))
+def test_waits_that_share_a_clock_wake_up_on_its_ticks(delay, now):
+    pause = coalesced(delay, now)
+    ticks = (now + pause) * 10
+    assert ticks == pytest.approx(round(ticks), abs=1e-4, rel=0)
+    assert delay - 1e-6 <= pause <= delay + 0.1 + 1e-6
+
+
+def test_waits_of_one_tick_wake_up_together_and_others_stay_apart():
+    moments = {round(now + coalesced(10.0, now), 6) for now in (70.001, 70.05, 70.099, 70.151)}
+    assert moments == {80.1, 80.2}
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.999])
+def test_a_short_delay_stays_as_it_is(delay):
+    assert coalesced(delay, 70.05) == delay
 
 
 @pytest.mark.parametrize(("poll_interval", "nominal"), [(30.0, 5.0), (5.0, 5.0), (2.0, 2.0), (0.0, 0.1)])

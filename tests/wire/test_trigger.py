@@ -24,7 +24,7 @@ from airflow_provider_kie.triggers.wav import (
     deferral,
     verdict_of,
 )
-from airflow_provider_kie.waiting import Done, Failed, next_delay
+from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay
 from tests.modes import only_event
 
 
@@ -166,6 +166,29 @@ def test_pauses_without_back_off_stay_the_same(kie, pauses):
     kie.play(*["pending"] * 6)
     assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
     assert pauses == [pytest.approx(0.03, rel=0.11)] * 6
+
+
+def test_waits_wake_up_together_and_stay_spread_over_the_interval(kie, monkeypatch):
+    sleep, moments = asyncio.sleep, []
+
+    async def note(seconds):
+        if seconds >= 1.0:
+            moments.append(time.monotonic() + seconds)
+        await sleep(0)
+
+    async def pending(self, kie_task_id, **arguments):
+        return Wait("status PENDING") if len(moments) < 600 else Done({"wav_url": "https://host.example/1.wav"})
+
+    async def wait_for_many():
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "sleep", note)
+            await asyncio.gather(*[only_event(trigger(f"wav-{n}", 3600.0, poll_interval=10.0)) for n in range(200)])
+
+    monkeypatch.setattr(KieAsyncHook, "look", pending)
+    asyncio.run(wait_for_many())
+    ticks = [moment * 10 for moment in moments]
+    assert sum(abs(tick - round(tick)) < 0.1 for tick in ticks) > 0.95 * len(ticks)
+    assert len({round(tick) for tick in ticks}) > 80
 
 
 def test_a_connection_that_stays_away_is_looked_for_less_and_less(kie, pauses, caplog):
