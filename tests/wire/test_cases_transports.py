@@ -14,6 +14,7 @@ from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from tests.cases import COMMON, TABLE
+from tests.file_server import Act, FileServer
 
 SUBMIT = wav.convert_to_wav("music", "track", "https://api.example.com/callback")
 
@@ -88,6 +89,20 @@ def test_a_redirect_is_not_followed(kie, transport):
     with pytest.raises(KieError, match="redirects are not followed"):
         transport(common.credit())
     assert len(kie.requests()) == 1
+
+
+@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+def test_the_proxy_does_not_get_the_key(transport, monkeypatch):
+    # Headers of an aiohttp session go to the proxy too, so the key must be a header of each request.
+    with FileServer() as proxy:
+        proxy.play(Act(status=403))
+        connection = {"conn_type": "kie", "password": "kie-emulator-key", "extra": {"proxy": proxy.url}}
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+        with pytest.raises(KieError) as caught:
+            transport(SUBMIT)
+    assert [request.target for request in proxy.requests] == ["api.kie.ai:443"]
+    assert "kie-emulator-key" not in str(proxy.requests)
+    assert caught.value.nothing_created
 
 
 @pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
