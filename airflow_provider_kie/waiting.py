@@ -230,9 +230,9 @@ def next_delay(
     :param exponential_backoff: double the interval from look to look.
     :param max_wait: seconds that the doubled interval does not exceed.
     """
-    interval = poll_interval * 2.0 ** min(looks - 1, 30) if exponential_backoff else poll_interval
-    if max_wait is not None:
-        interval = min(interval, max_wait)
+    interval = poll_interval
+    if exponential_backoff:
+        interval = min(poll_interval * 2.0 ** min(looks - 1, 30), math.inf if max_wait is None else max_wait)
     return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
 
 

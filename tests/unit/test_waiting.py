@@ -262,8 +262,9 @@ def test_conclude_gives_the_conversion_or_raises_the_end():
         ((30.0, 4), {"exponential_backoff": True, "max_wait": 100.0}, 100.0),
         ((30.0, 4), {"exponential_backoff": True, "max_wait": 240.0}, 240.0),
         ((30.0, 4), {"exponential_backoff": True, "max_wait": 500.0}, 240.0),
-        ((30.0, 1), {"max_wait": 10.0}, 10.0),
-        ((30.0, 1), {"max_wait": 0.0}, 0.1),
+        ((30.0, 4), {"exponential_backoff": True, "max_wait": 0.0}, 0.1),
+        # as Airflow's own modes, which look at it only with back-off
+        ((30.0, 1), {"max_wait": 10.0}, 30.0),
         ((0.1, 1), {}, 0.1),
         ((0.09, 1), {}, 0.1),
         ((0.0, 1), {}, 0.1),
