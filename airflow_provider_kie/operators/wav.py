@@ -30,6 +30,8 @@ class _KieOperator(BaseOperator):
 
     kie_conn_id: str
     operator_extra_links = (KieLogsLink(), WavFileLink())
+    #: For the link, once this run of the task has it.
+    wav_url: str = ""
 
     @cached_property
     def hook(self) -> KieHook:
@@ -44,7 +46,8 @@ class _KieOperator(BaseOperator):
             self.log.warning("WAV task %s: %s", conversion["kie_task_id"], verdict.warning)
         context["ti"].xcom_push(key="wav_conversion", value=dict(conversion))
         self.log.info("WAV task %s is finished.", conversion["kie_task_id"])
-        return str(conversion["wav_url"])
+        self.wav_url = str(conversion["wav_url"])
+        return self.wav_url
 
 
 class ConvertToWavOperator(_KieOperator):

@@ -59,6 +59,8 @@ class WavConversionSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
     operator_extra_links = (KieLogsLink(), WavFileLink())
+    #: For the link, once this run of the task has it.
+    wav_url: str = ""
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class WavConversionSensor(BaseSensorOperator):
 
     def _wait_deferred(self) -> WavConversion:
         if self.start_from_trigger:
-            self.log.info("start_from_trigger has no effect on a mapped task, which needs a worker to become one task.")
+            self.log.info("start_from_trigger had no effect: a mapped task, or dags test, starts on a worker.")
         verdict = self.hook.look(self.kie_task_id, until=time.monotonic())
         if isinstance(verdict, Wait):
             self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
@@ -184,6 +186,7 @@ class WavConversionSensor(BaseSensorOperator):
         if verdict.warning:
             self.log.warning("WAV task %s: %s", self.kie_task_id, verdict.warning)
         self.log.info("WAV task %s is finished.", self.kie_task_id)
+        self.wav_url = str(verdict.conversion["wav_url"])
         return verdict.conversion
 
     def _fail(self, error: KieError) -> NoReturn:

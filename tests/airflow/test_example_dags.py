@@ -34,7 +34,7 @@ def link_to_the_file(run, task_id):
     return dag.get_task(task_id).get_extra_links(instance, "WAV file")
 
 
-def test_example_kie_wav(kie):
+def test_example_kie_wav(kie, capfd):
     run = run_dag(load_dag("example_kie_wav"))
     assert run.state == "success", run.states()
     kie_task_id = run.xcom("submit", "kie_task_id")
@@ -47,6 +47,8 @@ def test_example_kie_wav(kie):
     assert run.xcom("describe") == {"channels": 2, "rate": 48000, "seconds": 3.0}
     assert link_to_the_file(run, "wait") == link_to_the_file(run, "wav_url") == conversion["wav_url"]
     assert not link_to_the_file(run, "submit")
+    # Airflow 3 works the links out after each part of a task, and logs an error for each key that is not there.
+    assert "XCom not found" not in "".join(capfd.readouterr())
     assert kie.accepted_submits == 1
     assert [request["path"] for request in kie.requests("submit")] == ["/api/v1/wav/generate"]
 
