@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import requests
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from requests.auth import AuthBase
-from tenacity import Retrying
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_kie import connection
@@ -33,7 +32,7 @@ from airflow_provider_kie.exceptions import (
     KieError,
     KieValidationError,
 )
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retry_options
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
 from airflow_provider_kie.hooks.transport import (
     BROKE_OFF,
     CONNECT_TIMEOUT,
@@ -303,7 +302,7 @@ class KieHook(BaseHook):
 
         :param call: what to send and how to read the answer.
         """
-        result: T = Retrying(**retry_options(call, log))(self.attempt, call)
+        result: T = retrying(call, log)(self.attempt, call)
         return result
 
     def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:

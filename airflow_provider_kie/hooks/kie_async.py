@@ -11,19 +11,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
-from tenacity import AsyncRetrying
 
 from airflow_provider_kie.api import wav
 from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retry_options
+from airflow_provider_kie.hooks.pacing import COOLDOWNS
 from airflow_provider_kie.hooks.transport import (
     BROKE_OFF,
     CONNECT_TIMEOUT,
@@ -48,6 +47,8 @@ log = logging.getLogger(__name__)
 MOST_SOCKETS = 512
 #: Seconds for which a connection that was looked up serves all who start to wait on it.
 FRESH_SECONDS = 5.0
+#: Seconds after which one who waits for such a search takes it for hung. The next attempt starts another one.
+LONGEST_SEARCH = 30.0
 
 
 class KieAsyncHook:
@@ -115,25 +116,14 @@ class KieAsyncHook:
             log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             await asyncio.sleep(pause)
 
-    async def call(self, call: Call[T]) -> T:
+    async def attempt(self, call: Call[T]) -> T:
         """
-        Carry out a call, and repeat it where that may help and can not pay twice.
+        Carry out a call once, unless a rate limit that another one met holds the connection back.
 
         :param call: what to send and how to read the answer.
-        """
-        result: T = await AsyncRetrying(**retry_options(call, log))(self.attempt, call)
-        return result
-
-    async def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:
-        """
-        Carry out a call once.
-
-        :param call: what to send and how to read the answer.
-        :param patience: seconds that the call may be held back by a rate limit that another one met.
         """
         settings = self.settings
-        if pause := COOLDOWNS.pause(settings.conn_id, patience):
-            await asyncio.sleep(pause)
+        COOLDOWNS.pause(settings.conn_id, patience=0.0)
         try:
             return call.read(await self._send(call))
         except KieError as error:
@@ -143,9 +133,10 @@ class KieAsyncHook:
 
     async def _reading(self, kie_task_id: str) -> Reading:
         try:
-            return await self.attempt(wav.record_info(kie_task_id), patience=0.0)
+            return await self.attempt(wav.record_info(kie_task_id))
         except KieError as error:
-            return error
+            # A reading like any other from here on; with its traceback it would be a cycle for the garbage collector.
+            return error.with_traceback(None)
 
     async def _send(self, call: Call[Any]) -> Answer:
         settings = self.settings
@@ -172,14 +163,17 @@ class KieAsyncHook:
             raise call.explain(no_answer(settings, *_explain_aiohttp(error))) from (None if self._proxy else error)
 
 
+_Key: TypeAlias = tuple[asyncio.AbstractEventLoop, KieSettings]
+
+
 @dataclass
 class _Shared:
+    key: _Key
     hook: KieAsyncHook
     holders: int = 0
 
 
-_SHARED: dict[tuple[asyncio.AbstractEventLoop, KieSettings], _Shared] = {}
-
+_SHARED: dict[_Key, _Shared] = {}
 
 #: Searches for a connection, by loop and connection. A thousand waits that start together share one.
 _SEARCHES: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[KieSettings]] = {}
@@ -192,9 +186,21 @@ async def _settings(kie_conn_id: str) -> KieSettings:
         for ended in [each for each in _SEARCHES if each[0].is_closed()]:
             del _SEARCHES[ended]  # a loop that ended soon could not do it
         _SEARCHES[key] = loop.create_task(_look_up(kie_conn_id))
+        _SEARCHES[key].add_done_callback(_take_note)
         loop.call_later(FRESH_SECONDS, _SEARCHES.pop, key, None)
-    # One who is cancelled does not end the search of the others.
-    return await asyncio.shield(_SEARCHES[key])
+    try:
+        async with asyncio.timeout(LONGEST_SEARCH):
+            # One who is cancelled does not end the search of the others, and to break off what is under way between
+            # the triggerer and its supervisor would upset it on some Airflows.
+            return await asyncio.shield(_SEARCHES[key])
+    except TimeoutError as error:
+        raise no_connection(kie_conn_id) from error
+
+
+def _take_note(search: asyncio.Task[KieSettings]) -> None:
+    """Look at how a search ended, so that asyncio does not complain where all who waited for it are gone."""
+    if not search.cancelled():
+        search.exception()
 
 
 async def _look_up(kie_conn_id: str) -> KieSettings:
@@ -211,7 +217,7 @@ async def _join(kie_conn_id: str) -> _Shared:
     if key not in _SHARED:
         check = await asyncio.to_thread(ssl_context, settings)
         if key not in _SHARED:  # a thousand may have come here meanwhile
-            _SHARED[key] = _Shared(KieAsyncHook(settings, check))
+            _SHARED[key] = _Shared(key, KieAsyncHook(settings, check))
     _SHARED[key].holders += 1
     return _SHARED[key]
 
@@ -219,7 +225,7 @@ async def _join(kie_conn_id: str) -> _Shared:
 async def _leave(shared: _Shared) -> None:
     shared.holders -= 1
     if not shared.holders:
-        del _SHARED[asyncio.get_running_loop(), shared.hook.settings]
+        del _SHARED[shared.key]  # not by the running loop, which there is none of where a loop ended too soon
         if "session" in vars(shared.hook):  # else no request was ever sent
             await shared.hook.session.close()
 

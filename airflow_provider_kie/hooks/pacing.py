@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-When a call is sent again and how long to pause before, for both transports alike.
+When a call is sent again and how long to pause before.
 
 KIE refuses more than 20 new generations in 10 seconds per account ("Getting Started"); what it refuses it does not
 queue, and none of 691 recorded answers had a ``Retry-After``. So a rate limit pauses every call of the connection
@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from tenacity import RetryCallState, stop_after_attempt
+from tenacity import RetryCallState, Retrying, stop_after_attempt
 
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.exceptions import (
@@ -26,7 +26,7 @@ from airflow_provider_kie.exceptions import (
     KieUnexpectedCodeError,
 )
 
-__all__ = ["COOLDOWNS", "Cooldowns", "retry_options"]
+__all__ = ["COOLDOWNS", "Cooldowns", "retrying"]
 
 #: Seconds of KIE's window for new generations.
 RATE_WINDOW = 10.0
@@ -117,20 +117,20 @@ class _MayRepeat:
         return self.repeats[cause] <= allowed
 
 
-def retry_options(call: Call[Any], log: logging.Logger) -> dict[str, Any]:
+def retrying(call: Call[Any], log: logging.Logger) -> Retrying:
     """
-    Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying`` for a call.
+    Return what carries out a call, again and again where that may help and can not pay twice.
 
     :param call: the call about to be carried out.
     :param log: where a repetition is announced.
     """
-    return {
-        "retry": _MayRepeat(call),
-        "wait": _pause,
-        "stop": stop_after_attempt(20),
-        "before_sleep": lambda state: log.warning("%s Sending it again.", _error(state)),
-        "reraise": True,
-    }
+    return Retrying(
+        retry=_MayRepeat(call),
+        wait=_pause,
+        stop=stop_after_attempt(20),
+        before_sleep=lambda state: log.warning("%s Sending it again.", _error(state)),
+        reraise=True,
+    )
 
 
 def _pause(state: RetryCallState) -> float:

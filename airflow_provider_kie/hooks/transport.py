@@ -35,6 +35,7 @@ __all__ = [
 CONNECT_TIMEOUT = 10.0
 
 COULD_NOT_CONNECT = "could not connect"
+NO_CERTIFICATES = "the CA certificates could not be read, or this process has too many open files"
 NOT_TRUSTED = "the TLS connection failed; see the extra field 'verify' for hosts with a CA of their own"
 TIMED_OUT = "timed out"
 BROKE_OFF = "the connection broke off"
@@ -63,6 +64,7 @@ def ssl_context(settings: KieSettings) -> ssl.SSLContext | bool:
 
     :param settings: the connection.
     :raises KieConfigurationError: the CA bundle holds no certificates.
+    :raises KieConnectionError: it could not be read this time.
     """
     if not settings.base_url.startswith("https://"):
         return True
@@ -71,10 +73,13 @@ def ssl_context(settings: KieSettings) -> ssl.SSLContext | bool:
         return False
     try:
         return _load_bundle(bundle)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ssl.SSLError) as error:
         raise KieConfigurationError(
             "Field 'verify' of the Airflow connection does not lead to CA certificates", conn_id=settings.conn_id
         ) from error
+    except OSError as error:
+        # Such as too many open files: not the connection's fault, and it may pass.
+        raise no_answer(settings, NO_CERTIFICATES, sent=False) from error
 
 
 @cache
@@ -119,4 +124,6 @@ def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionErro
     :param what: what happened, in one of this module's words, so that both transports say the same.
     :param sent: False when the request certainly never reached KIE.
     """
-    return KieConnectionError(f"No answer from {urlsplit(settings.base_url).netloc}: {what}", sent=sent)
+    return KieConnectionError(
+        f"No answer from {urlsplit(settings.base_url).netloc}: {what}", sent=sent, conn_id=settings.conn_id
+    )

@@ -113,7 +113,13 @@ class WavConversionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
-        yield TriggerEvent(_event_of(await self._verdict()))  # type: ignore[no-untyped-call]  # Airflow's own
+        try:
+            verdict = await self._verdict()
+        except Exception as error:
+            # Airflow fails the task of a trigger that raises without a word of the conversion.
+            log.exception("WAV task %s: the wait broke off", self.kie_task_id)
+            verdict = self._broke_off(error)
+        yield TriggerEvent(_event_of(verdict))  # type: ignore[no-untyped-call]  # Airflow's own
 
     async def on_kill(self) -> None:
         """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
@@ -145,6 +151,7 @@ class WavConversionTrigger(BaseTrigger):
             try:
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
+                    self._was_found = True
                     return await self._wait(hook)
             except Exception as error:
                 # Reading again is free and the conversion is paid for, so only the deadline ends the wait.
@@ -182,22 +189,30 @@ class WavConversionTrigger(BaseTrigger):
 
     async def _wait(self, hook: KieAsyncHook) -> Done | Failed:
         looks = looks_within(time.time() - self._began, self.poll_interval)
-        while True:
-            until = time.monotonic() + self._rest()
-            verdict = await hook.look(self.kie_task_id, until=until, poll_interval=self.poll_interval)
+        while (end := await self._look(hook)) is None:
             looks += 1
-            if not isinstance(verdict, Wait):
-                return verdict
-            self._tell(verdict.reason, logging.WARNING if verdict.warning else logging.INFO)
-            if self._rest() <= 0:
-                return self._timed_out()
             pause = next_delay(
                 self.poll_interval, looks, exponential_backoff=self.exponential_backoff, max_wait=self.max_wait
             )
             await self._sleep(pause)
+        return end
+
+    async def _look(self, hook: KieAsyncHook) -> Done | Failed | None:
+        # What a look met ends with it. In an outage each of thousands of waits would sleep on an error, and all that it
+        # has been through would block the loop in every full garbage collection.
+        until = time.monotonic() + self._rest()
+        verdict = await hook.look(self.kie_task_id, until=until, poll_interval=self.poll_interval)
+        if not isinstance(verdict, Wait):
+            return verdict
+        self._tell(verdict.reason, logging.WARNING if verdict.warning else logging.INFO)
+        return self._timed_out() if self._rest() <= 0 else None
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, min(coalesced(seconds, time.monotonic()), self._rest())))
+
+    def _broke_off(self, error: Exception) -> Failed:
+        problem = f"The wait in the triggerer broke off: unexpected {type(error).__name__}, see the triggerer's log"
+        return Failed(KieWaitTimeoutError(problem, kie_task_id=self.kie_task_id, conn_id=self.kie_conn_id))
 
     def _timed_out(self) -> Failed:
         last = self._last or "no answer to the first look"

@@ -31,7 +31,7 @@ from airflow_provider_kie.exceptions import (
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, Cooldowns, retry_options
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, Cooldowns
 
 FREE = Call("Counting", "GET", "/count", lambda data: data)
 PAID = Call("Buying", "POST", "/buy", lambda data: data, repeat=Repeat.UNDER_GUARD)
@@ -118,35 +118,39 @@ def settings_of(conn_id):
     return KieSettings(conn_id, "key")
 
 
-def over_requests(script, call, conn_id="kie_default"):
+def over_requests(script, conn_id="kie_default"):
     hook = KieHook(conn_id)
     hook.__dict__["settings"] = settings_of(conn_id)
     hook._send = script.next
-    return hook.call(call)
+    return hook
 
 
-def over_aiohttp(script, call, conn_id="kie_default"):
-    async def send(asked):
-        return script.next(asked)
-
-    hook = KieAsyncHook(settings_of(conn_id), False)
-    hook._send = send
-    return asyncio.run(hook.call(call))
-
-
-def play(transport, names, call, **options):
+def play(names, call, *, retry_after=None, conn_id="kie_default"):
     """Carry out a call; return the result or the error's class, and the number of requests."""
-    script = Script(names, options.pop("retry_after", None))
+    script = Script(names, retry_after)
     try:
-        return transport(script, call, **options), script.sent
+        return over_requests(script, conn_id).call(call), script.sent
     except KieError as error:
         return type(error).__name__, script.sent
 
 
-both_transports = pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+def attempt_over_requests(name, **options):
+    """Carry out a call once, without the repeats."""
+    return over_requests(Script([name])).attempt(FREE, **options)
 
 
-@both_transports
+def attempt_over_aiohttp(name):
+    """Do the same in the triggerer."""
+    script = Script([name])
+
+    async def send(asked):
+        return script.next(asked)
+
+    hook = KieAsyncHook(settings_of("kie_default"), False)
+    hook._send = send
+    return asyncio.run(hook.attempt(FREE))
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "free", "paid", "unguarded"),
     [
@@ -162,13 +166,12 @@ both_transports = pytest.mark.parametrize("transport", [over_requests, over_aioh
         ("unsent", "KieConnectionError", 4, 4, 4),
     ],
 )
-def test_how_often_a_call_is_sent_if_the_answer_stays(clock, transport, name, outcome, free, paid, unguarded):
+def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, free, paid, unguarded):
     for call, sent in ((FREE, free), (PAID, paid), (UNGUARDED, unguarded)):
         COOLDOWNS.clear()
-        assert play(transport, [name], call) == (outcome, sent)
+        assert play([name], call) == (outcome, sent)
 
 
-@both_transports
 @pytest.mark.parametrize(
     ("names", "kind", "outcome", "sent"),
     [
@@ -200,16 +203,14 @@ def test_how_often_a_call_is_sent_if_the_answer_stays(clock, transport, name, ou
         (["rate"] * 10 + ["server", "reset", "unreadable"] * 3 + ["maintenance"], "free", "KieMaintenanceError", 20),
     ],
 )
-def test_a_mixed_sequence(clock, transport, names, kind, outcome, sent):
-    assert play(transport, names, KINDS[kind]) == (outcome, sent)
+def test_a_mixed_sequence(clock, names, kind, outcome, sent):
+    assert play(names, KINDS[kind]) == (outcome, sent)
 
 
-@both_transports
-def test_a_call_begins_its_count_anew(clock, transport):
-    assert play(transport, ["server"], FREE) == play(transport, ["server"], FREE) == ("KieServerError", 4)
+def test_a_call_begins_its_count_anew(clock):
+    assert play(["server"], FREE) == play(["server"], FREE) == ("KieServerError", 4)
 
 
-@both_transports
 @pytest.mark.parametrize(
     ("name", "pauses"),
     [
@@ -221,50 +222,45 @@ def test_a_call_begins_its_count_anew(clock, transport):
     ],
 )
 @pytest.mark.usefixtures("no_jitter")
-def test_pauses_without_retry_after(clock, transport, name, pauses):
-    play(transport, [name], FREE)
+def test_pauses_without_retry_after(clock, name, pauses):
+    play([name], FREE)
     assert clock.pauses == pauses
 
 
-@both_transports
 @pytest.mark.parametrize("name", ["server", "unlisted", "maintenance"])
 @pytest.mark.parametrize(
     ("header", "pause"),
     [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("61", 60.0), ("9999999", 60.0), ("-5", 0.0)],
 )
 @pytest.mark.usefixtures("no_jitter")
-def test_retry_after_is_honoured_up_to_a_minute(clock, transport, name, header, pause):
-    play(transport, [name], FREE, retry_after=header)
+def test_retry_after_is_honoured_up_to_a_minute(clock, name, header, pause):
+    play([name], FREE, retry_after=header)
     assert clock.pauses == ([pause] * 3 if pause else [])
 
 
-@both_transports
 @pytest.mark.parametrize(("header", "pause"), [("0", 1.0), ("0.5", 1.0), ("2.5", 2.5), ("60", 60.0), ("-5", 1.0)])
 @pytest.mark.usefixtures("no_jitter")
-def test_the_pause_after_a_rate_limit_is_a_second_at_least(clock, transport, header, pause):
-    assert play(transport, ["rate"], FREE, retry_after=header) == ("KieRateLimitError", 11)
+def test_the_pause_after_a_rate_limit_is_a_second_at_least(clock, header, pause):
+    assert play(["rate"], FREE, retry_after=header) == ("KieRateLimitError", 11)
     assert clock.pauses == [pause] * 10
 
 
-@both_transports
 @pytest.mark.parametrize("header", ["61", "9999999"])
-def test_a_rate_limit_of_more_than_a_minute_is_not_waited_for(clock, transport, header):
-    assert play(transport, ["rate"], FREE, retry_after=header) == ("KieRateLimitError", 1)
+def test_a_rate_limit_of_more_than_a_minute_is_not_waited_for(clock, header):
+    assert play(["rate"], FREE, retry_after=header) == ("KieRateLimitError", 1)
     assert clock.pauses == []
 
 
-@both_transports
-def test_a_rate_limit_of_more_than_a_minute_is_not_repeated_in_vain(clock, caplog, transport):
+def test_a_rate_limit_of_more_than_a_minute_is_not_repeated_in_vain(clock, caplog):
     with caplog.at_level(logging.WARNING):
-        play(transport, ["rate"], FREE, retry_after="61")
+        play(["rate"], FREE, retry_after="61")
     assert "Sending it again" not in caplog.text
 
 
 @pytest.mark.parametrize("header", ["nan", "inf", "soon", ""])
-@both_transports
 @pytest.mark.usefixtures("no_jitter")
-def test_a_senseless_retry_after_is_of_no_account(clock, transport, header):
-    play(transport, ["server"], FREE, retry_after=header)
+def test_a_senseless_retry_after_is_of_no_account(clock, header):
+    play(["server"], FREE, retry_after=header)
     assert clock.pauses == [1.0, 2.0, 4.0]
 
 
@@ -272,77 +268,86 @@ def test_a_senseless_retry_after_is_of_no_account(clock, transport, header):
 @pytest.mark.parametrize(("draw", "factor"), [(min, 1.0), (max, 1.3)])
 def test_a_pause_is_up_to_a_third_longer(clock, monkeypatch, name, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
-    play(over_requests, [name, "ok"], FREE)
+    play([name, "ok"], FREE)
     assert clock.pauses == [pytest.approx(nominal * factor)]
 
 
 @pytest.mark.parametrize(("draw", "jitter"), [(min, 0.0), (max, 2.0)])
 def test_calls_spread_when_the_window_is_over(clock, monkeypatch, draw, jitter):
     monkeypatch.setattr(random, "uniform", draw)
-    play(over_requests, ["rate", "ok"], FREE)
+    play(["rate", "ok"], FREE)
     assert clock.pauses == [10.0 + jitter]
 
 
-@both_transports
-def test_a_repetition_is_announced(clock, caplog, transport):
+def test_a_repetition_is_announced(clock, caplog):
     with caplog.at_level(logging.WARNING):
-        play(transport, ["server", "ok"], FREE)
+        play(["server", "ok"], FREE)
     expected = "Counting: KIE answered 500: 'x' (connection 'kie_default'). Retry later. Sending it again."
     assert [entry.getMessage() for entry in caplog.records if entry.name.startswith("airflow_provider_kie")] == [
         expected
     ]
 
 
-@both_transports
-def test_the_last_error_comes_out_as_it_is(clock, transport):
+def test_the_last_error_comes_out_as_it_is(clock):
     with pytest.raises(KieServerError) as caught:
-        transport(Script(["reset", "server"]), PAID)
+        over_requests(Script(["reset", "server"])).call(PAID)
     assert str(caught.value) == "Buying: KIE answered 500: 'x' (connection 'kie_default'). Retry later."
 
 
-@both_transports
-def test_what_is_no_error_of_kie_is_not_repeated(clock, transport):
+def test_what_is_no_error_of_kie_is_not_repeated(clock):
     script = Script(["ok"])
     with pytest.raises(ZeroDivisionError):
-        transport(script, Call("Counting", "GET", "/count", lambda data: 1 // 0))
+        over_requests(script).call(Call("Counting", "GET", "/count", lambda data: 1 // 0))
     assert script.sent == 1
+
+
+HELD_BACK = ("Not sent: the connection pauses for another 6 seconds after KIE's rate limit", 429, "kie_default")
+
+
+def refusal_of(caught):
+    return caught.value.problem, caught.value.code, caught.value.conn_id
 
 
 @pytest.mark.usefixtures("no_jitter")
 class TestCooldown:
     """A rate limit is the account's, so every call of the connection pauses; those of another do not."""
 
-    @pytest.mark.parametrize("first", [over_requests, over_aiohttp])
-    @pytest.mark.parametrize("second", [over_requests, over_aiohttp])
+    @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
     @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
-    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, first, second, conn_id, pauses):
+    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, first, conn_id, pauses):
         with contextlib.suppress(KieRateLimitError):
-            _attempt(first, "rate")
+            first("rate")
         clock.now += 4.0
-        assert play(second, ["ok"], FREE, conn_id=conn_id) == ("done", 1)
+        assert play(["ok"], FREE, conn_id=conn_id) == ("done", 1)
         assert clock.pauses == pauses
 
-    @pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
     @pytest.mark.parametrize(("patience", "pauses"), [(6.0, [6.0]), (60.0, [6.0]), (5.875, None), (0.0, None)])
-    def test_it_is_only_waited_for_as_long_as_the_caller_likes(self, clock, transport, patience, pauses):
+    def test_it_is_only_waited_for_as_long_as_the_caller_likes(self, clock, patience, pauses):
         with contextlib.suppress(KieRateLimitError):
-            _attempt(over_requests, "rate")
+            attempt_over_requests("rate")
         clock.now += 4.0
         if pauses is None:
             with pytest.raises(KieRateLimitError) as caught:
-                _attempt(transport, "ok", patience=patience)
-            assert (
-                caught.value.problem == "Not sent: the connection pauses for another 6 seconds after KIE's rate limit"
-            )
-            assert (caught.value.code, caught.value.conn_id) == (429, "kie_default")
+                attempt_over_requests("ok", patience=patience)
+            assert refusal_of(caught) == HELD_BACK
         else:
-            assert _attempt(transport, "ok", patience=patience) == "done"
+            assert attempt_over_requests("ok", patience=patience) == "done"
         assert clock.pauses == (pauses or [])
+
+    @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
+    def test_a_wait_in_the_triggerer_leaves_it_to_the_next_look(self, clock, first):
+        with contextlib.suppress(KieRateLimitError):
+            first("rate")
+        clock.now += 4.0
+        with pytest.raises(KieRateLimitError) as caught:
+            attempt_over_aiohttp("ok")
+        assert refusal_of(caught) == HELD_BACK
+        assert clock.pauses == []
 
     @pytest.mark.parametrize("name", ["server", "maintenance", "unlisted", "key", "reset", "ok"])
     def test_other_answers_start_none(self, clock, name):
         with contextlib.suppress(KieError):
-            _attempt(over_requests, name)
+            attempt_over_requests(name)
         assert COOLDOWNS.pause("kie_default", 60.0) == 0.0
 
     def test_it_lasts_as_long_as_it_lasts(self, clock):
@@ -368,23 +373,6 @@ class TestCooldown:
         cooldowns.note("a", KieRateLimitError("slow"))
         cooldowns.clear()
         assert cooldowns.pause("a", 60.0) == 0.0
-
-
-def _attempt(transport, name, **options):
-    """Carry out a call once, without the repeats."""
-    script = Script([name])
-    if transport is over_requests:
-        hook = KieHook()
-        hook.__dict__["settings"] = settings_of("kie_default")
-        hook._send = script.next
-        return hook.attempt(FREE, **options)
-
-    async def send(asked):
-        return script.next(asked)
-
-    hook = KieAsyncHook(settings_of("kie_default"), False)
-    hook._send = send
-    return asyncio.run(hook.attempt(FREE, **options))
 
 
 def test_a_thread_in_between_does_not_lose_its_pause(clock):
@@ -432,13 +420,6 @@ def test_threads_with_hooks_of_their_own_all_get_through_a_rate_limit():
         thread.join(30)
     assert results == ["done"] * 6
     assert set(refused.values()) == {2}
-
-
-def test_tenacity_gets_what_it_needs():
-    options = retry_options(FREE, logging.getLogger(__name__))
-    assert set(options) == {"retry", "wait", "stop", "before_sleep", "reraise"}
-    state = SimpleNamespace(outcome=None, attempt_number=1)
-    assert options["retry"](state) is False
 
 
 def test_the_seconds_and_numbers_that_people_notice():

@@ -24,7 +24,7 @@ NO_LIST = {"get_provider_info.py", "cli.py", "__main__.py", "emulator/__main__.p
 INNER = {f"emulator/{room}.py" for room in ("app", "audio", "control", "files", "replies", "state", "traffic")}
 #: Where nobody knows the type, or where nobody passes the argument.
 EXCEPTIONS = {
-    ("hooks/pacing.py", "retry_options", "call"),  # a call with any result
+    ("hooks/pacing.py", "retrying", "call"),  # a call with any result
     ("transfers/storage.py", "Place.open", "return"),  # whatever fsspec opens
     ("testing.py", "kie_emulator", "monkeypatch"),  # pytest's
 }

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import ssl
 
 import pytest
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.emulator.answers import ANSWERS
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.hooks.pacing import COOLDOWNS
 from tests.cases import COMMON, TABLE
 from tests.file_server import Act, FileServer
 
@@ -42,7 +45,9 @@ def outcome_of(carry_out, call):
 def play_for_both(kie, name, call):
     """Let each transport meet the answer, again and again: aiohttp by itself repeats a GET that is cut off."""
     kie.play(name, repeat=True)
-    return outcome_of(over_requests, call), outcome_of(over_aiohttp, call)
+    sync = outcome_of(over_requests, call)
+    COOLDOWNS.clear()
+    return sync, outcome_of(over_aiohttp, call)
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].submit is not None])
@@ -81,6 +86,28 @@ def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_
     with pytest.raises(KieError, match="could not connect") as caught:
         transport(SUBMIT)
     assert caught.value.nothing_created
+
+
+@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), KieConnectionError),
+        (ssl.SSLError("no certificate or crl found"), KieConfigurationError),
+        (FileNotFoundError(), KieConfigurationError),
+    ],
+)
+def test_certificates_that_can_not_be_read_now_are_no_wrong_setting(transport, problem, expected, monkeypatch):
+    def load(bundle):
+        raise problem
+
+    monkeypatch.setattr("airflow_provider_kie.hooks.transport._load_bundle", load)
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", '{"conn_type": "kie", "password": "kie-emulator-key"}')
+    with pytest.raises(KieError, match="certificates") as caught:
+        transport(SUBMIT)
+    assert type(caught.value) is expected
+    assert caught.value.conn_id == "kie_default"
+    assert caught.value.transient == caught.value.nothing_created == (expected is KieConnectionError)
 
 
 @pytest.mark.parametrize("transport", [over_requests, over_aiohttp])

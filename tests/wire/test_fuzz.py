@@ -305,6 +305,7 @@ class Clients:
         stack.callback(lambda: self._runner.run(connecting.__aexit__(None, None, None)))
 
     def ask_async(self, call: Call[Any]) -> object:
+        pacing.COOLDOWNS.clear()
         return outcome_of(lambda asked: self._runner.run(self._asynchronous.attempt(asked)), call)
 
     def ask(self, call: Call[Any]) -> tuple[object, object]:

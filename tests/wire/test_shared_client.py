@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import warnings
 
+import pytest
+
+from airflow_provider_kie.exceptions import KieConnectionNotFoundError
 from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
@@ -84,6 +88,52 @@ def test_who_is_cancelled_while_the_connection_is_looked_up_leaves_the_search_to
 
     monkeypatch.setattr(kie_async, "get_async_connection", slow)
     assert asyncio.run(cancel_the_first()) == (True, True)
+
+
+def test_a_search_that_fails_when_all_who_waited_for_it_are_gone_is_no_complaint(kie, monkeypatch):
+    complaints, away = [], asyncio.Event()
+
+    async def slow(conn_id):
+        await away.wait()
+        raise RuntimeError("the backend is away")
+
+    async def cancel_all():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        waits = [asyncio.create_task(hold("kie_default", [], asyncio.Event())) for _ in range(3)]
+        await asyncio.sleep(0)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        away.set()
+        search = kie_async._SEARCHES.pop((asyncio.get_running_loop(), "kie_default"))
+        await asyncio.wait([search])
+        del search
+        gc.collect()
+
+    monkeypatch.setattr(kie_async, "get_async_connection", slow)
+    asyncio.run(cancel_all())
+    assert complaints == []
+
+
+def test_a_search_that_hangs_is_followed_by_another(kie, monkeypatch):
+    original, hangs = kie_async.get_async_connection, [True]
+
+    async def hang_once(conn_id):
+        if hangs:
+            hangs.pop()
+            await asyncio.Event().wait()
+        return await original(conn_id)
+
+    async def search_twice():
+        with pytest.raises(KieConnectionNotFoundError):
+            await hold("kie_default", [], asyncio.Event())
+        async with KieAsyncHook.connect("kie_default") as hook:
+            return hook.settings.base_url
+
+    monkeypatch.setattr(kie_async, "get_async_connection", hang_once)
+    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(kie_async, "LONGEST_SEARCH", 0.1)
+    assert asyncio.run(search_twice()) == kie.url
 
 
 def test_a_changed_connection_is_seen_after_a_few_seconds(kie, monkeypatch):

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 
 import airflow
 import pytest
-from airflow.providers.common.compat.sdk import timezone
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, timezone
 from packaging.version import Version
 
+from airflow_provider_kie import waiting as waiting_rules
+from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.triggers.wav import (
     AHEAD_OF_AIRFLOW,
@@ -125,6 +130,79 @@ def test_an_unexpected_error_that_stays_ends_at_the_deadline(kie, monkeypatch):
     event = asyncio.run(only_event(trigger("988e00aa", seconds=0.2)))
     assert event["error"]["type"] == "KieWaitTimeoutError"
     assert "unexpected ValueError" in event["error"]["problem"]
+
+
+@pytest.mark.parametrize("odd", [float("inf"), None, "10"])
+def test_whatever_it_is_given_it_ends_in_an_event(kie, odd):
+    event = asyncio.run(only_event(trigger(kie.create_conversion(finished=True), poll_interval=odd)))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert "broke off: unexpected" in event["error"]["problem"]
+    assert event["error"]["kie_task_id"]
+
+
+def test_a_wait_that_found_its_connection_outlasts_the_secrets_backend(kie, monkeypatch):
+    """``start_from_trigger``, after the minute in which nobody may know the connection."""
+    find, troubles = kie_async.get_async_connection, [None, AirflowNotFoundException("away"), None]
+    look, faults = KieAsyncHook.look, [ValueError("once")]
+
+    async def find_sometimes(conn_id):
+        if trouble := troubles.pop(0):
+            raise trouble
+        return await find(conn_id)
+
+    async def look_in_the_end(self, *args, **kwargs):
+        if faults:
+            raise faults.pop()
+        return await look(self, *args, **kwargs)
+
+    monkeypatch.setattr(waiting_rules, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(kie_async, "get_async_connection", find_sometimes)
+    monkeypatch.setattr(KieAsyncHook, "look", look_in_the_end)
+    arguments = trigger(kie.create_conversion(finished=True)).serialize()[1] | {"deadline": None}
+    assert asyncio.run(only_event(WavConversionTrigger(**arguments)))["status"] == "success"
+    assert troubles == []
+
+
+@pytest.mark.parametrize("trouble", ["refused", "server-error", "html", "reset"])
+def test_a_wait_that_sleeps_through_an_outage_keeps_nothing_of_it(kie, trouble, monkeypatch, unused_tcp_port):
+    """With the garbage collector off, so that neither a reference nor a cycle is left to it."""
+    if trouble == "refused":
+        nobody = json.loads(kie.connection_json()) | {"host": f"http://127.0.0.1:{unused_tcp_port}"}
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(nobody))
+    else:
+        kie.play(trouble, endpoint="record-info", repeat=True)
+    looks, original = Counter(), WavConversionTrigger._look
+
+    async def counted(self, hook):
+        end = await original(self, hook)
+        looks[self.kie_task_id] += 1
+        return end
+
+    async def errors_left_by_looks():
+        waits = [asyncio.create_task(only_event(trigger(f"wav-{n}", 3600.0, poll_interval=0.2))) for n in range(20)]
+        while len(looks) < len(waits):
+            await asyncio.sleep(0.01)
+        gc.collect()
+        gc.disable()
+        before, errors_before = sum(looks.values()), set(map(id, errors_in_memory()))
+        try:
+            while sum(looks.values()) < before + 2 * len(waits):
+                await asyncio.sleep(0.01)
+            return [error for error in errors_in_memory() if id(error) not in errors_before]
+        finally:
+            gc.enable()
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    monkeypatch.setattr(WavConversionTrigger, "_look", counted)
+    # Who reads at this very moment has its error in hand.
+    assert len(asyncio.run(errors_left_by_looks())) <= 5
+
+
+def errors_in_memory():
+    return [thing for thing in gc.get_objects() if isinstance(thing, KieError)]
 
 
 @pytest.fixture
