@@ -68,7 +68,7 @@ class Plan:
     results: Path
 
 
-FULL: Final = Plan({100: 1, 1000: 1, 5000: 3, 10000: 1}, {1000: 1, 5000: 1}, 10.0, 32.0, 9, IMAGES)
+FULL: Final = Plan({100: 1, 1000: 3, 5000: 3, 10000: 1}, {1000: 1, 5000: 3}, 10.0, 32.0, 9, IMAGES)
 QUICK: Final = Plan({100: 1, 500: 1}, {}, 2.0, 7.2, 1, RAW)
 
 

@@ -19,8 +19,7 @@ def tables(figures: Figures) -> dict[str, list[list[str]]]:
     for name in ("waiting", "slow"):
         if (section := figures.get(name)) and section["rows"]:
             found[name] = waiting.table(section["rows"])
-    if section := figures.get("waiting"):
-        budgets += waiting.budgets(section["rows"], section["interval"])
+            budgets += waiting.budgets(section["rows"], section["interval"], slow=name == "slow")
     if section := figures.get("parse"):
         found["parse"] = parsing.table(section["rows"])
         budgets += parsing.budgets(section["rows"])

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from benchmarks import parsing, waiting
 from benchmarks.figures import Figures
 
-COLORS: Final = {"bare": "#888888", "kie": "#1b7837", "thread": "#e08214", "http": "#7b3294"}
+COLORS: Final = {"bare": "#888888", "ticks": "#444444", "kie": "#1b7837", "thread": "#e08214", "http": "#7b3294"}
 STYLE: Final = {
     "svg.hashsalt": "airflow-provider-kie",
     "svg.fonttype": "none",

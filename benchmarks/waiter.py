@@ -4,9 +4,8 @@ One measurement of one way of waiting, in this process: prints its figures as on
 
 The waits start evenly over half of the first interval, as a triggerer starts its triggers in portions; that is kind
 to ways that do not spread their reads themselves. The figures of CPU are taken after each wait has read once, so the
-one-time cost of a wait is not among them; ``start_ms`` is that cost. What the measurement itself costs is measured
-first and taken off, and it does not block the event loop: it starts some waits at a time, and asks the server in a
-thread.
+one-time cost of a wait is not among them; ``start_ms`` is that cost. The measurement neither wakes the event loop up
+while waits are measured nor blocks it: it starts some waits at a time, and asks the server in a thread.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import os
 import random
+import selectors
 import statistics
 import time
 from collections.abc import Sequence
@@ -24,17 +25,18 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psutil
 
 from benchmarks.server import Server
 from benchmarks.variants import WAYS, Way
-from scripts.host import cores, keep_on, spent_on, stolen
+from scripts.host import cores, keep_on, stolen
 
 #: The last core is for what waits alone, which also tells exactly what the host took from it.
 CORE: Final = cores()[-1]
-BEAT: Final = 0.01
+#: Seconds between two looks at what the host took, which are too expensive for each turn of the loop.
+SELDOM: Final = 0.5
 #: Seconds between two portions of waits that start, at the least: a loop that is behind gets them no later for it.
 PORTION: Final = 0.05
 #: In intervals: over how long the waits start, from when on CPU is measured at the earliest (a first sleep may take an
@@ -44,68 +46,56 @@ STEADY: Final = 1.6
 FIRST_FINISH: Final = 1.8
 
 
-class Collections:
-    """
-    Counts what Python's full garbage collections spend on what was loaded before the first wait.
+class Clocks(NamedTuple):
+    """The time, and how long this thread had waited for its core and had used it."""
 
-    A triggerer has Airflow loaded, and each collection looks at all of it, whatever waits.
+    now: float
+    queued: float
+    used: float
+
+
+class Watch(selectors.DefaultSelector):
+    """
+    Takes the time of each turn of the event loop, without waking it up; the longest turn is the longest block.
+
+    A turn begins when the loop is due to go on, and ends when it asks for news again. Where the system says how long
+    this thread was ready and waited for its core, or how long the host of a virtual machine took that core away, the
+    longer of the two is taken off: it is the machine that was busy then, not the loop. Not both, because they may be
+    the same time. What the thread itself used of a core always counts.
     """
 
     def __init__(self) -> None:
-        gc.collect()
-        self.known = len(gc.get_objects())
-        self.seconds = self._began = 0.0
-        gc.callbacks.append(self._note)
-
-    def _note(self, phase: str, info: dict[str, int]) -> None:
-        if info["generation"] < 2:
-            return
-        if phase == "start":
-            self._began = time.thread_time()
-        else:
-            took = time.thread_time() - self._began
-            self.seconds += spent_on(self.known, len(gc.get_objects(generation=2)), took)
-
-
-class Heart:
-    """
-    Beats every 10 ms; the longest pause between two beats is the longest block of the event loop.
-
-    Where the system says how long this thread was ready and waited for its core, or how long the host of a virtual
-    machine took that core away, the longer of the two is taken off: it is the machine that was busy then, not the loop.
-    Not both, because they may be the same time. What the thread itself used of a core always counts, but for what
-    garbage collections spent on what was there before.
-
-    :param collections: these collections.
-    """
-
-    def __init__(self, collections: Collections) -> None:
-        self.collections = collections
-        self.longest = self.longest_elapsed = self.longest_cpu = 0.0
+        super().__init__()
+        self.longest = 0.0
         self._queue: int | None = None
         with suppress(OSError):
             self._queue = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        self._before = self.clocks()
+        self._due = self._looked = self._before.now
+        self._stolen = stolen(CORE)
 
-    async def beat(self) -> None:
-        """Beat until cancelled."""
-        before = self.clocks()
-        while True:
-            await asyncio.sleep(BEAT)
-            now = self.clocks()
-            pause, queued, taken, used, others = [after - then for after, then in zip(now, before, strict=True)]
-            pause -= BEAT
-            self.longest_elapsed = max(self.longest_elapsed, pause)
-            self.longest = max(self.longest, max(min(pause, used), pause - max(queued, taken)) - others)
-            self.longest_cpu = max(self.longest_cpu, used)
-            before = now
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """End a turn, sleep as the loop asks for, and begin the next one."""
+        clocks = self.clocks()
+        if clocks.now - self._due > self.longest:
+            self.longest = max(self.longest, self.own_share(clocks))
+        if clocks.now - self._looked > SELDOM:
+            self._looked, self._stolen = clocks.now, stolen(CORE)
+        self._before = clocks
+        events = super().select(timeout)
+        self._due = min(time.perf_counter(), clocks.now + (math.inf if timeout is None else max(timeout, 0.0)))
+        return events
 
-    def clocks(self) -> tuple[float, ...]:
-        """Return the time, and what this thread had waited, had lost to the host, had used and had spent on others."""
-        return time.perf_counter(), self.queued(), stolen(CORE), time.thread_time(), self.collections.seconds
+    def own_share(self, clocks: Clocks) -> float:
+        """Return how long the loop itself made the turn last that is over."""
+        turn, used = clocks.now - self._due, clocks.used - self._before.used
+        machine = max(clocks.queued - self._before.queued, stolen(CORE) - self._stolen)
+        return max(min(turn, used), turn - machine)
 
-    def queued(self) -> float:
-        """Return the seconds for which this thread has waited for a core so far."""
-        return int(os.pread(self._queue, 64, 0).split()[1]) / 1e9 if self._queue is not None else 0.0
+    def clocks(self) -> Clocks:
+        """Read all clocks."""
+        queued = int(os.pread(self._queue, 64, 0).split()[1]) / 1e9 if self._queue is not None else 0.0
+        return Clocks(time.perf_counter(), queued, time.thread_time())
 
 
 @dataclass(frozen=True)
@@ -131,6 +121,7 @@ class Measurement:
     :param count: conversions waiting at the same time.
     :param interval: seconds between two reads of one conversion.
     :param duration: seconds until the last conversion finishes.
+    :param watch: the event loop's.
     """
 
     way: Way
@@ -138,19 +129,15 @@ class Measurement:
     count: int
     interval: float
     duration: float
+    watch: Watch
     late: list[float] = field(default_factory=list)
     waiting_for: set[float] = field(default_factory=set)
     waited_from: float = 0.0
-    idle_load: float = 0.0
-    collections: Collections = field(default_factory=Collections)
     #: Of its own, because a way that keeps all threads busy would delay the measurement.
     aside: Executor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     async def carry_out(self) -> dict[str, Any]:
         """Measure, and return the figures."""
-        heart = Heart(self.collections)
-        beating = asyncio.create_task(heart.beat())
-        self.idle_load = await self.load_without_waits()
         memory = own_memory()
         begun = await self.look()
         waits = await self.start_all()
@@ -160,25 +147,22 @@ class Measurement:
         waiting = own_memory() - memory
         done, unfinished = await asyncio.wait(waits, timeout=max(0.0, self.waited_from + self.patience - time.time()))
         ended = await self.look()
-        beating.cancel()
         lateness = self.lateness(time.time())
         for wait in unfinished:
             wait.cancel()
         for wait in done:
             wait.result()
         steady, start = ended - started, started - begun
-        per_read = self.own_cpu(steady) / steady.reads
+        per_read = steady.cpu / steady.reads
         return lateness | {
             "cpu_ms_per_read": per_read * 1e3,
-            "start_ms": (self.own_cpu(start) - per_read * start.reads) / self.count * 1e3,
+            "start_ms": (start.cpu - per_read * start.reads) / self.count * 1e3,
             "reads": ended.reads,
             "reads_per_second": steady.reads / steady.seconds,
-            "load": self.own_cpu(steady) / steady.seconds,
+            "load": steady.cpu / steady.seconds,
             "server_load": steady.server_cpu / steady.seconds,
             "memory_kb": waiting / self.count / 1024,
-            "block_ms": heart.longest * 1e3,
-            "block_elapsed_ms": heart.longest_elapsed * 1e3,
-            "block_cpu_ms": heart.longest_cpu * 1e3,
+            "block_ms": self.watch.longest * 1e3,
         }
 
     async def all_have_read(self) -> None:
@@ -187,17 +171,6 @@ class Measurement:
         await asyncio.sleep(max(0.0, steady_from - time.time()))
         while (await self.ask())["conversions"] < self.count and time.time() < steady_from + self.interval:  # noqa: ASYNC110 - of another process
             await asyncio.sleep(self.interval / 20)
-
-    async def load_without_waits(self) -> float:
-        """Return the share of a core that the heart and an idle loop take."""
-        before = await self.look()
-        await asyncio.sleep(min(3.0, self.interval / 3))
-        span = await self.look() - before
-        return span.cpu / span.seconds
-
-    def own_cpu(self, span: Moment) -> float:
-        """Return the seconds of CPU that the waits took."""
-        return span.cpu - self.idle_load * span.seconds
 
     @property
     def first_finish(self) -> float:
@@ -236,8 +209,7 @@ class Measurement:
         def moment() -> Moment:
             # All of it here: a loop that is behind would read its clocks long after the server was asked.
             found = self.server.statistics()
-            own = time.process_time() - self.collections.seconds
-            return Moment(time.monotonic(), own, found["reads"], found["cpu"])
+            return Moment(time.monotonic(), time.process_time(), found["reads"], found["cpu"])
 
         return await asyncio.get_running_loop().run_in_executor(self.aside, moment)
 
@@ -280,8 +252,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     keep_on(0, CORE)
     way = WAYS[args.way](args.interval)
-    measurement = Measurement(way, Server(args.port), args.count, args.interval, args.duration)
-    print(json.dumps(asyncio.run(measurement.carry_out())), flush=True)
+    gc.freeze()  # Airflow is many objects, which a full garbage collection would look at whatever waits
+    watch = Watch()
+    measurement = Measurement(way, Server(args.port), args.count, args.interval, args.duration, watch)
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
+        print(json.dumps(runner.run(measurement.carry_out())), flush=True)
 
 
 if __name__ == "__main__":

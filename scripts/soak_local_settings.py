@@ -6,30 +6,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import time
-from pathlib import Path
-from typing import Final
-
-#: A line for each full garbage collection of the triggerer: when it ended, its seconds of CPU, how many objects it saw.
-COLLECTIONS: Final = Path(os.environ["AIRFLOW_HOME"], "collections.txt")
-
-
-class Collections:
-    """Notes the full collections; called by Python before and after each one."""
-
-    began = 0.0
-
-    def __call__(self, phase: str, info: dict[str, int]) -> None:
-        """Take the time, or note it down."""
-        if info["generation"] < 2:
-            return
-        if phase == "start":
-            self.began = time.thread_time()
-            return
-        cpu = time.thread_time() - self.began
-        with COLLECTIONS.open("a") as file:
-            file.write(f"{time.time()} {cpu} {len(gc.get_objects(generation=2))}\n")
-
 
 if "scheduler" in sys.argv:
     # A task's process is forked, and then need not load the same again.
@@ -39,4 +15,7 @@ if "scheduler" in sys.argv:
     import airflow_provider_kie.sensors.wav  # noqa: F401 - the same
 
 if "triggerer" in sys.argv:
-    gc.callbacks.append(Collections())
+    # The event loop runs in a forked process. What is loaded before the fork, nearly all of Airflow, is then no matter
+    # of the garbage collector any more, a full run of which would block the loop for it. Airflow's own LocalExecutor
+    # and DAG processor do the same.
+    os.register_at_fork(before=gc.freeze)

@@ -13,11 +13,9 @@ import argparse
 import re
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import Any, Final
 import psutil
 import requests
 from airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
-from host import Note, cores, keep_on, noted, spent_on, stolen
+from host import cores, keep_on, stolen
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".soak"
@@ -56,11 +54,6 @@ CONFIGURATION: Final = {
     "logging.logging_level": "INFO",
 }
 BLOCKED: Final = re.compile(r"^(\S+)Z? .*async thread was blocked for ([0-9.]+) seconds", re.MULTILINE)
-#: Airflow warns of a block from here on.
-BLOCK: Final = 0.2
-#: Seconds between the end of a block and the time in the log, which is taken by a thread once that gets a core. How
-#: many is not known, so the block is taken to be where the machine explains most of it.
-LAGS: Final = (0.0, 0.05, 0.1, 0.15, 0.2)
 #: Airflow says this once a minute; a log without it is not written as this script reads it.
 RUNNING: Final = re.compile(r"([0-9]+) triggers currently running")
 #: What must not be in a log, after a kill neither: a killed process says nothing, and the next one starts in order.
@@ -108,73 +101,6 @@ class Kie:
             return False
 
 
-class Clock(threading.Thread):
-    """
-    Notes what the triggerer did with its time.
-
-    A machine that is too busy to run the triggerer for a while, or whose host is, looks like a trigger that blocks it.
-    """
-
-    def __init__(self, airflow: Airflow) -> None:
-        super().__init__(daemon=True)
-        self.airflow = airflow
-        self.notes: dict[int, list[Note]] = {}
-        self.begun = 0.0
-
-    def run(self) -> None:
-        """Take notes as long as the script runs."""
-        while True:
-            with suppress(KeyError, psutil.Error):
-                # Its child is what runs the event loop; it may be another one after a kill.
-                for process in self.airflow.processes.family("triggerer")[1:]:
-                    if process.pid not in self.notes:
-                        self.notes[process.pid] = []
-                        keep_on(process.pid, LOOPS_CORE)
-            for pid, notes in list(self.notes.items()):
-                with suppress(OSError, IndexError, ValueError):
-                    used, queued, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
-                    notes.append(Note(time.time(), int(used) / 1e9, int(queued) / 1e9, stolen(LOOPS_CORE)))
-            time.sleep(0.05)
-
-    def own(self, seconds: float, until: float) -> float:
-        """
-        Return how much of a block was the triggers' doing.
-
-        That is what the triggerer used of a core, and what can not be explained by the want of one, without what
-        Python's garbage collector spent on Airflow's own objects.
-        """
-        own = [min(shares) for notes in self.notes.values() if (shares := own_shares(notes, seconds, until))]
-        return max(own, default=seconds) - self.spent_on_airflow(until - max(LAGS) - seconds, until)
-
-    def spent_on_airflow(self, since: float, until: float) -> float:
-        """
-        Return the CPU that full garbage collections spent on Airflow's own objects.
-
-        A collection looks at all objects. Those of Airflow are as many as the last collection saw before there was a
-        trigger; it would take them the same time without any.
-        """
-        airflows = next((objects for at, _, objects in reversed(self.collections()) if at < self.begun), 0.0)
-        return sum(spent_on(airflows, objects, cpu) for at, cpu, objects in self.collections() if since <= at <= until)
-
-    def collections(self) -> list[tuple[float, float, float]]:
-        """Return the full collections: when each ended, its seconds of CPU, how many objects it saw."""
-        path = self.airflow.home / "collections.txt"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(float(at), float(cpu), float(objects)) for at, cpu, objects in map(str.split, lines)]
-
-
-def own_shares(notes: Sequence[Note], seconds: float, until: float) -> list[float]:
-    """Return how much of a block one process may have done itself, for each lag; nothing if it was not there."""
-    own = []
-    for lag in LAGS:
-        first, last = noted(notes, until - lag - seconds), noted(notes, until - lag)
-        if first and last:
-            # Not the sum of the two: who queues while the host has the core, queues for that.
-            machine = max(last.queued - first.queued, last.stolen - first.stolen)
-            own.append(min(seconds, max(last.used - first.used, seconds - machine)))
-    return own
-
-
 @dataclass
 class Run:
     """One run of the mapped task, from deferring to the end, and what was seen."""
@@ -183,8 +109,8 @@ class Run:
     kill: bool
     airflow: Airflow
     kie: Kie
-    clock: Clock
     begun: float = 0.0
+    stolen: float = 0.0
     found: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
@@ -213,11 +139,24 @@ class Run:
         say(f"Run '{self.run_id}': starting Airflow for {self.count} waits.")
         airflow.migrate()
         self.kie.start()
-        airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
-        self.clock.start()
+        airflow.start("api-server", "dag-processor", "scheduler")
+        self.start_triggerer()
         airflow.wait_until_ready({"soak"})
-        self.begun = self.clock.begun = time.time()  # what Airflow's own start takes is not counted
+        self.begun = time.time()  # what Airflow's own start takes is not counted
+        self.stolen = stolen(LOOPS_CORE)
         airflow.trigger("soak", self.run_id)
+
+    def start_triggerer(self) -> None:
+        """Start a triggerer, and give its event loop a core of its own."""
+        self.airflow.start("triggerer")
+        wait_for("the triggerer's event loop", self.loop_has_its_core, seconds=120)
+
+    def loop_has_its_core(self) -> bool:
+        """Give the triggerer's event loop, which runs in a child of it, its core as soon as it is there."""
+        loops = self.airflow.processes.family("triggerer")[1:]
+        for process in loops:
+            keep_on(process.pid, LOOPS_CORE)
+        return bool(loops)
 
     def defer_all(self) -> None:
         """Wait until all are deferred and the triggerer has taken them."""
@@ -268,7 +207,7 @@ class Run:
             if not waiting:
                 self.wrong.append("nothing was left to wait for when the triggerer was killed")
             time.sleep(5)
-            self.airflow.start("triggerer")
+            self.start_triggerer()
         patience = over + LONG_ENOUGH + SECONDS_FOR_A_TASK * self.count
         wait_for("the run to end", self.ended, seconds=patience, every=3)
         self.found["seconds to finish all"] = round(time.monotonic() - started)
@@ -293,15 +232,10 @@ class Run:
         query = "select count(*) as n from trigger where triggerer_id is not null"
         return int(self.airflow.select(query)[0]["n"])
 
-    def blocks(self) -> list[tuple[float, float]]:
-        """Return how long each block that Airflow warned of lasted, and how much of it was the triggerer's doing."""
-        found = []
-        for when, seconds in BLOCKED.findall(self.triggerer_log()):
-            until = datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()
-            if until < self.begun:
-                continue
-            found.append((float(seconds), round(self.clock.own(float(seconds), until), 2)))
-        return found
+    def blocks(self) -> list[float]:
+        """Return how long each block of the event loop lasted that the triggerer warned of."""
+        found = BLOCKED.findall(self.triggerer_log())
+        return [float(seconds) for when, seconds in found if as_epoch(when) >= self.begun]
 
     def check(self) -> None:
         """Count what is left behind: task instances, XComs, events and resumed tasks."""
@@ -316,14 +250,8 @@ class Run:
         self.found |= {"tasks with an event": len(fired), "events fired twice": sum(n > 1 for n in fired.values())}
         self.found |= {"tasks that ended": len(resumed), "ended twice": again}
         blocks = self.blocks()
-        own = [(block, own) for block, own in blocks if own >= BLOCK]
-        self.found["blocks in all, longest"] = [len(blocks), max((block for block, _ in blocks), default=0)]
-        self.found["blocks of the triggers' doing, s"] = own
-        collections = [(cpu, objects) for at, cpu, objects in self.clock.collections() if at > self.begun]
-        self.found["full garbage collections, the longest in s of CPU, objects"] = [
-            len(collections),
-            *max(collections, default=()),
-        ]
+        self.found["blocks in all, longest"] = [len(blocks), max(blocks, default=0)]
+        self.found["seconds that the host took of the loop's core"] = round(stolen(LOOPS_CORE) - self.stolen, 1)
         self.found["most triggers at a time, says the log"] = max(
             map(int, RUNNING.findall(self.triggerer_log())), default=0
         )
@@ -340,7 +268,7 @@ class Run:
             "ends": resumed == {f"held-{n}": 1 for n in range(count)},
             # A triggerer that takes over hundreds of triggers at once logs more lines of them than its own supervisor,
             # which is at the database then, reads.
-            "blocks": self.kill or not own,
+            "blocks": self.kill or not blocks,
             "readable log": self.found["most triggers at a time, says the log"] > 0,
             "no alarms in logs": not alarms,
             "triggers left": not self.found["triggers left"],
@@ -370,6 +298,10 @@ class Run:
         return [line for path in paths for line in ALARM.findall(path.read_text(errors="replace"))]
 
 
+def as_epoch(when: str) -> float:
+    return datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()
+
+
 def cpu_of(processes: Sequence[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
@@ -378,7 +310,7 @@ def soak(count: int, kill: bool, hold: float, over: float) -> Run:
     """Carry out one run with everything started anew."""
     home = HOME / ("killed" if kill else "quiet")
     with Airflow(home, ROOT / "scripts" / "soak_dags", CONFIGURATION) as airflow:
-        run = Run(count, kill, airflow, Kie(airflow), Clock(airflow))
+        run = Run(count, kill, airflow, Kie(airflow))
         run.carry_out(hold, over)
         return run
 
