@@ -36,7 +36,7 @@ def draw_all(results: Path, figures: Figures) -> list[Path]:
         if rows := figures.get("waiting"):
             drawn.append(draw_waiting(results / "waiting.svg", rows["rows"], rows["interval"]))
         if (rows := figures.get("slow")) and rows["rows"]:
-            drawn.append(draw_slow(results / "waiting-slow.svg", rows["rows"], rows["interval"]))
+            drawn.append(draw_slow(results / "waiting-slow.svg", rows["rows"]))
         if rows := figures.get("parse"):
             drawn.append(draw_parse(results / "parse.svg", rows["rows"]))
     return drawn
@@ -70,7 +70,7 @@ def draw_waiting(path: Path, rows: list[Figures], interval: float) -> Path:
     return _save(chart, path)
 
 
-def draw_slow(path: Path, rows: list[Figures], interval: float) -> Path:
+def draw_slow(path: Path, rows: list[Figures]) -> Path:
     """Draw how late finishes are seen when each answer takes as long as KIE's do."""
     counts = sorted({row["count"] for row in rows})
     chart, panels = plt.subplots(1, len(counts), figsize=(9, 2.6), layout="constrained", squeeze=False)
@@ -80,7 +80,6 @@ def draw_slow(path: Path, rows: list[Figures], interval: float) -> Path:
         values = [chosen[way]["late_p99"] for way in ways]
         bars = panel.barh([waiting.NAMES[way] for way in ways], values, color=[COLORS[way] for way in ways])
         panel.bar_label(bars, [_lateness(chosen[way]) for way in ways], fontsize=8)
-        panel.axvline(interval + waiting.MOST_EXTRA_LATENESS, color="black", ls=":", lw=1)
         panel.set(title=f"{count:,} waiting", xlabel="finish seen late by, p99, s", xlim=(0, max(values) * 1.7))
     chart.suptitle(f"The same where each answer takes {waiting.LATENCY_OF_KIE:g} s")
     return _save(chart, path)

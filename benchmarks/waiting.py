@@ -140,10 +140,9 @@ def budgets(rows: list[Figures], interval: float, *, slow: bool) -> list[list[st
     most = own.get(COUNT_OF_BUDGETS) or own[max(own)]
     where = f"{most['count']:,.0f} waiting" + (f", answers after {LATENCY_OF_KIE:g} s" if slow else "")
     limits = [
-        (f"CPU per read as a multiple of the {NAMES[loop]}, {where}", most[f"x_{loop}"], MOST_CPU_RATIO, "")
-        for loop in LOOPS
+        (f"CPU per read as a multiple of the {NAMES['bare']}, {where}", most["x_bare"], MOST_CPU_RATIO, ""),
+        (f"longest block, {where}, worst of {most['runs']}", most["block_ms"], MOST_BLOCK_MS, " ms"),
     ]
-    limits.append((f"longest block, {where}, worst of {most['runs']}", most["block_ms"], MOST_BLOCK_MS, " ms"))
     if not slow:
         limits.append((f"finish seen late by, p99, {where}", most["late_p99"], interval + MOST_EXTRA_LATENESS, " s"))
     return [

@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
+# [START freeze]
 import gc
 import os
 import sys
+
+if "triggerer" in sys.argv:
+    # The event loop runs in a forked process. What is loaded before the fork, nearly all of Airflow, is out of the
+    # garbage collector's sight from then on. Airflow's LocalExecutor and DAG processor do the same.
+    os.register_at_fork(before=gc.freeze)
+# [END freeze]
 
 if "scheduler" in sys.argv:
     # A task's process is forked, and then need not load the same again.
@@ -13,9 +20,3 @@ if "scheduler" in sys.argv:
 
     import airflow_provider_kie.hooks.kie
     import airflow_provider_kie.sensors.wav  # noqa: F401 - the same
-
-if "triggerer" in sys.argv:
-    # The event loop runs in a forked process. What is loaded before the fork, nearly all of Airflow, is then no matter
-    # of the garbage collector any more, a full run of which would block the loop for it. Airflow's own LocalExecutor
-    # and DAG processor do the same.
-    os.register_at_fork(before=gc.freeze)
