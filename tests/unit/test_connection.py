@@ -651,9 +651,14 @@ def test_extra_that_is_no_object_is_refused(extra: str, monkeypatch: pytest.Monk
         _ = KieHook(CONN_ID).settings
 
 
-@pytest.mark.parametrize(("host", "port"), [("api.kie.ai", 99999), ("api.kie.ai", -1)])
-def test_a_port_that_does_not_exist_is_refused(host: str, port: int) -> None:
-    refused("port", host=host, port=port)
+@pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    assert "must be between 1 and 65535" in refused("port", host="api.kie.ai", port=port)
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_first_and_the_last_port_exist(port: int) -> None:
+    assert read(host="https://api.kie.ai", port=port).base_url == f"https://api.kie.ai:{port}"
 
 
 def test_an_empty_port_in_the_host_leaves_the_field_port_to_count() -> None:
@@ -672,4 +677,4 @@ def test_a_host_with_a_line_break_is_refused(host: str) -> None:
 
 
 def test_a_port_without_a_host_is_refused() -> None:
-    refused("host", port=8443)
+    assert "is empty, but a port is set; put both into the base URL" in refused("host", port=8443)

@@ -219,6 +219,7 @@ def test_the_marker_of_a_stream_is_accepted_only_if_the_host_said_how_long_it_is
 )
 def test_what_is_no_wav_is_refused_with_its_first_bytes(content):
     message = refused(content)
+    assert "is not a WAV file" in message
     assert repr(content[:80].decode(errors="replace"))[1:-1] in message
     assert message == refused(content, piece=len(content))
 

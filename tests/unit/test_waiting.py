@@ -37,6 +37,7 @@ from airflow_provider_kie.waiting import (
     conclude,
     ends_the_search,
     finished,
+    looks_within,
     next_delay,
     settling_delay,
     timed_out,
@@ -277,6 +278,22 @@ def test_the_pause_between_two_looks(monkeypatch, arguments, options, nominal, d
     assert next_delay(*arguments, **options) == pytest.approx(nominal * factor, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("waited", "poll_interval", "looks"),
+    [
+        (-5.0, 10.0, 0),
+        (0.0, 10.0, 0),
+        (9.0, 10.0, 0),
+        (11.0, 10.0, 1),
+        (29.0, 10.0, 1),
+        (31.0, 10.0, 2),
+        (0.35, 0.0, 2),
+    ],
+)
+def test_a_wait_that_moves_on_knows_how_often_it_has_looked(waited, poll_interval, looks):
+    assert looks_within(waited, poll_interval) == looks
+
+
 def test_pauses_differ():
     pauses = {next_delay(100.0, 1) for _ in range(200)}
     assert len(pauses) > 100
@@ -379,8 +396,9 @@ def test_no_length_of_time(name, value):
 def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
     done = Done(record("SUCCESS", wav_url=URL))
     assert finished("wav-1", done) is done
-    with pytest.raises(KieNotReadyError, match="not finished: status PENDING"):
+    with pytest.raises(KieNotReadyError, match="not finished: status PENDING") as early:
         finished("wav-1", Wait("status PENDING"))
+    assert early.value.kie_task_id == "wav-1"
     with pytest.raises(KieServerError) as trouble:
         finished("wav-1", Wait("It thundered", trouble=TROUBLE))
     assert trouble.value is TROUBLE
