@@ -69,6 +69,11 @@ def _bare(interval: float, pause: Callable[[], float]) -> Way:
     headers = {"Authorization": f"Bearer {KEY}", "User-Agent": AGENT}
     session: aiohttp.ClientSession | None = None
 
+    async def is_finished(kie_task_id: str) -> bool:
+        # A function of its own, so that a wait which sleeps holds neither the response nor the answer.
+        async with session.get(url, params={"taskId": kie_task_id}) as response:
+            return bool((await response.json())["data"]["successFlag"] == "SUCCESS")
+
     async def wait(kie_task_id: str) -> None:
         nonlocal session
         if session is None:
@@ -76,11 +81,7 @@ def _bare(interval: float, pause: Callable[[], float]) -> Way:
                 connector=aiohttp.TCPConnector(limit=512), cookie_jar=aiohttp.DummyCookieJar(), headers=headers
             )
         await asyncio.sleep(random.uniform(0.0, interval))
-        while True:
-            async with session.get(url, params={"taskId": kie_task_id}) as response:
-                answer = await response.json()
-            if answer["data"]["successFlag"] == "SUCCESS":
-                return
+        while not await is_finished(kie_task_id):
             await asyncio.sleep(pause())
 
     return wait

@@ -4,7 +4,7 @@ One measurement of one way of waiting, in this process: prints its figures as on
 
 The waits start evenly over half of the first interval, as a triggerer starts its triggers in portions; that is kind
 to ways that do not spread their reads themselves. The figures of CPU are taken after each wait has read once, so the
-one-time cost of a wait is not among them; ``start_ms`` is that cost. The measurement neither wakes the event loop up
+one-time cost of a wait is not among them. The measurement neither wakes the event loop up
 while waits are measured nor blocks it: it starts some waits at a time, and asks the server in a thread.
 """
 
@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,8 +35,10 @@ from scripts.host import cores, keep_on, stolen
 
 #: The last core is for what waits alone, which also tells exactly what the host took from it.
 CORE: Final = cores()[-1]
-#: Seconds between two looks at what the host took, which are too expensive for each turn of the loop.
+#: Seconds between two looks at what the host took, which are too expensive for each turn of the loop, and those of a
+#: sleep before which there is time for one.
 SELDOM: Final = 0.5
+A_REST: Final = 0.02
 #: Seconds between two portions of waits that start, at the least: a loop that is behind gets them no later for it.
 PORTION: Final = 0.05
 #: In intervals: over how long the waits start, from when on CPU is measured at the earliest (a first sleep may take an
@@ -79,7 +81,7 @@ class Watch(selectors.DefaultSelector):
         clocks = self.clocks()
         if clocks.now - self._due > self.longest:
             self.longest = max(self.longest, self.own_share(clocks))
-        if clocks.now - self._looked > SELDOM:
+        if timeout is None or timeout > A_REST or clocks.now - self._looked > SELDOM:
             self._looked, self._stolen = clocks.now, stolen(CORE)
         self._before = clocks
         events = super().select(timeout)
@@ -108,7 +110,12 @@ class Moment:
     server_cpu: float
 
     def __sub__(self, before: Moment) -> Moment:
-        return Moment(*[now - then for now, then in zip(astuple(self), astuple(before), strict=True)])
+        return Moment(
+            self.seconds - before.seconds,
+            self.cpu - before.cpu,
+            self.reads - before.reads,
+            self.server_cpu - before.server_cpu,
+        )
 
 
 @dataclass
@@ -139,7 +146,6 @@ class Measurement:
     async def carry_out(self) -> dict[str, Any]:
         """Measure, and return the figures."""
         memory = own_memory()
-        begun = await self.look()
         waits = await self.start_all()
         await self.all_have_read()
         started = await self.look()
@@ -152,14 +158,10 @@ class Measurement:
             wait.cancel()
         for wait in done:
             wait.result()
-        steady, start = ended - started, started - begun
-        per_read = steady.cpu / steady.reads
+        steady = ended - started
         return lateness | {
-            "cpu_ms_per_read": per_read * 1e3,
-            "start_ms": (start.cpu - per_read * start.reads) / self.count * 1e3,
+            "cpu_ms_per_read": steady.cpu / steady.reads * 1e3,
             "reads": ended.reads,
-            "reads_per_second": steady.reads / steady.seconds,
-            "load": steady.cpu / steady.seconds,
             "server_load": steady.server_cpu / steady.seconds,
             "memory_kb": waiting / self.count / 1024,
             "block_ms": self.watch.longest * 1e3,

@@ -135,7 +135,8 @@ class KieAsyncHook:
         try:
             return await self.attempt(wav.record_info(kie_task_id))
         except KieError as error:
-            # A reading like any other from here on; with its traceback it would be a cycle for the garbage collector.
+            # A reading like any other from here on; with its past it would be a cycle for the garbage collector.
+            error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
 
     async def _send(self, call: Call[Any]) -> Answer:

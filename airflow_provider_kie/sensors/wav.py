@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
+    XComArg,
     conf,
 )
 from airflow.triggers.base import StartTriggerArgs
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WavConversionSensor"]
 
-log = logging.getLogger(__name__)
-
 #: Airflow 3.0 to 3.2 have the words for it, but the scheduler does not act on them.
 CAN_START_FROM_TRIGGER = Version(airflow_version).release >= (3, 3)
 
@@ -54,7 +52,8 @@ class WavConversionSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of a worker slot. A conversion that is already finished costs
         no deferral.
     :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker to look first.
-        Only on Airflow 3.3 and later and not for a mapped task; elsewhere it has no effect.
+        Only on Airflow 3.3 and later, with an id that is a literal or the output of another task, and not for a mapped
+        task; elsewhere it has no effect, and the task's log says why.
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
@@ -77,8 +76,7 @@ class WavConversionSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._last_reason = ""
         self._until = 0.0
-        if start_from_trigger:
-            self._start_in_triggerer()
+        self._why_on_a_worker = self._start_in_triggerer() if start_from_trigger else ""
 
     @cached_property
     def hook(self) -> KieHook:
@@ -93,6 +91,8 @@ class WavConversionSensor(BaseSensorOperator):
 
         :param context: Airflow's context.
         """
+        if self._why_on_a_worker:
+            self.log.info("start_from_trigger had no effect: %s.", self._why_on_a_worker)
         if self.deferrable:
             return self._wait_deferred()
         self._until = time.monotonic() + self.timeout
@@ -143,39 +143,42 @@ class WavConversionSensor(BaseSensorOperator):
         return conversion
 
     def _wait_deferred(self) -> WavConversion:
-        if self.start_from_trigger:
-            self.log.info("start_from_trigger had no effect: a mapped task, or dags test, starts on a worker.")
         verdict = self.hook.look(self.kie_task_id, until=time.monotonic())
         if isinstance(verdict, Wait):
             self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
-            self.defer(**self._deferral())
+            self.defer(**self._deferral(self.kie_task_id, self.kie_conn_id))
         return self._conclude(verdict)
 
-    def _deferral(self) -> dict[str, Any]:
+    def _deferral(self, kie_task_id: str, kie_conn_id: str) -> dict[str, Any]:
         return deferral(
-            # An XComArg that is not resolved yet becomes its template.
-            kie_task_id=str(self.kie_task_id),
-            kie_conn_id=str(self.kie_conn_id),
+            kie_task_id=kie_task_id,
+            kie_conn_id=kie_conn_id,
             poll_interval=self.poke_interval,
             timeout=self.timeout,
             exponential_backoff=bool(self.exponential_backoff),
             max_wait=self.max_wait.total_seconds() if self.max_wait else None,
         )
 
-    def _start_in_triggerer(self) -> None:
-        """Ask the scheduler to start this task as a trigger; a mapped task never comes here before its worker."""
-        if not (CAN_START_FROM_TRIGGER and self.deferrable):
-            log.info("start_from_trigger has no effect: it needs Airflow 3.3 or later and deferrable=True.")
-            return
-        wait = self._deferral()
-        path, arguments = wait["trigger"].serialize()
-        self.start_from_trigger = True
-        self.start_trigger_args = StartTriggerArgs(
-            trigger_cls=path,
-            trigger_kwargs=arguments | {"deadline": None},
-            next_method=wait["method_name"],
-            timeout=wait["timeout"],
-        )
+    def _start_in_triggerer(self) -> str:
+        """Ask the scheduler to start this task as a trigger, and return why it is on a worker if it gets there."""
+        if not CAN_START_FROM_TRIGGER:
+            return "it needs Airflow 3.3 or later"
+        if not self.deferrable:
+            return "it needs deferrable=True"
+        kie_task_id, kie_conn_id = _for_the_triggerer(self.kie_task_id), _for_the_triggerer(self.kie_conn_id)
+        if kie_task_id is None or kie_conn_id is None:
+            return "the triggerer takes only a literal or the .output of another task, and no template"
+        if not self.get_needs_expansion():
+            wait = self._deferral(kie_task_id, kie_conn_id)
+            path, arguments = wait["trigger"].serialize()
+            self.start_from_trigger = True
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=path,
+                trigger_kwargs=arguments | {"deadline": None},
+                next_method=wait["method_name"],
+                timeout=wait["timeout"],
+            )
+        return "a mapped task, or dags test, starts on a worker"
 
     def _time_out(self) -> NoReturn:
         self._fail(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason))
@@ -196,3 +199,16 @@ class WavConversionSensor(BaseSensorOperator):
             self.log.warning("%s", error)
             raise AirflowSkipException(f"Skipping due to {flag} is set to True.") from error
         raise for_sensor(error)
+
+
+def _for_the_triggerer(argument: object) -> str | None:
+    """
+    Return an argument as the triggerer can render it; None where it can not.
+
+    It answers only some of what a template may ask for, and never returns from the rest (seen on 3.3.2), such as
+    ``xcom_pull`` without ``map_indexes``, which is what Airflow makes of ``.output``.
+    """
+    if isinstance(argument, XComArg) and hasattr(argument, "key"):  # else it is one with .map(), .zip() or the like
+        ((source, key),) = argument.iter_references()
+        return f"{{{{ ti.xcom_pull(task_ids={source.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
+    return argument if isinstance(argument, str) and "{" not in argument else None

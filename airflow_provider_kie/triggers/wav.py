@@ -49,6 +49,8 @@ LONGEST_RECOVERY = 60.0
 DEFER_BACKSTOP = 120.0
 #: The same where Airflow's limit was there first, such as the task's ``execution_timeout``.
 AHEAD_OF_AIRFLOW = 5.0
+#: What the time-out then adds.
+SHORTER_LIMIT = "; the task's execution_timeout, or a queue before the triggerer, left no more of its {:g} seconds"
 #: Seconds that a look, or the search for the connection, may go on after the deadline.
 LAST_LOOK = 60.0
 #: Seconds before Airflow's own limit at which whatever still goes on is cut off, so that the event gets out.
@@ -92,6 +94,7 @@ class WavConversionTrigger(BaseTrigger):
         self._was_found = deadline is not None
         self._began = self.deadline - timeout
         self._last = ""
+        self._cut_short = ""
         self.timeout = timeout
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
@@ -127,7 +130,10 @@ class WavConversionTrigger(BaseTrigger):
 
     async def _verdict(self) -> Done | Failed:
         airflows_limit = self._airflows_limit()
-        self.deadline = min(self.deadline, airflows_limit - AHEAD_OF_AIRFLOW)
+        if airflows_limit - AHEAD_OF_AIRFLOW < self.deadline:
+            self._cut_short = SHORTER_LIMIT.format(self.timeout)
+            self.deadline = airflows_limit - AHEAD_OF_AIRFLOW
+            self.timeout = max(0.0, round(self.deadline - self._began, 1))
         # A deadline that passed while no triggerer ran still leaves time for one look.
         at_most = min(max(self._rest(), 0.0) + LAST_LOOK, airflows_limit - LEAVING - time.time())
         try:
@@ -215,7 +221,7 @@ class WavConversionTrigger(BaseTrigger):
         return Failed(KieWaitTimeoutError(problem, kie_task_id=self.kie_task_id, conn_id=self.kie_conn_id))
 
     def _timed_out(self) -> Failed:
-        last = self._last or "no answer to the first look"
+        last = (self._last or "no answer to the first look") + self._cut_short
         return Failed(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, last))
 
     def _rest(self) -> float:

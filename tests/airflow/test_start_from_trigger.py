@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime, timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, task_group
 
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from airflow_provider_kie.sensors import wav
@@ -25,6 +26,13 @@ def build(**arguments):
 needs_3_3 = pytest.mark.skipif(not wav.CAN_START_FROM_TRIGGER, reason="the scheduler acts on it from Airflow 3.3")
 
 
+@pytest.fixture
+def said(caplog, capfd):
+    """What the logs say, wherever this Airflow writes them."""
+    caplog.set_level("INFO")
+    return lambda: caplog.text + "".join(capfd.readouterr())
+
+
 @needs_3_3
 def test_the_scheduler_gets_a_trigger_that_waits(kie):
     sensor = build(kie_task_id=kie.create_conversion(finished=True), poke_interval=0.05, timeout=30)
@@ -38,21 +46,70 @@ def test_the_scheduler_gets_a_trigger_that_waits(kie):
 
 
 @needs_3_3
-def test_an_id_from_another_task_travels_as_a_template():
+def test_an_id_from_another_task_travels_as_a_template_that_the_triggerer_can_render():
     with DAG("start_from_trigger", schedule=None, start_date=datetime(2026, 1, 1)):
         submit = ConvertToWavOperator(task_id="submit", music_task_id="m", audio_id="a", wait_for_completion=False)
         sensor = build(kie_task_id=submit.output)
-    assert "xcom_pull(task_ids='submit'" in sensor.start_trigger_args.trigger_kwargs["kie_task_id"]
+    template = sensor.start_trigger_args.trigger_kwargs["kie_task_id"]
+    # Without map_indexes it asks for what the triggerer can not answer, and the wait never begins.
+    assert template == "{{ ti.xcom_pull(task_ids='submit', key='return_value', map_indexes=-1) }}"
 
 
-@pytest.mark.parametrize("arguments", [{"deferrable": False}, {"start_from_trigger": False}])
-def test_elsewhere_it_has_no_effect(arguments):
-    assert not getattr(build(**arguments), "start_from_trigger", False)
+@needs_3_3
+def test_the_triggerer_answers_what_that_template_asks():
+    from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
+    from airflow.sdk.execution_time.comms import GetXCom
+    from pydantic import TypeAdapter
+
+    asked = TypeAdapter(GetXCom).dump_python(
+        GetXCom(key="return_value", dag_id="d", run_id="r", task_id="submit", map_index=-1)
+    )
+    assert TriggerRunnerSupervisor.decoder.validate_python(asked)
 
 
-def test_an_older_airflow_runs_it_as_any_deferrable_sensor(monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        pytest.param({"deferrable": False}, "it needs deferrable=True", marks=needs_3_3),
+        pytest.param({"kie_task_id": "{{ params.id }}"}, "and no template", marks=needs_3_3),
+        pytest.param({"kie_conn_id": "{{ params.conn }}"}, "and no template", marks=needs_3_3),
+    ],
+)
+def test_elsewhere_it_has_no_effect_and_the_log_of_the_task_says_why(kie, said, arguments, why):
+    sensor = build(**arguments)
+    assert not getattr(sensor, "start_from_trigger", False)
+    sensor.kie_task_id, sensor.kie_conn_id = kie.create_conversion(finished=True), "kie_default"
+    sensor.execute({})
+    assert re.search(f"start_from_trigger had no effect: .*{why}", said())
+
+
+def test_who_does_not_ask_for_it_hears_nothing_of_it(kie, said):
+    sensor = build(kie_task_id=kie.create_conversion(finished=True), start_from_trigger=False)
+    assert not getattr(sensor, "start_from_trigger", False)
+    sensor.execute({})
+    text = said()
+    assert "is finished" in text
+    assert "start_from_trigger" not in text
+
+
+@needs_3_3
+def test_within_a_mapped_task_group_it_has_no_effect():
+    with DAG("start_from_trigger_group", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
+
+        @task_group
+        def one_track(kie_task_id):
+            return build().output
+
+        one_track.expand(kie_task_id=["988e00aa", "988e00ab"])
+    assert not dag.get_task("one_track.wait").start_from_trigger
+
+
+def test_an_older_airflow_runs_it_as_any_deferrable_sensor(kie, said, monkeypatch):
     monkeypatch.setattr(wav, "CAN_START_FROM_TRIGGER", False)
-    assert not getattr(build(), "start_from_trigger", False)
+    sensor = build(kie_task_id=kie.create_conversion(finished=True))
+    assert not getattr(sensor, "start_from_trigger", False)
+    sensor.execute({})
+    assert "start_from_trigger had no effect: it needs Airflow 3.3 or later" in said()
 
 
 def test_a_mapped_sensor_starts_on_a_worker():

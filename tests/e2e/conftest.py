@@ -31,6 +31,27 @@ OPTIONS = {
     "core.sensitive_var_conn_names": "webhook_hmac_key",
     "core.parallelism": "2",
 }
+#: A sensor that no worker starts, fed by another task.
+IN_TRIGGERER = """
+from airflow.sdk import DAG
+
+from airflow_provider_kie.operators.wav import ConvertToWavOperator
+from airflow_provider_kie.sensors.wav import WavConversionSensor
+
+with DAG("in_triggerer", schedule=None):
+    submit = ConvertToWavOperator(
+        task_id="submit", music_task_id="m-1", audio_id="a-1", kie_conn_id="kie_ready", wait_for_completion=False
+    )
+    WavConversionSensor(
+        task_id="wait",
+        kie_task_id=submit.output,
+        kie_conn_id="kie_ready",
+        deferrable=True,
+        start_from_trigger=True,
+        poke_interval=1,
+        timeout=60,
+    )
+"""
 #: A browser as root on a machine without a screen, which asks nobody for updates.
 FLAGS = [
     "--no-sandbox",
@@ -67,11 +88,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     dags = tmp_path_factory.mktemp("dags")
     (dags / "first.py").write_text(first_dag_of_the_readme())
+    (dags / "in_triggerer.py").write_text(IN_TRIGGERER)
     with Airflow(tmp_path_factory.mktemp("airflow"), dags, OPTIONS) as airflow:
         emulator = Emulator(airflow.processes, conversion_seconds=2)
         airflow.migrate()
         airflow.start("api-server", "scheduler", "dag-processor", "triggerer")
-        airflow.wait_until_ready({DAG_ID})
+        airflow.wait_until_ready({DAG_ID, "in_triggerer"})
         yield Site(airflow, emulator)
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -29,7 +29,7 @@ ROOT = Path(cli.__file__).parents[1]
 API = "https://api.kie.ai/api/v1"
 CREDIT, SUBMIT, READ = f"{API}/chat/credit", f"{API}/wav/generate", f"{API}/wav/record-info"
 # Airflow 2.11 tells of each connection that it looks up.
-LOG_OF_AIRFLOW_2 = re.compile(r"^\[[^]]+\] \{\w+\.py:\d+\} INFO .*\n", re.MULTILINE)
+LOG_OF_AIRFLOW_2 = re.compile(r"^\[[^]]+\] \{\w+\.py:\d+\} (INFO|WARNING - empty cryptography key) .*\n", re.MULTILINE)
 SAID = "2025-01-01 00:00:00"
 RECORD = {"taskId": "wav-1", "musicId": "a-1", "musicIndex": 0, "createTime": SAID, "errorCode": None}
 PENDING = RECORD | {"successFlag": "PENDING", "response": None}
