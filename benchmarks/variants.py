@@ -81,7 +81,7 @@ def _bare(interval: float, pause: Callable[[], float]) -> Way:
                 connector=aiohttp.TCPConnector(limit=512), cookie_jar=aiohttp.DummyCookieJar(), headers=headers
             )
         await asyncio.sleep(random.uniform(0.0, interval))
-        while not await is_finished(kie_task_id):
+        while not await is_finished(kie_task_id):  # noqa: ASYNC110 - of another process
             await asyncio.sleep(pause())
 
     return wait
