@@ -89,7 +89,7 @@ def test_who_does_not_ask_for_it_hears_nothing_of_it(kie, said):
     sensor.execute({})
     text = said()
     assert "is finished" in text
-    assert "start_from_trigger" not in text
+    assert "had no effect" not in text
 
 
 @needs_3_3
