@@ -316,6 +316,28 @@ def test_killing_says_that_the_conversion_goes_on(kie, caplog, capfd):
     assert "WAV task 988e00aa goes on" in caplog.text + capfd.readouterr().out
 
 
+@pytest.mark.parametrize("reading", [False, True], ids=["asleep", "reading"])
+def test_a_kill_comes_out_with_the_word_by_which_airflow_knows_it(kie, reading):
+    """Airflow calls ``on_kill`` only where the trigger lets the message of the cancellation through."""
+    kie.configure(conversion_seconds=600)
+    kie_task_id = kie.create_conversion()
+    if reading:
+        kie.play("hang", endpoint="record-info")
+
+    async def kill():
+        wait = asyncio.create_task(only_event(trigger(kie_task_id, 3600.0, poll_interval=0.3)))
+        while not kie.requests("record-info"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        wait.cancel("__airflow_user_action__")
+        with pytest.raises(asyncio.CancelledError) as killed:
+            await wait
+        return killed.value.args
+
+    assert asyncio.run(kill()) == ("__airflow_user_action__",)
+    assert kie_async._SHARED == {}
+
+
 def test_airflows_own_limit_of_the_deferral_comes_after_the_triggers(kie):
     arguments = deferral(kie_task_id="988e00aa", kie_conn_id="kie_default", poll_interval=30, timeout=600)
     assert arguments["timeout"].total_seconds() > 600
