@@ -141,7 +141,7 @@ def budgets(rows: list[Figures], interval: float, *, slow: bool) -> list[list[st
     where = f"{most['count']:,.0f} waiting" + (f", answers after {LATENCY_OF_KIE:g} s" if slow else "")
     limits = [
         (f"CPU per read as a multiple of the {NAMES['bare']}, {where}", most["x_bare"], MOST_CPU_RATIO, ""),
-        (f"longest block, {where}, worst of {most['runs']}", most["block_ms"], MOST_BLOCK_MS, " ms"),
+        (f"longest block, with `gc.freeze`, {where}, worst of {most['runs']}", most["block_ms"], MOST_BLOCK_MS, " ms"),
     ]
     if not slow:
         limits.append((f"finish seen late by, p99, {where}", most["late_p99"], interval + MOST_EXTRA_LATENESS, " s"))
