@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_kie.emulator.server import DEFAULT_KEY
@@ -13,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def test_a_sensor_starts_in_the_triggerer_with_the_id_of_another_task(site: Site) -> None:
+    from scripts.airflow_processes import wait_for  # not before the fixture has skipped older Airflows
+
     airflow, run = site.airflow, "run-1"
     body = {"connection_id": "kie_ready", "conn_type": "kie", "host": site.emulator.url, "password": DEFAULT_KEY}
     airflow.call("POST", "connections", body)
     airflow.trigger("in_triggerer", run)
-    until = time.monotonic() + 90
-    while airflow.run_state(run) not in ("success", "failed") and time.monotonic() < until:
-        time.sleep(0.5)
+    wait_for("the run to end", lambda: airflow.run_state(run) in ("success", "failed"), seconds=90)
     assert airflow.run_state(run) == "success"
     submitted = airflow.xcom(run, "kie_task_id")["submit", -1]
     assert airflow.xcom(run, "return_value")["wait", -1]["kie_task_id"] == submitted
