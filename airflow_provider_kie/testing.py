@@ -22,10 +22,13 @@ and ask for the fixture in a test. Whatever uses the connection ``kie_default`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.emulator.server import KieEmulator
 
 __all__ = ["kie_emulator"]
@@ -33,7 +36,51 @@ __all__ = ["kie_emulator"]
 
 @pytest.fixture
 def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
-    """A fresh emulator: conversions take 0.2 s, submits are not limited, ``kie_default`` leads to it."""
+    """
+    A fresh emulator: conversions take 0.2 s, submits are not limited, ``kie_default`` leads to it.
+
+    The test fails before it begins if Airflow gives another connection, which could cost real credits.
+    """
     with KieEmulator(conversion_seconds=0.2, submits_per_window=None) as emulator:
-        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", emulator.connection_json())
+        monkeypatch.setenv(f"AIRFLOW_CONN_{DEFAULT_CONN_ID.upper()}", emulator.connection_json())
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))))
+        _put_environment_before_secrets_backend(monkeypatch)
+        _check_connection(emulator)
         yield emulator
+
+
+def _put_environment_before_secrets_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the configured secrets backends, which Airflow asks first, answer for every connection but this one."""
+    from airflow.providers.common.compat.sdk import conf
+
+    configured = (("secrets", "backend"), ("workers", "secrets_backend"))
+    for backend in {conf.getimport(section, option, fallback=None) for section, option in configured} - {None}:
+        for name in ("get_connection", "aget_connection"):
+            if (original := getattr(backend, name, None)) is not None:
+                monkeypatch.setattr(backend, name, _for_other_connections(original))
+
+
+def _for_other_connections(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_connection(self: Any, conn_id: str, *args: Any, **kwargs: Any) -> Any:
+        return None if conn_id == DEFAULT_CONN_ID else original(self, conn_id, *args, **kwargs)
+
+    return get_connection
+
+
+def _check_connection(emulator: KieEmulator) -> None:
+    from airflow.providers.common.compat.sdk import AirflowException, BaseHook
+
+    try:
+        found = BaseHook.get_connection(DEFAULT_CONN_ID)
+    except AirflowException as error:
+        pytest.fail(
+            f"Airflow does not find the connection {DEFAULT_CONN_ID!r} that kie_emulator set: {error}", pytrace=False
+        )
+    if (found.host, found.password) != (emulator.url, emulator.api_key):
+        pytest.fail(
+            f"Airflow gives another connection {DEFAULT_CONN_ID!r} than the one that kie_emulator set, with host "
+            f"{found.host!r}, so this test could spend credits. Something comes before the environment, such as a "
+            "secrets backend that wraps others: leave it out of the tests' configuration.",
+            pytrace=False,
+        )
