@@ -55,6 +55,8 @@ LONGEST_PAUSE = 30.0
 #: Seconds between two lines about the progress.
 PROGRESS_SECONDS = 10.0
 
+#: What a file host answers with the whole file; 203 where a proxy may have changed it (RFC 9110, section 15.3.4).
+_WHOLE = (200, 203)
 #: What a file host answers when a link has expired or was withdrawn, and when asking again may help.
 _EXPIRED = (401, 403, 404, 410)
 _PASSING = (408, 425, 429)
@@ -224,7 +226,7 @@ class _Transfer:
         status = response.status_code
         if status == 206 and self._received:
             self._continue(response)
-        elif status == 200:
+        elif status in _WHOLE:
             if self._received:
                 log.warning("The file host sends the file from its start again; starting over.")
             self._begin(response)
@@ -253,7 +255,8 @@ class _Transfer:
         if length.isdecimal() and not self._encoded and not chunked:
             self._total = int(length)
             self._check_size(self._total)
-        self._validator = _validator(headers)
+        # The validator beside a changed file may be that of the original.
+        self._validator = _validator(headers) if response.status_code == 200 else None
 
     def _continue(self, response: requests.Response) -> None:
         """Check that a part is the one asked for, of the same file."""

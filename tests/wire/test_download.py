@@ -236,6 +236,24 @@ def test_a_stream_marker_is_fine_with_a_length_and_refused_without(server, sink)
     assert len(server.requests) == 2
 
 
+def test_a_file_that_a_proxy_may_have_changed_is_a_file(server, sink):
+    server.play(Act(status=203))
+    came_whole(fetch(server, sink), sink)
+    assert len(server.requests) == 1
+
+
+def test_what_a_proxy_may_have_changed_is_not_put_together_with_the_original(server, sink):
+    server.play(Act(status=203, body=OTHER, cut=0.5, end="reset"), Act())
+    came_whole(fetch(server, sink), sink)
+    assert server.starts == [None, None]
+
+
+def test_a_proxy_that_comes_between_is_taken_from_the_start(server, sink):
+    server.play(Act(cut=0.5, end="reset"), Act(status=203, body=OTHER))
+    came_whole(fetch(server, sink), sink, OTHER)
+    assert len(sink.begun) == 2
+
+
 def test_a_host_without_lengths_may_vouch_for_a_stream_when_asked_for_more(server, sink):
     stream = wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN)
     server.play(Act(body=stream, length="none"))
