@@ -37,6 +37,7 @@ __all__ = [
     "KieDownloadError",
     "KieError",
     "KieFeatureDisabledError",
+    "KieFileCutOffError",
     "KieFileTooLargeError",
     "KieInsufficientCreditsError",
     "KieKeyCapError",
@@ -341,6 +342,12 @@ class KieDownloadError(KieError):
     """The file did not come whole: broken off too often, cut off, or an error of the file host; nothing was stored."""
 
     next_step = "Give the task retries; if it stays, see whether the link works in a browser."
+
+
+class KieFileCutOffError(KieDownloadError, AirflowFailException):
+    """All that the file host has came, and the WAV header declares more audio than that; nothing was stored."""
+
+    next_step = "Report it to support@kie.ai before KIE deletes the file, 14 days after the conversion."
 
 
 #: What an HTTP status means where no body gives a number of KIE's. Any 5xx is a :class:`KieServerError`; of a 404, a

@@ -14,9 +14,21 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def fmt(channels: int = 2, rate: int = 48_000, bits: int = 16, *, tag: int = 1, extra: bytes = b"") -> bytes:
-    """Return the chunk that says what the audio is."""
-    frame = channels * ((bits + 7) // 8)
+def fmt(
+    channels: int = 2,
+    rate: int = 48_000,
+    bits: int = 16,
+    *,
+    tag: int = 1,
+    frame: int | None = None,
+    extra: bytes = b"",
+) -> bytes:
+    """
+    Return the chunk that says what the audio is.
+
+    :param frame: bytes of a frame in place of the usual.
+    """
+    frame = channels * ((bits + 7) // 8) if frame is None else frame
     return chunk(b"fmt ", struct.pack("<HHIIHH", tag, channels, rate, rate * frame & UNKNOWN, frame, bits) + extra)
 
 
@@ -27,6 +39,7 @@ def wav(
     bits: int = 16,
     *,
     tag: int = 1,
+    frame: int | None = None,
     before: bytes = b"",
     after: bytes = b"",
     riff_size: int | None = None,
@@ -36,13 +49,14 @@ def wav(
     """
     Return a WAV file of noise.
 
+    :param frame: what the format says of a frame's bytes in place of the truth.
     :param before: whole chunks between the format and the audio.
     :param after: whole chunks behind the audio.
     :param riff_size: what the header says in place of the truth.
     :param data_size: what the audio's chunk says in place of the truth.
     """
     audio = random.Random(seed).randbytes(frames * channels * ((bits + 7) // 8))
-    head = b"WAVE" + fmt(channels, rate, bits, tag=tag) + before
+    head = b"WAVE" + fmt(channels, rate, bits, tag=tag, frame=frame) + before
     size = len(audio) if data_size is None else data_size
     body = head + b"data" + struct.pack("<I", size) + audio + b"\0" * (len(audio) % 2) + after
     return b"RIFF" + struct.pack("<I", len(body) if riff_size is None else riff_size) + body

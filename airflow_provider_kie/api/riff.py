@@ -2,12 +2,17 @@
 """
 What a WAV file says about itself: RIFF/WAVE, and RF64 or BW64 beyond 4 GiB, read while the bytes come in.
 
-The rules that live here and nowhere else: which bytes are a WAV file, and whether the sizes in its header agree with
-the number of bytes that came. KIE's links have been seen to answer with web pages instead of audio, so everything
-else is refused, with its first bytes in the message.
+The rules that live here and nowhere else: which bytes are a WAV file, and whether all of its audio came. KIE's links
+have been seen to answer with web pages instead of audio, so everything else is refused, with its first bytes in the
+message.
+
+Many writers get a header wrong around audio that is whole, and players do not mind. Such a file is accepted, and
+:attr:`WavReader.oddities` tells what is wrong. What decides is the size of the audio's own chunk: audio that is
+shorter than that is cut off, and never accepted.
 
 Sources: Microsoft's "Multimedia Programming Interface and Data Specifications" 1.0 (RIFF) and "Multiple channel audio
-data and WAVE files" (2007), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64).
+data and WAVE files" (2007), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64); for what is read in spite of its header,
+libsndfile 1.2.2, FFmpeg 8 and SoX 14.4.2.
 """
 
 from __future__ import annotations
@@ -15,13 +20,16 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 
-from airflow_provider_kie.exceptions import KieDownloadError, KieNotAWavError
+from airflow_provider_kie.exceptions import KieDownloadError, KieFileCutOffError, KieNotAWavError
 
 __all__ = ["WavHeader", "WavReader", "shown"]
 
-#: What a writer that can not go back (such as ffmpeg into a pipe) leaves in place of a size, and what RF64 and BW64
-#: say where the ``ds64`` chunk holds the size.
+#: What RF64 and BW64 say where the ``ds64`` chunk holds the size.
 UNKNOWN = 0xFFFFFFFF
+#: The upper half of what a writer that cannot go back leaves in place of a size, besides 0: SoX 0x7FFFF000, rounded
+#: down to whole frames, and as much more for the whole file as its header is long; arecord 0x80000000; ffmpeg
+#: 0xFFFFFFFF.
+_STAND_INS = (0x7FFF, 0x8000, 0xFFFF)
 _LONG_FORMS = (b"RF64", b"BW64")
 _MAGIC = (b"RIFF", *_LONG_FORMS)
 #: WAVE_FORMAT_PCM, WAVE_FORMAT_IEEE_FLOAT and WAVE_FORMAT_EXTENSIBLE: each frame has the same number of bytes.
@@ -29,6 +37,11 @@ _UNCOMPRESSED = (1, 3, 0xFFFE)
 #: The chunks that are read rather than passed over, with the bytes that are needed of them.
 _NEEDED = {b"fmt ": 16, b"ds64": 16}
 _SHOWN = 80
+#: What is passed over to find what follows the audio, and how tags begin that are not chunks.
+_BLANK = b"\0\t\n\r "
+_TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICS")
+#: Bytes behind the end that may be anything, because they are too few to be heard.
+_INAUDIBLE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +85,13 @@ class WavReader:
     """
     Reads a WAV file from its first byte on, in pieces of any size, and keeps nothing but what the header says.
 
-    :attr:`header` is None until the audio begins.
+    :attr:`header` is None until the audio begins, and :attr:`oddities` is complete at the end.
     """
 
     def __init__(self) -> None:
         self.header: WavHeader | None = None
+        self._odd_format = ""
+        self._odd_sizes = ""
         self._start = b""
         self._pending = bytearray()
         self._position = 0  # of the first pending byte in the file
@@ -85,6 +100,12 @@ class WavReader:
         self._declared = 0
         self._long_sizes: tuple[int, int] | None = None
         self._format: tuple[int, int, int, int] | None = None
+        self._behind = b""  # how what follows the audio begins, or the audio itself where its size is left open
+
+    @property
+    def oddities(self) -> list[str]:
+        """What is wrong with the header of a file whose audio is whole, each as the end of a sentence."""
+        return [oddity for oddity in (self._odd_format, self._odd_sizes) if oddity]
 
     @property
     def ends_with_the_file(self) -> bool:
@@ -95,55 +116,86 @@ class WavReader:
         """
         Take the next bytes of the file.
 
-        :param piece: the bytes; passed over once the header is known.
+        :param piece: the bytes; the audio is passed over.
         :raises KieNotAWavError: they can not be those of a WAV file.
         """
         if len(self._start) < _SHOWN:
             self._start += piece[: _SHOWN - len(self._start)]
-        if self.header is not None:
-            return
         skipped = min(self._skip, len(piece))
         self._skip -= skipped
         self._position += skipped
+        if self.header is not None:
+            self._look_behind(piece[skipped:])
+            return
         self._pending += piece[skipped:]
         while self.header is None and not self._skip and self._step():
             pass
 
     def finish(self, total: int, *, vouched: bool) -> WavHeader:
         """
-        Check the declared sizes against what came, once all has come.
+        Check that all of the audio came, once the end was reached.
 
         :param total: bytes that came.
         :param vouched: the sender had said how many bytes there would be, so that the end is the end.
-        :raises KieNotAWavError: not a WAV file, or longer than it says.
-        :raises KieDownloadError: shorter than it says.
+        :raises KieNotAWavError: not a WAV file, without audio, or with more behind it than belongs there.
+        :raises KieDownloadError: shorter than it says; a KieFileCutOffError where nothing more is to be had.
         """
         header = self.header
         if header is None:
             if self._magic:
-                raise KieDownloadError(f"The file ends after {total:,} bytes, before its audio begins")
+                raise _cut_off(vouched)(f"The file ends after {total:,} bytes, before its audio begins")
             raise self._refuse("is not a WAV file")
-        if header.data_bytes is None:
+        audio = self._audio_bytes(header, total, vouched)
+        self._compare_sizes(header, header.data_start + audio, total, vouched)
+        return replace(header, data_bytes=audio, total_bytes=total)
+
+    def _audio_bytes(self, header: WavHeader, total: int, vouched: bool) -> int:
+        """Return how much audio there is: what the header says, or all there is where it leaves that open."""
+        audio = header.data_bytes
+        if audio is None:
             if not vouched:
                 raise KieDownloadError(
                     "Neither the WAV header nor the file host says how long the file is, so nobody knows whether all "
                     f"{total:,} bytes came"
                 )
-            header = replace(header, data_bytes=total - header.data_start)
-        audio_end = header.data_start + (header.data_bytes or 0)
+            room = total - header.data_start
+            audio = 0 if self._chunk_follows(room) else room
+        if not audio:
+            raise self._refuse("holds no audio")
+        return audio
+
+    def _compare_sizes(self, header: WavHeader, audio_end: int, total: int, vouched: bool) -> None:
+        """Refuse a file of which something is missing or may be unheard; note a size that is merely wrong."""
         declared = total if header.total_bytes is None else header.total_bytes
+        room = total - audio_end
+        harmless = not self._behind or self._behind.startswith(_TAGS) or self._chunk_follows(room)
         # The byte that pads an odd chunk is counted by some writers and written by some. One that is missing behind the
         # last chunk does no harm as long as the audio is whole.
-        odd = audio_end % 2
-        if total < max(audio_end, declared - 1):
-            raise KieDownloadError(
+        missing, surplus = total < declared - 1, total > declared + audio_end % 2
+        whole = vouched and header.data_bytes is not None and harmless
+        if total < audio_end or (missing and not whole):
+            raise _cut_off(vouched)(
                 f"The file is cut off: {total:,} bytes came, but its header declares {max(audio_end, declared):,}"
             )
-        if total > declared + odd:
+        if surplus and not harmless and room > _INAUDIBLE:
             raise self._refuse(f"holds {total:,} bytes, but its WAV header declares {declared:,}")
-        if not header.data_bytes:
-            raise self._refuse("holds no audio")
-        return replace(header, total_bytes=total)
+        if header.data_bytes is None:
+            self._odd_sizes = "its header leaves open how long the audio is"
+        elif missing or surplus or header.total_bytes is None:
+            said = "leaves that open" if header.total_bytes is None else f"declares {declared:,}"
+            self._odd_sizes = f"it has {total:,} bytes and its header {said}"
+
+    def _chunk_follows(self, room: int) -> bool:
+        """Tell whether what follows the audio begins like a chunk that is no longer than the bytes there are."""
+        if len(self._behind) < 8:
+            return False
+        name, size = struct.unpack_from("<4sI", self._behind)
+        named = name.isascii() and name.decode().isprintable() and name not in _MAGIC
+        return named and bool(size <= room - 8)
+
+    def _look_behind(self, piece: bytes) -> None:
+        if len(self._behind) < 8:
+            self._behind = (self._behind + piece).lstrip(_BLANK)[:8]
 
     def _refuse(self, why: str) -> KieNotAWavError:
         return KieNotAWavError(f"What came {why}; {shown(self._start)}")
@@ -195,9 +247,12 @@ class WavReader:
     def _read_format(self, body: bytes) -> None:
         tag, channels, rate, byte_rate, frame, bits = struct.unpack("<HHIIHH", body)
         if tag in _UNCOMPRESSED:
-            if not bits or frame != channels * ((bits + 7) // 8):
-                raise self._refuse(f"declares frames of {frame} bytes for {channels} channels of {bits} bit")
-            byte_rate = rate * frame
+            # Players go by the bits, whatever is said of the frame, but for the 24 bits in 4 bytes of ALSA's arecord.
+            packed = channels * ((bits + 7) // 8)
+            padded = channels * 4 if bits == 24 else packed
+            if frame != packed:
+                self._odd_format = f"its header declares frames of {frame} bytes for {channels} channels of {bits} bit"
+            byte_rate = rate * (padded if frame == padded else packed)
         if not (channels and rate and byte_rate):
             raise self._refuse(f"declares {channels} channels at {rate} Hz and {byte_rate} bytes a second")
         self._format = channels, rate, bits, byte_rate
@@ -207,18 +262,24 @@ class WavReader:
             raise self._refuse("has audio without a format before it")
         total, data = self._sizes(size)
         self.header = WavHeader(*self._format, self._position + 8, data, total)
+        self._pass_over(8 + (data or 0))
+        self._look_behind(bytes(self._pending))
         self._pending.clear()
 
     def _sizes(self, size: int) -> tuple[int | None, int | None]:
         """Return the bytes that the file and its audio should have, each None where the writer did not know."""
-        riff: int | None = self._declared
-        data: int | None = size
-        if self._magic in _LONG_FORMS:
-            if self._long_sizes is None:
-                raise self._refuse("has no chunk 'ds64', which holds the sizes of its kind")
-            riff = self._long_sizes[0] if riff == UNKNOWN else riff
-            data = self._long_sizes[1] if size == UNKNOWN else size
-        else:
-            riff = None if riff == UNKNOWN else riff
-            data = None if size == UNKNOWN else size
-        return None if riff is None else riff + 8, data
+        riff, data = self._declared, size
+        if self._magic not in _LONG_FORMS:
+            return None if _is_left_open(riff) else riff + 8, None if _is_left_open(data) else data
+        if self._long_sizes is None:
+            raise self._refuse("has no chunk 'ds64', which holds the sizes of its kind")
+        riff = self._long_sizes[0] if riff == UNKNOWN else riff
+        return riff + 8, self._long_sizes[1] if data == UNKNOWN else data
+
+
+def _cut_off(vouched: bool) -> type[KieDownloadError]:
+    return KieFileCutOffError if vouched else KieDownloadError
+
+
+def _is_left_open(size: int) -> bool:
+    return size == 0 or size >> 16 in _STAND_INS

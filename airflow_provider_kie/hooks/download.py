@@ -29,6 +29,7 @@ from airflow_provider_kie.api.riff import WavHeader, WavReader, shown
 from airflow_provider_kie.exceptions import (
     KieConnectionError,
     KieDownloadError,
+    KieFileCutOffError,
     KieFileTooLargeError,
     KieLinkExpiredError,
     KieNotAWavError,
@@ -49,12 +50,16 @@ MOST_BREAKS_IN_A_ROW = 5
 MOST_BREAKS = 50
 #: Links in a row that bring no new byte, after which the file counts as gone.
 MOST_LINKS_IN_VAIN = 3
+#: Files that came to their end and are damaged, after which it is the file at KIE that is damaged, not a copy of it.
+MOST_DAMAGED_FILES = 2
 #: Seconds before the first repetition; doubled with each break in a row, up to the longest.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 #: Seconds between two lines about the progress.
 PROGRESS_SECONDS = 10.0
 
+#: What a file host answers with the whole file; 203 where a proxy may have changed it (RFC 9110, section 15.3.4).
+_WHOLE = (200, 203)
 #: What a file host answers when a link has expired or was withdrawn, and when asking again may help.
 _EXPIRED = (401, 403, 404, 410)
 _PASSING = (408, 425, 429)
@@ -95,7 +100,7 @@ class Downloaded(NamedTuple):
 
 def download(host: FileHost, links: Iterator[Link], sink: Sink, *, max_bytes: int) -> Downloaded:
     """
-    Download a WAV file; return once all of it came and its sizes agree.
+    Download a WAV file; return once all of its audio came. What is odd about its header is a warning in the log.
 
     :param host: asks the file hosts.
     :param links: where the file is; the next one is taken when one expired.
@@ -139,6 +144,7 @@ class _Transfer:
         self._breaks = 0
         self._breaks_in_a_row = 0
         self._links_in_vain = 0
+        self._damaged_files = 0
         # Bytes that any try brought, in all and up to the last break and the last link that failed: a transfer that
         # starts over makes no progress before it is further than that.
         self._furthest = self._furthest_by_break = self._furthest_by_link = 0
@@ -155,11 +161,9 @@ class _Transfer:
                 if not self._take_next_link(str(error)):
                     host = urlsplit(self._link.url).hostname
                     raise KieLinkExpiredError(f"The link to {host} does not work: {error}", code=error.status) from None
-            except KieNotAWavError as error:
-                # KIE's links have been seen to answer with web pages; a fresh one may have the file.
-                if self._reader.header is not None or not self._take_next_link(error.problem):
+            except (KieNotAWavError, KieFileCutOffError) as error:
+                if not self._take_other_file(error.problem):
                     raise
-                self._forget()
             except (_BrokeOffError, KieConnectionError) as error:
                 self._note_break(error)
 
@@ -189,6 +193,14 @@ class _Transfer:
         if urlsplit(link.url)[:3] != urlsplit(self._link.url)[:3]:
             self._forget()  # a validator speaks for one URL only; another signature of the same is fine
         self._link = link
+        return True
+
+    def _take_other_file(self, why: str) -> bool:
+        """Start over with a fresh link: KIE's links have been seen to answer with web pages, and copies get damaged."""
+        self._damaged_files += self._reader.header is not None
+        if self._damaged_files >= MOST_DAMAGED_FILES or not self._take_next_link(why):
+            return False
+        self._forget()
         return True
 
     def _note_break(self, error: _BrokeOffError | KieConnectionError) -> None:
@@ -224,7 +236,7 @@ class _Transfer:
         status = response.status_code
         if status == 206 and self._received:
             self._continue(response)
-        elif status == 200:
+        elif status in _WHOLE:
             if self._received:
                 log.warning("The file host sends the file from its start again; starting over.")
             self._begin(response)
@@ -253,7 +265,8 @@ class _Transfer:
         if length.isdecimal() and not self._encoded and not chunked:
             self._total = int(length)
             self._check_size(self._total)
-        self._validator = _validator(headers)
+        # The validator beside a changed file may be that of the original.
+        self._validator = _validator(headers) if response.status_code == 200 else None
 
     def _continue(self, response: requests.Response) -> None:
         """Check that a part is the one asked for, of the same file."""
@@ -334,8 +347,10 @@ class _Transfer:
         vouched = self._total is not None
         try:
             header = self._reader.finish(self._received, vouched=vouched)
+        except KieFileCutOffError:
+            raise
         except KieDownloadError as error:
-            if vouched or (self._reader.ends_with_the_file and not self._may_resume()):
+            if self._reader.ends_with_the_file and not self._may_resume():
                 raise
             raise _BrokeOffError(error.problem) from error  # without a length, a break looks like the end
         except KieNotAWavError:
@@ -343,6 +358,8 @@ class _Transfer:
                 raise _BrokeOffError("Nothing came") from None
             raise
         self._progress.end(self._received)
+        if self._reader.oddities:
+            log.warning("The WAV file came whole, but %s.", "; ".join(self._reader.oddities))
         return Downloaded(self._received, self._digest.hexdigest(), header)
 
 

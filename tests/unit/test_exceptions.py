@@ -59,6 +59,7 @@ TREE = {
     "KieUnsafeUrlError": (F, F, T, "Pass kie_task_id instead of wav_url"),
     "KieDestinationExistsError": (F, F, T, "set overwrite=True"),
     "KieDownloadError": (F, F, F, "Give the task retries"),
+    "KieFileCutOffError": (F, F, T, "Report it to support@kie.ai"),
 }
 CLASSES = {name: getattr(subject, name) for name in TREE}
 DETAILS = {
