@@ -23,7 +23,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_kie.api.common import is_http_url
-from airflow_provider_kie.connection import KieSettings, is_loopback
+from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
 from airflow_provider_kie.hooks.transport import (
     CONNECT_TIMEOUT,
@@ -33,6 +33,7 @@ from airflow_provider_kie.hooks.transport import (
     ssl_context,
     user_agent,
 )
+from airflow_provider_kie.hosts import is_loopback
 
 __all__ = ["FileHost", "Link"]
 
