@@ -32,18 +32,17 @@ from airflow_provider_kie.exceptions import (
     KieError,
     KieValidationError,
 )
+from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
 from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
 from airflow_provider_kie.hooks.transport import (
     BROKE_OFF,
     CONNECT_TIMEOUT,
     COULD_NOT_CONNECT,
+    NO_CERTIFICATES,
     NOT_TRUSTED,
     TIMED_OUT,
-    ca_bundle,
     no_answer,
     no_connection,
-    proxy_url,
-    ssl_context,
     user_agent,
 )
 from airflow_provider_kie.waiting import (
@@ -118,13 +117,14 @@ class KieHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
+        settings = self.settings
         session = _Session()
         session.trust_env = False
         session.headers["User-Agent"] = user_agent()
-        session.auth = _BearerAuth(self.settings)
-        ssl_context(self.settings)  # requests itself would only find out while it connects
-        session.verify = ca_bundle(self.settings.verify)
-        if proxy := proxy_url(self.settings, self.settings.base_url):
+        session.auth = _BearerAuth(settings)
+        ssl_context(settings, settings.base_url)  # requests itself would only find out while it connects
+        session.verify = ca_bundle(settings)
+        if proxy := proxy_url(settings, settings.base_url):
             session.proxies = {"http": proxy, "https": proxy}
         return session
 
@@ -343,7 +343,7 @@ class KieHook(BaseHook):
             ) as response:
                 body = _read_body(response, until=started + settings.timeout)
                 return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
-        except (requests.RequestException, HTTPError) as error:
+        except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
             raise call.explain(no_answer(settings, *_explain_requests(error))) from error
 
 
@@ -383,9 +383,11 @@ def _read_body(response: requests.Response, until: float) -> bytes:
     return bytes(body)
 
 
-def _explain_requests(error: requests.RequestException | HTTPError) -> tuple[str, bool]:
+def _explain_requests(error: OSError | HTTPError) -> tuple[str, bool]:
     """Return what happened, and whether the request may have reached KIE."""
     cause = error.args[0] if error.args else None
+    if not isinstance(error, (requests.RequestException, HTTPError)):
+        return NO_CERTIFICATES, True  # the only thing of which requests complains in this way
     if isinstance(error, requests.exceptions.SSLError):
         return NOT_TRUSTED, True
     if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
