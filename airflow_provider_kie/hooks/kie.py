@@ -55,6 +55,7 @@ from airflow_provider_kie.waiting import (
     Wait,
     conclude,
     next_delay,
+    refuses_the_key,
     settling_delay,
     timed_out,
 )
@@ -106,6 +107,9 @@ class KieHook(BaseHook):
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
         :raises KieConfigurationError: a field can not work.
         """
+        return self._look_up()
+
+    def _look_up(self) -> KieSettings:
         try:
             found = self.get_connection(self.kie_conn_id)
         except AirflowNotFoundException as error:
@@ -247,6 +251,8 @@ class KieHook(BaseHook):
         look = Look(kie_task_id, self.kie_conn_id)
         while True:
             verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
+            if refuses_the_key(verdict) and self._takes_up_what_changed():
+                verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
             if not isinstance(verdict, Wait):
                 return verdict
             pause = settling_delay(verdict, poll_interval, until - time.monotonic())
@@ -320,6 +326,21 @@ class KieHook(BaseHook):
             error.conn_id = settings.conn_id
             COOLDOWNS.note(settings.conn_id, error)
             raise
+
+    def _takes_up_what_changed(self) -> bool:
+        """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
+        try:
+            found = self._look_up()
+        except KieError as error:
+            self.log.warning("The connection could not be looked up again: %s", error)
+            return False
+        if found == self.settings:
+            return False
+        self.log.warning("KIE refused the key, and connection %r has changed: going on with it.", self.kie_conn_id)
+        self._session.close()
+        del self._session
+        self.settings = found
+        return True
 
     def _reading(self, kie_task_id: str, patient: bool) -> Reading:
         try:

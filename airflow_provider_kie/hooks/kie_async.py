@@ -34,7 +34,7 @@ from airflow_provider_kie.hooks.transport import (
     no_connection,
     user_agent,
 )
-from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, settling_delay
+from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, refuses_the_key, settling_delay
 
 __all__ = ["KieAsyncHook"]
 
@@ -104,10 +104,13 @@ class KieAsyncHook:
         :param kie_task_id: the WAV task.
         :param until: when to stop settling at the latest, in seconds of ``time.monotonic``.
         :param poll_interval: seconds between two looks.
+        :raises KieError: KIE refused the key, and the connection has changed: :meth:`connect` again.
         """
         look = Look(kie_task_id, self.settings.conn_id)
         while True:
             verdict = look.judge(await self._reading(kie_task_id), time.monotonic())
+            if refuses_the_key(verdict) and await _has_changed(self.settings):
+                raise KieError("KIE refused the key, and the connection has changed", conn_id=self.settings.conn_id)
             if not isinstance(verdict, Wait):
                 return verdict
             pause = settling_delay(verdict, poll_interval, until - time.monotonic())
@@ -202,11 +205,16 @@ _Search: TypeAlias = asyncio.Task[_Found]
 _SEARCHES: dict[tuple[asyncio.AbstractEventLoop, str], _Search] = {}
 
 
-def _search(kie_conn_id: str) -> _Search:
-    """Return the search that is under way or ended a few seconds ago, or start one."""
+def _search(kie_conn_id: str, older_than: _Search | None = None) -> _Search:
+    """
+    Return the search that is under way or ended a few seconds ago, or start one.
+
+    :param kie_conn_id: the connection.
+    :param older_than: a search whose result is not new enough.
+    """
     loop = asyncio.get_running_loop()
     key = loop, kie_conn_id
-    if key not in _SEARCHES:
+    if _SEARCHES.get(key) in (None, older_than):
         for ended in [each for each in _SEARCHES if each[0].is_closed()]:
             del _SEARCHES[ended]  # a loop that ended soon could not do it
         _SEARCHES[key] = loop.create_task(_look_up(kie_conn_id))
@@ -241,6 +249,15 @@ async def _end_of(search: _Search, kie_conn_id: str) -> _Found:
             return await asyncio.shield(search)
     except TimeoutError as error:
         raise no_connection(kie_conn_id) from error
+
+
+async def _has_changed(settings: KieSettings) -> bool:
+    """Tell whether a connection has other settings by now, whatever was found a few seconds ago."""
+    recent = _SEARCHES.get((asyncio.get_running_loop(), settings.conn_id))
+    if recent and (await _end_of(recent, settings.conn_id)).settings != settings:
+        return True
+    newest = _search(settings.conn_id, older_than=recent)
+    return (await _end_of(newest, settings.conn_id)).settings != settings
 
 
 async def _join(kie_conn_id: str) -> _Shared:
