@@ -10,13 +10,15 @@ loads the metadata of every provider at start.
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from airflow_provider_kie.hosts import ip_address, is_loopback, spell_proxy, split_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -34,7 +36,6 @@ __all__ = [
     "build_conn_fields",
     "build_form_widgets",
     "build_ui_field_behaviour",
-    "is_loopback",
 ]
 
 CONN_TYPE = "kie"
@@ -50,8 +51,6 @@ DEFAULT_CALLBACK_URL = "https://api.example.com/callback"
 #: Characters of a key at the least, so that hiding it where KIE echoes it hits nothing else.
 SHORTEST_KEY = 8
 
-# Labels of a host name (RFC 1123, section 2.1), and the underscore that inner networks use.
-_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
 # The characters of a bearer token (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -192,21 +191,21 @@ class KieSettings:
 
         :param conn_id: the connection's id, for messages.
         :param connection: an Airflow ``Connection``.
-        :param extra: its extra as a dict; passed in because reading it off the connection blocks, which a
-            triggerer must not.
+        :param extra: its extra as a dict; passed in because Airflow masks the secrets in it meanwhile, which blocks
+            in a triggerer.
         :raises KieConfigurationError: a value can not work; names the connection and the field.
         """
         checked = _Fields(conn_id, extra)
-        if not isinstance(extra, Mapping):
+        if not _is_json_object(connection.extra):
             raise checked.refuse("extra", "must be a JSON object")
         insecure = checked.boolean("insecure_http", default=False)
         return cls(
             conn_id=conn_id,
             api_key=checked.token(connection.password),
             base_url=checked.base_url(connection.host, connection.schema, connection.port, insecure),
-            callback_url=checked.url("callback_url", ("http", "https")) or DEFAULT_CALLBACK_URL,
+            callback_url=checked.url("callback_url") or DEFAULT_CALLBACK_URL,
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
-            proxy=checked.url("proxy", ("http", "https")),
+            proxy=checked.proxy("proxy"),
             verify=checked.verify("verify"),
             webhook_hmac_key=checked.text("webhook_hmac_key"),
         )
@@ -245,13 +244,23 @@ class _Fields:
             raise self.refuse(name, f"must be a text, not {type(value).__name__}")
         return value
 
-    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
+    def url(self, name: str) -> str | None:
         value = self.text(name)
         if value is None:
             return None
-        if not value.isprintable() or " " in value or _split(value, schemes) is None:
-            raise self.refuse(name, f"must be a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
-        return value
+        parts = split_url(value)
+        if parts is None:
+            raise self.refuse(name, "must be a URL that starts with http:// or https://")
+        return parts.geturl()
+
+    def proxy(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is None:
+            return None
+        spelled, problem = spell_proxy(value)
+        if problem:
+            raise self.refuse(name, problem)
+        return spelled
 
     def seconds(self, name: str, default: float) -> float:
         value = self.extra.get(name)
@@ -288,21 +297,18 @@ class _Fields:
                 raise self.refuse("host", "is empty, but a port is set; put both into the base URL")
             return DEFAULT_BASE_URL
         scheme, separator, name = host.strip().rpartition("://")
-        if isinstance(_ip_address(name), ipaddress.IPv6Address):  # Airflow drops the brackets of a URI
+        if isinstance(ip_address(name), ipaddress.IPv6Address):  # Airflow drops the brackets of a URI
             name = f"[{name}]"
-        address = f"{scheme if separator else schema or 'https'}://{name.rstrip('/')}"
-        parts = _split(address, ("http", "https")) if address.isprintable() else None
+        parts = split_url(f"{scheme if separator else schema or 'https'}://{name.rstrip('/')}")
         if parts is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
             raise self.refuse("host", f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
-        if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
+        if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname or ""):
             raise self.refuse(
                 "host",
                 "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
             )
         # Spelled as HTTP libraries do, because the key is only sent to this very address.
-        name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        number = parts.port or port
-        return f"{parts.scheme}://{name}:{number}" if number else f"{parts.scheme}://{name}"
+        return f"{parts.scheme}://{parts.netloc}" + (f":{port}" if port and not parts.port else "")
 
     @staticmethod
     def _as_boolean(value: Any, default: bool) -> bool | None:
@@ -321,30 +327,11 @@ class _Fields:
         return words.get(str(value).strip().lower())
 
 
-def _split(url: str, schemes: tuple[str, ...]) -> Any:
-    """Return the parts of an absolute URL with a host and a sound port, or None."""
+def _is_json_object(text: str | None) -> bool:
+    """Tell whether the text of an extra is what it has to be; Airflow itself takes an unreadable one for empty."""
+    if not (text or "").strip():
+        return True
     try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises for a port that is no number
+        return isinstance(json.loads(text or ""), dict)
     except ValueError:
-        return None
-    host = parts.hostname or ""
-    has_host = _HOST.fullmatch(host) or (_ip_address(host) and "%" not in host)
-    return parts if has_host and parts.scheme in schemes else None
-
-
-def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
-def is_loopback(host: str) -> bool:
-    """
-    Tell whether a host is this machine by its name or address.
-
-    :param host: as it stands in a URL, without brackets.
-    """
-    address = _ip_address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
+        return False

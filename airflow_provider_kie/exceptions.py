@@ -140,9 +140,9 @@ class KieError(AirflowException):
 
 
 class KieConfigurationError(KieError, AirflowFailException):
-    """A field of the Airflow connection holds a value that can not work; no request was sent."""
+    """A field of the Airflow connection, or a variable of the environment, cannot work; no request was sent."""
 
-    next_step = "Correct the connection; nothing was sent."
+    next_step = "Correct this setting; nothing was sent."
 
 
 class KieConnectionNotFoundError(KieError):

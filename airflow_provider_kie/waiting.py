@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeAlias
 
 from airflow_provider_kie.api.wav import WavConversion, WavStatus
 from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
     KieConfigurationError,
     KieConnectionNotFoundError,
     KieConversionFailedError,
@@ -53,6 +54,7 @@ __all__ = [
     "finished",
     "looks_within",
     "next_delay",
+    "refuses_the_key",
     "settling_delay",
     "timed_out",
 ]
@@ -201,6 +203,15 @@ def finished(kie_task_id: str, verdict: Verdict) -> Done:
     if isinstance(verdict, Failed):
         raise final(verdict.error)
     return verdict
+
+
+def refuses_the_key(verdict: Verdict) -> bool:
+    """
+    Return whether a wait would end because of its key, so that a connection that was changed meanwhile is worth a try.
+
+    :param verdict: the last reading's.
+    """
+    return isinstance(verdict, Failed) and isinstance(verdict.error, KieAuthenticationError)
 
 
 def ends_the_search(error: KieError, waited: float, *, was_found: bool) -> bool:

@@ -79,14 +79,14 @@ class FileServer:
         self.file = file
         self.acts: list[Act] = [Act()]
         self.requests: list[Request] = []
+        self.connections = 0
         self.released = threading.Event()
         self._socket = socket.create_server((host, 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{host}:{self.port}"
-        self._tls = None
+        self._tls: ssl.SSLContext | None = None
         if certificate:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(certificate)
+            self.present(certificate)
 
     def __enter__(self) -> FileServer:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -95,6 +95,11 @@ class FileServer:
     def __exit__(self, *_: object) -> None:
         self.released.set()
         self._socket.close()
+
+    def present(self, certificate: Path) -> None:
+        """Speak TLS with this certificate from the next connection on."""
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificate)
 
     def play(self, *acts: Act) -> None:
         """Answer in this way from now on."""
@@ -111,6 +116,7 @@ class FileServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, plain: socket.socket) -> None:

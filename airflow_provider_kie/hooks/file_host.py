@@ -23,16 +23,11 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_kie.api.common import is_http_url
-from airflow_provider_kie.connection import KieSettings, is_loopback
+from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
-from airflow_provider_kie.hooks.transport import (
-    CONNECT_TIMEOUT,
-    NOT_TRUSTED,
-    ca_bundle,
-    proxy_url,
-    ssl_context,
-    user_agent,
-)
+from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
+from airflow_provider_kie.hooks.transport import CONNECT_TIMEOUT, NOT_TRUSTED, user_agent
+from airflow_provider_kie.hosts import is_loopback
 
 __all__ = ["FileHost", "Link"]
 
@@ -73,14 +68,14 @@ class FileHost:
         self._allow_private_hosts = allow_private_hosts
         self._pins: dict[str, str | None] = {}
         self._asked = itertools.count()
+        self._has_certificates = False
         self._session = session = requests.Session()
         session.trust_env = False  # else requests takes a password from .netrc, and proxies by rules of its own
         session.headers.update({"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"})
         for scheme in ("http://", "https://"):
             session.mount(scheme, _PinningAdapter(self._pins))
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        ssl_context(settings)  # requests itself would only find out while it connects
-        session.verify = ca_bundle(settings.verify)
+        session.verify = ca_bundle(settings)
 
     def close(self) -> None:
         """Close all connections."""
@@ -93,6 +88,7 @@ class FileHost:
         :param link: where the file is.
         :param headers: what to send besides, such as a range.
         :raises KieUnsafeUrlError: the link or a redirect leads where a download must not go.
+        :raises KieConfigurationError: the proxy or the CA certificates cannot work; nothing was sent.
         :raises KieConnectionError: no answer.
         :raises KieDownloadError: the host's certificate is not trusted.
         """
@@ -112,6 +108,9 @@ class FileHost:
     def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         timeout = self._settings.timeout
         proxy = proxy_url(self._settings, url)
+        if not self._has_certificates:
+            # requests itself would only find out while it connects; later on, a bundle may be about to be replaced.
+            self._has_certificates = ssl_context(self._settings, url) is not True
         try:
             return self._session.get(
                 url,

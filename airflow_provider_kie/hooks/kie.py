@@ -32,18 +32,17 @@ from airflow_provider_kie.exceptions import (
     KieError,
     KieValidationError,
 )
+from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
 from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
 from airflow_provider_kie.hooks.transport import (
     BROKE_OFF,
     CONNECT_TIMEOUT,
     COULD_NOT_CONNECT,
+    NO_CERTIFICATES,
     NOT_TRUSTED,
     TIMED_OUT,
-    ca_bundle,
     no_answer,
     no_connection,
-    proxy_url,
-    ssl_context,
     user_agent,
 )
 from airflow_provider_kie.waiting import (
@@ -56,6 +55,7 @@ from airflow_provider_kie.waiting import (
     Wait,
     conclude,
     next_delay,
+    refuses_the_key,
     settling_delay,
     timed_out,
 )
@@ -107,6 +107,9 @@ class KieHook(BaseHook):
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
         :raises KieConfigurationError: a field can not work.
         """
+        return self._look_up()
+
+    def _look_up(self) -> KieSettings:
         try:
             found = self.get_connection(self.kie_conn_id)
         except AirflowNotFoundException as error:
@@ -118,13 +121,14 @@ class KieHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
+        settings = self.settings
         session = _Session()
         session.trust_env = False
         session.headers["User-Agent"] = user_agent()
-        session.auth = _BearerAuth(self.settings)
-        ssl_context(self.settings)  # requests itself would only find out while it connects
-        session.verify = ca_bundle(self.settings.verify)
-        if proxy := proxy_url(self.settings, self.settings.base_url):
+        session.auth = _BearerAuth(settings)
+        ssl_context(settings, settings.base_url)  # requests itself would only find out while it connects
+        session.verify = ca_bundle(settings)
+        if proxy := proxy_url(settings, settings.base_url):
             session.proxies = {"http": proxy, "https": proxy}
         return session
 
@@ -247,6 +251,8 @@ class KieHook(BaseHook):
         look = Look(kie_task_id, self.kie_conn_id)
         while True:
             verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
+            if refuses_the_key(verdict) and self._takes_up_what_changed():
+                verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
             if not isinstance(verdict, Wait):
                 return verdict
             pause = settling_delay(verdict, poll_interval, until - time.monotonic())
@@ -321,6 +327,21 @@ class KieHook(BaseHook):
             COOLDOWNS.note(settings.conn_id, error)
             raise
 
+    def _takes_up_what_changed(self) -> bool:
+        """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
+        try:
+            found = self._look_up()
+        except KieError as error:
+            self.log.warning("The connection could not be looked up again: %s", error)
+            return False
+        if found == self.settings:
+            return False
+        self.log.warning("KIE refused the key, and connection %r has changed: going on with it.", self.kie_conn_id)
+        self._session.close()
+        del self._session
+        self.settings = found
+        return True
+
     def _reading(self, kie_task_id: str, patient: bool) -> Reading:
         try:
             call = wav.record_info(kie_task_id)
@@ -343,7 +364,7 @@ class KieHook(BaseHook):
             ) as response:
                 body = _read_body(response, until=started + settings.timeout)
                 return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
-        except (requests.RequestException, HTTPError) as error:
+        except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
             raise call.explain(no_answer(settings, *_explain_requests(error))) from error
 
 
@@ -383,9 +404,11 @@ def _read_body(response: requests.Response, until: float) -> bytes:
     return bytes(body)
 
 
-def _explain_requests(error: requests.RequestException | HTTPError) -> tuple[str, bool]:
+def _explain_requests(error: OSError | HTTPError) -> tuple[str, bool]:
     """Return what happened, and whether the request may have reached KIE."""
     cause = error.args[0] if error.args else None
+    if not isinstance(error, (requests.RequestException, HTTPError)):
+        return NO_CERTIFICATES, True  # the only thing of which requests complains in this way
     if isinstance(error, requests.exceptions.SSLError):
         return NOT_TRUSTED, True
     if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):

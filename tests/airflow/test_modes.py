@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+import time
+
 import pytest
 
 from airflow_provider_kie import exceptions, waiting
@@ -116,6 +121,52 @@ def test_trouble_in_the_middle_does_not_end_a_wait(kie, monkeypatch, mode):
              endpoint="record-info")  # fmt: skip
     end = run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, poke_interval=0.01, timeout=30)
     assert end.state == "success"
+
+
+SECOND_KEY = "the-second-key-of-the-account"
+
+
+@pytest.fixture
+def third_look(kie):
+    """Call something once a wait that goes on has looked three times, which is in the triggerer if there is one."""
+    threads = []
+
+    def at_the_third_look(change):
+        def run():
+            given_up = time.monotonic() + 15
+            while len(kie.requests("record-info")) < 3 and time.monotonic() < given_up:
+                time.sleep(0.005)
+            change()
+            kie.play("success", endpoint="record-info", repeat=True)
+
+        kie.play("pending", endpoint="record-info", repeat=True)
+        threads.append(threading.Thread(target=run))
+        threads[0].start()
+
+    yield at_the_third_look
+    threads[0].join()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wait_goes_on_with_a_new_key_once_kie_refuses_the_old_one(kie, monkeypatch, third_look, mode):
+    def change():
+        new = json.loads(os.environ["AIRFLOW_CONN_KIE_DEFAULT"]) | {"password": SECOND_KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(new))
+        monkeypatch.setattr(kie.state, "api_key", SECOND_KEY)
+
+    kie_task_id = kie.create_conversion(finished=True)
+    third_look(change)
+    assert run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"
+    if mode != "reschedule":  # which has looked the connection up for each look anyway
+        assert not all(request["authorized"] for request in kie.requests())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_that_was_only_withdrawn_ends_a_wait(kie, monkeypatch, third_look, mode):
+    kie_task_id = kie.create_conversion(finished=True)
+    third_look(lambda: monkeypatch.setattr(kie.state, "api_key", SECOND_KEY))
+    end = run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK)
+    assert (end.state, end.error, end.retried) == ("failed", "KieAuthenticationError", False)
 
 
 def test_a_finished_conversion_costs_no_deferral(kie, monkeypatch):

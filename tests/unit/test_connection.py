@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import airflow
 import certifi
@@ -44,7 +45,7 @@ def read(
     port: int | None = None,
 ) -> KieSettings:
     """Check a connection that has what Airflow's has, without Airflow's own checks."""
-    found = SimpleNamespace(password=password, host=host, schema=schema, port=port)
+    found = SimpleNamespace(password=password, host=host, schema=schema, port=port, extra=json.dumps(extra or {}))
     return KieSettings.from_connection(CONN_ID, found, extra or {})
 
 
@@ -162,6 +163,12 @@ def test_what_can_be_no_key_is_refused_before_it_is_sent(key: str) -> None:
         ("http://127.8.9.10", None, 8080, "http://127.8.9.10:8080"),
         ("http://[::1]:8080", None, None, "http://[::1]:8080"),
         ("127.0.0.1", "http", 8080, "http://127.0.0.1:8080"),
+        # International names are spelled as requests and aiohttp do.
+        ("https://äpi.kie.ai", None, None, "https://xn--pi-uia.kie.ai"),
+        ("ÄPI.kie.ai:8443", None, None, "https://xn--pi-uia.kie.ai:8443"),
+        ("https://straße.example", None, 8443, "https://xn--strae-oqa.example:8443"),
+        ("https://кие。рф/", None, None, "https://xn--e1aff.xn--p1ai"),
+        ("http://１２７.0.0.1:8080", None, None, "http://127.0.0.1:8080"),
     ],
 )
 def test_the_base_url_is_put_together_from_what_is_set(
@@ -189,7 +196,9 @@ def test_the_base_url_is_put_together_from_what_is_set(
         ("https://api.kie.ai:-1", None),
         ("https://api kie.ai", None),
         ("https://api.kie.ai\\@evil.example", None),
-        ("https://äpi.kie.ai", None),
+        ("https://api.kie.ai:0", None),
+        ("https://☃.kie.ai", None),
+        (f"https://{'ä' * 70}.kie.ai", None),
         ("https://api.kie.ai\u2100", None),
         ("https://[::1", None),
         ("https://[fe80::1%25eth0]", None),
@@ -234,7 +243,10 @@ def test_plain_http_to_another_machine_works_when_it_is_wanted(host: str, schema
 
 @pytest.mark.parametrize(
     "host",
-    ["https://api.kie.ai", "https://api.kie.ai/", "api.kie.ai:8443", "https://api.kie.ai:443", "http://[::1]:8080"],
+    [
+        *("https://api.kie.ai", "https://api.kie.ai/", "api.kie.ai:8443", "https://api.kie.ai:443"),
+        *("http://[::1]:8080", "https://ÄPI.kie.ai", "https://straße.example:8443"),
+    ],
 )
 def test_the_key_is_sent_to_the_base_url(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MY_KIE", json.dumps({"conn_type": "kie", "password": KEY, "host": host}))
@@ -268,6 +280,10 @@ CA_BUNDLE = certifi.where()
         ("proxy", "", None),
         ("proxy", PROXY, PROXY),
         ("proxy", "https://proxy.example.com", "https://proxy.example.com"),
+        ("proxy", "http://pröxy.example:3128/", "http://xn--prxy-6qa.example:3128"),
+        ("proxy", "http://team@proxy.example.com", "http://team:@proxy.example.com"),
+        ("proxy", "http://a%5Cb:c@d%c3%bc@proxy.example.com", "http://a%5Cb:c%40d%C3%BC@proxy.example.com"),
+        ("callback_url", "https://ä.example/größe?a=b", "https://xn--4ca.example/größe?a=b"),
         ("verify", None, True),
         ("verify", "", True),
         ("verify", CA_BUNDLE, CA_BUNDLE),
@@ -306,8 +322,14 @@ BAD_URLS = (
         "https://a.example:port",
         "https://a.example:99999",
         "https://[::1",
-        "https://ä.example",
+        "https://a.example:0",
+        "https://☃.example",
+        f"http://{PROXY_PASSWORD}\\user:pw@a.example",
     ],
+)
+NOT_FOR_HTTP = (
+    "has a colon in its user, or a character that is not in Latin-1",
+    [PROXY.replace("user", "us%3Aer"), PROXY.replace("user", "имя"), PROXY.replace("user", "%E2%82%AC")],
 )
 NO_NUMBER = (
     "must be a number of seconds above 0 and up to 600",
@@ -329,6 +351,8 @@ NO_VERIFY = (
             ("callback_url", BAD_URLS),
             ("proxy", NO_URL),
             ("proxy", BAD_URLS),
+            ("proxy", NOT_FOR_HTTP),
+            ("proxy", (BAD_URLS[0], [f"{PROXY}/wpad.dat", f"{PROXY}?a=b", f"{PROXY}#top"])),
             ("proxy", (BAD_URLS[0], [f"socks5://user:{PROXY_PASSWORD}@proxy.example.com", PROXY.partition("//")[2]])),
             ("timeout", NO_NUMBER),
             ("timeout", (NO_NUMBER[0], [KEY])),
@@ -637,9 +661,19 @@ def test_the_key_is_sent_to_the_base_url_however_it_is_spelled(host: str, monkey
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Airflow 2.11, about the same fault
-@pytest.mark.parametrize("extra", ["[1, 2]", '"text"', "5", "true"])
-def test_extra_that_is_no_object_is_refused(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    define(monkeypatch, {"password": KEY, "extra": extra})
+@pytest.mark.parametrize("way", ["JSON", "URI"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *("[1, 2]", '"text"', "5", "true", "null", '"{}"', "timeout=60", "{", "\ufeff{}"),
+        *(f"{{'proxy': '{PROXY}'}}", f'{{"proxy": "{PROXY}",}}', f'{{"proxy": "{PROXY}"}} {{}}'),
+    ],
+)
+async def test_extra_that_is_no_object_is_refused(extra: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(
+        monkeypatch,
+        {"password": KEY, "extra": extra} if way == "JSON" else f"kie://:{KEY}@?__extra__={quote(extra, safe='')}",
+    )
     if Version(airflow.__version__).release[:2] == (3, 1):
         said: tuple[type[KieError], str] = (
             KieConnectionNotFoundError,
@@ -647,8 +681,24 @@ def test_extra_that_is_no_object_is_refused(extra: str, monkeypatch: pytest.Monk
         )  # Airflow itself takes it for none at all
     else:
         said = KieConfigurationError, f"'extra'.*{CONN_ID}"
-    with pytest.raises(said[0], match=said[1]):
+    with pytest.raises(said[0], match=said[1]) as worker:
         _ = KieHook(CONN_ID).settings
+    with pytest.raises(said[0], match=said[1]) as triggerer:
+        async with KieAsyncHook.connect(CONN_ID):
+            pass
+    assert str(worker.value) == str(triggerer.value)
+    assert_no_secret(str(worker.value))
+
+
+@pytest.mark.parametrize("extra", [None, "", "  ", "\n", "{}", " {} "])
+async def test_an_empty_extra_is_none(extra: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if extra and extra.isspace() and Version(airflow.__version__).release[:2] == (3, 1):
+        pytest.skip("Airflow itself takes it for no connection at all")
+    define(monkeypatch, {"password": KEY, "extra": extra})
+    whole = KieSettings(CONN_ID, KEY)
+    assert KieHook(CONN_ID).settings == whole
+    async with KieAsyncHook.connect(CONN_ID) as hook:
+        assert hook.settings == whole
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 99999])

@@ -31,7 +31,7 @@ T, F = True, False
 #: For each class: a wait goes on; a submit certainly created nothing; Airflow does not retry; a part of the advice.
 TREE = {
     "KieError": (F, F, F, ""),
-    "KieConfigurationError": (F, F, T, "Correct the connection; nothing was sent."),
+    "KieConfigurationError": (F, F, T, "Correct this setting; nothing was sent."),
     "KieConnectionNotFoundError": (F, F, F, "Define the connection with type 'kie'"),
     "KieAuthenticationError": (F, T, T, "keys are managed at https://kie.ai/api-key."),
     "KieInsufficientCreditsError": (F, T, T, "Buy credits at https://kie.ai"),

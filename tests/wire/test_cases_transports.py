@@ -98,10 +98,10 @@ def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_
     ],
 )
 def test_certificates_that_can_not_be_read_now_are_no_wrong_setting(transport, problem, expected, monkeypatch):
-    def load(bundle):
+    def load(bundle, state):
         raise problem
 
-    monkeypatch.setattr("airflow_provider_kie.hooks.transport._load_bundle", load)
+    monkeypatch.setattr("airflow_provider_kie.hooks.environment._load", load)
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", '{"conn_type": "kie", "password": "kie-emulator-key"}')
     with pytest.raises(KieError, match="certificates") as caught:
         transport(SUBMIT)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import re
 import sys
 import time
@@ -20,7 +21,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, timezo
 from packaging.version import Version
 
 from airflow_provider_kie import waiting as waiting_rules
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.exceptions import KieAuthenticationError, KieError
 from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.triggers.wav import (
@@ -166,6 +167,72 @@ def test_a_wait_that_found_its_connection_outlasts_the_secrets_backend(kie, monk
     arguments = trigger(kie.create_conversion(finished=True)).serialize()[1] | {"deadline": None}
     assert asyncio.run(only_event(WavConversionTrigger(**arguments)))["status"] == "success"
     assert troubles == []
+
+
+@pytest.fixture
+def rotation(kie, monkeypatch):
+    """KIE takes only the second key; the connection has the first one until somebody has looked it up."""
+    monkeypatch.setattr(kie.state, "api_key", "the-second-key-of-the-account")
+    old = json.loads(os.environ["AIRFLOW_CONN_KIE_DEFAULT"])
+    find, passwords = kie_async.get_async_connection, []
+
+    async def find_and_change(conn_id):
+        password = passwords.pop(0) if passwords else kie.api_key
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(old | {"password": password}))
+        if password is None:
+            raise AirflowNotFoundException("the backend is away")
+        return await find(conn_id)
+
+    monkeypatch.setattr(kie_async, "get_async_connection", find_and_change)
+    passwords.append(old["password"])
+    return passwords
+
+
+def test_a_key_that_changed_a_moment_ago_is_found_before_the_old_one_ends_the_wait(kie, rotation, caplog):
+    """Well within the seconds for which a connection that was found serves others."""
+    assert asyncio.run(only_event(trigger(kie.create_conversion(finished=True))))["status"] == "success"
+    assert [request["authorized"] for request in kie.requests()] == [False, True]
+    assert "KIE refused the key, and the connection has changed" in caplog.text
+    assert kie_async._SHARED == {}
+
+
+def test_a_secrets_backend_that_is_away_does_not_end_a_wait_whose_key_was_refused(kie, rotation, monkeypatch):
+    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
+    rotation += [None, None]
+    assert asyncio.run(only_event(trigger(kie.create_conversion(finished=True))))["status"] == "success"
+    assert rotation == []
+
+
+def test_keys_that_change_and_never_work_end_at_the_deadline(kie, rotation, monkeypatch):
+    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
+    rotation += [f"never-right-{n}" for n in range(10_000)]
+    event = asyncio.run(only_event(trigger(kie.create_conversion(finished=True), seconds=0.5)))
+    assert event["error"]["type"] == "KieWaitTimeoutError"
+    assert "KIE refused the key" in event["error"]["problem"]
+
+
+def test_hundreds_whose_key_is_withdrawn_share_the_search_for_another(kie, monkeypatch, lookups):
+    async def wait_for_all():
+        waits = [trigger(f"wav-{n}", poll_interval=0.01) for n in range(200)]
+        return await asyncio.gather(*map(only_event, waits))
+
+    async def refused(self, call):
+        await released.wait()
+        raise KieAuthenticationError("The key was refused")
+
+    async def release():
+        while kie_async._SHARED == {} or next(iter(kie_async._SHARED.values())).holders < 200:
+            await asyncio.sleep(0.01)
+        released.set()
+
+    async def both():
+        return (await asyncio.gather(wait_for_all(), release()))[0]
+
+    released = asyncio.Event()
+    monkeypatch.setattr(KieAsyncHook, "attempt", refused)
+    events = asyncio.run(both())
+    assert {event["error"]["type"] for event in events} == {"KieAuthenticationError"}
+    assert len(lookups) < 10
 
 
 @pytest.mark.parametrize("trouble", ["refused", "server-error", "html", "reset", "rate-limited"])

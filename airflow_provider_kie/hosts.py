@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which hosts a URL can name, and how they are spelled: in ASCII, so that every HTTP library asks the same host.
+
+Libraries differ in what they take for the host of an odd URL, and in how they write an international name. What a
+user typed in comes out of here as all of them read it, or is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+__all__ = ["ip_address", "is_loopback", "spell_proxy", "split_url"]
+
+# Labels of a host name (RFC 1123, section 2.1), and the underscore that inner networks use.
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
+
+
+def split_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> SplitResult | None:
+    """
+    Return the parts of an absolute URL, with its host in ASCII; None for a text without a sound host and port.
+
+    :param url: anything.
+    :param schemes: the schemes that are allowed.
+    """
+    if not url.isprintable() or " " in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = _in_ascii(parts.hostname or ""), parts.port
+    except ValueError:  # all that Python and idna say of a host or port is one
+        return None
+    sound = _HOST.fullmatch(host) or (ip_address(host) and "%" not in host)
+    # Libraries disagree about which host stands behind a backslash.
+    if not sound or port == 0 or parts.scheme not in schemes or "\\" in parts.netloc:
+        return None
+    user, at, _ = parts.netloc.rpartition("@")
+    name = f"[{host}]" if ":" in host else host
+    return parts._replace(netloc=f"{user}{at}{name}:{port}" if port else f"{user}{at}{name}")
+
+
+def spell_proxy(url: str) -> tuple[str, str]:
+    """
+    Return the URL of an HTTP proxy as all libraries read it, or an empty text; and what is wrong with it, if anything.
+
+    :param url: what a user gave; none of it is repeated, because it may hold a password.
+    """
+    parts = split_url(url)
+    if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        return "", (
+            "must be a URL that starts with http:// or https:// and has no path, such as "
+            "http://user:password@proxy.example.com:3128; special characters of a password are written as %XX"
+        )
+    credentials, at, place = parts.netloc.rpartition("@")
+    user, _, password = map(unquote, credentials.partition(":"))
+    if ":" in user or any(ord(one) > 0xFF for one in user + password):
+        return "", "has a colon in its user, or a character that is not in Latin-1, which HTTP libraries cannot send"
+    # Without the colon, requests would not send the user.
+    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}@" if at else ""
+    return f"{parts.scheme}://{credentials}{place}", ""
+
+
+def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """
+    Return a host as an address; None for a name.
+
+    :param host: as it stands in a URL, without brackets.
+    """
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """
+    Tell whether a host is this machine by its name or address.
+
+    :param host: as it stands in a URL, without brackets.
+    """
+    address = ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _in_ascii(host: str) -> str:
+    if host.isascii():
+        return host
+    # Few need it, and Airflow loads this module at each of its starts.
+    import idna
+
+    return idna.encode(host, uts46=True).decode()  # as requests and aiohttp write it

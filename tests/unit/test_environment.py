@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One reading of the environment's proxies, the one of requests, and of the CA bundles in it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import certifi
+import pytest
+import requests
+
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import KieConfigurationError
+from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
+from tests.certificates import certificate
+
+PASSWORD = "pr0xy-8d1f6c"
+SETTINGS = KieSettings("my_kie", "canary-key-0123456789")
+KIE = SETTINGS.base_url
+PROXY = "http://proxy.example.com:3128"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    """The environment without what it says of proxies and certificates."""
+    for name in [name for name in os.environ if name.lower().endswith(("_proxy", "_ca_bundle"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def set_all(variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+# --- Proxies
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "expected"),
+    [
+        ({}, KIE, None),
+        ({"https_proxy": PROXY}, KIE, PROXY),
+        ({"HTTPS_PROXY": PROXY}, KIE, PROXY),
+        ({"https_proxy": PROXY}, "http://files.example.com/1.wav", None),
+        ({"http_proxy": PROXY}, KIE, None),
+        ({"HTTP_PROXY": PROXY}, "http://files.example.com/1.wav", PROXY),
+        ({"HTTP_PROXY": PROXY, "REQUEST_METHOD": "GET"}, "http://files.example.com/1.wav", None),
+        ({"ALL_PROXY": PROXY}, KIE, PROXY),
+        ({"all_proxy": "http://other.example", "https_proxy": PROXY}, KIE, PROXY),
+        ({"HTTPS_PROXY": "http://other.example", "https_proxy": PROXY}, KIE, PROXY),
+        # Not set, or as good as not set.
+        ({"HTTPS_PROXY": PROXY, "https_proxy": ""}, KIE, None),
+        ({"https_proxy": " \n", "all_proxy": PROXY}, KIE, PROXY),
+        # However it is written.
+        ({"https_proxy": f" {PROXY}/\n"}, KIE, PROXY),
+        ({"https_proxy": "HTTP://Proxy.example.com:3128"}, KIE, PROXY),
+        ({"https_proxy": "proxy.example.com:3128"}, KIE, PROXY),
+        ({"https_proxy": "//proxy.example.com:3128/"}, KIE, PROXY),
+        ({"https_proxy": "proxy:3128"}, KIE, "http://proxy:3128"),
+        ({"https_proxy": "localhost:3128"}, KIE, "http://localhost:3128"),
+        ({"https_proxy": "socks.example.com:3128"}, KIE, "http://socks.example.com:3128"),
+        ({"https_proxy": "[::1]:3128"}, KIE, "http://[::1]:3128"),
+        ({"https_proxy": "https://proxy.example.com"}, KIE, "https://proxy.example.com"),
+        ({"https_proxy": "pröxy.example:3128"}, KIE, "http://xn--prxy-6qa.example:3128"),
+        ({"https_proxy": f"user:{PASSWORD}@proxy:3128"}, KIE, f"http://user:{PASSWORD}@proxy:3128"),
+        ({"https_proxy": "http://user:p@ss%21@proxy:3128"}, KIE, "http://user:p%40ss%21@proxy:3128"),
+        # Hosts, domains and networks that are reached without one.
+        ({"https_proxy": PROXY, "no_proxy": "kie.ai"}, KIE, None),
+        ({"https_proxy": PROXY, "NO_PROXY": " other.example , .kie.ai "}, KIE, None),
+        ({"https_proxy": PROXY, "NO_PROXY": "API.KIE.AI"}, KIE, None),
+        ({"https_proxy": PROXY, "NO_PROXY": "ie.ai,kie.ai.example"}, KIE, PROXY),
+        ({"https_proxy": PROXY, "no_proxy": "*"}, KIE, None),
+        ({"https_proxy": PROXY, "NO_PROXY": " * "}, KIE, None),
+        ({"https_proxy": PROXY, "no_proxy": "kie.internal:8443"}, "https://kie.internal:8443", None),
+        ({"https_proxy": PROXY, "no_proxy": "kie.internal:8443"}, "https://kie.internal", PROXY),
+        ({"https_proxy": PROXY, "no_proxy": "10.0.0.0/8"}, "https://10.1.2.3:8443", None),
+        ({"https_proxy": PROXY, "no_proxy": "192.168.0.0/16, 10.0.0.0/8"}, "https://10.1.2.3", None),
+        ({"https_proxy": PROXY, "no_proxy": "10.0.0.0/16"}, "https://10.1.2.3", PROXY),
+        ({"https_proxy": PROXY, "no_proxy": "10.1.2.3"}, "https://10.1.2.3:8443", None),
+        # One that cannot work harms nobody who does not use it.
+        ({"ALL_PROXY": "socks5://proxy.example.com", "HTTPS_PROXY": PROXY}, KIE, PROXY),
+        ({"ALL_PROXY": "socks5://proxy.example.com", "NO_PROXY": "kie.ai"}, KIE, None),
+        ({"http_proxy": "socks5://proxy.example.com"}, KIE, None),
+    ],
+)
+def test_the_proxy_is_the_one_that_the_environment_names(environment, variables, url, expected):
+    environment(variables)
+    assert proxy_url(SETTINGS, url) == expected
+
+
+@pytest.mark.parametrize(
+    "no_proxy", ["", "kie.ai", "10.0.0.0/8,.internal", "10.0.0.0/8,192.168.1.1", "::1", "a:1,kie:2"]
+)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.kie.ai",
+        "http://kie:2/x",
+        "https://10.9.9.9",
+        "http://192.168.1.1:80",
+        "http://[::1]:1",
+        "https://a",
+    ],
+)
+def test_requests_itself_would_take_the_same(environment, no_proxy, url):
+    environment({"https_proxy": PROXY, "all_proxy": "http://other.example.com:1", "no_proxy": no_proxy})
+    session = requests.Session()
+    taken = session.merge_environment_settings(url, {}, None, None, None)["proxies"]
+    assert proxy_url(SETTINGS, url) == requests.utils.select_proxy(url, taken)
+
+
+def test_the_connections_own_proxy_comes_first(environment):
+    environment({"https_proxy": "socks5://proxy.example.com", "no_proxy": "*"})
+    assert proxy_url(KieSettings("my_kie", "canary-key", proxy=PROXY), KIE) == PROXY
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "Https_Proxy"])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        *[
+            (
+                f"{scheme}://user:{PASSWORD}@proxy.example.com:1080",
+                "names a SOCKS proxy, which the triggerer cannot use",
+            )
+            for scheme in ("socks4", "socks5", "socks5h", "SOCKS5", "socks")
+        ],
+        *[
+            (value, "must be a URL that starts with http:// or https://")
+            for value in (
+                f"ftp://user:{PASSWORD}@proxy.example.com",
+                f"http://user:{PASSWORD}@proxy.example.com:port",
+                f"http://user:{PASSWORD}@proxy.example.com:99999",
+                f"http://user:{PASSWORD}#x@proxy.example.com:3128",
+                f"http://user:{PASSWORD}/x@proxy.example.com:3128",
+                f"user:{PASSWORD}/x@proxy.example.com:3128",
+                f"http://user:{PASSWORD} x@proxy.example.com:3128",
+                f"http://TEAM\\user:{PASSWORD}@proxy.example.com:3128",
+                f"http://user:{PASSWORD}@proxy.exam\nple.com",
+                f"http://user:{PASSWORD}@",
+                "http://",
+                "http:/proxy.example.com:3128",
+                "http:proxy.example.com:3128",
+                "http;//proxy.example.com",
+                "http://[::1",
+                "::1",
+                "proxy.example.com:port",
+                "https://https://proxy.example.com:3128",
+                "http://wpad.example.com/wpad.dat",
+            )
+        ],
+        (
+            f"http://user:{PASSWORD}€@proxy.example.com",
+            "has a colon in its user, or a character that is not in Latin-1",
+        ),
+    ],
+)
+def test_a_proxy_that_cannot_work_is_blamed_on_its_variable(environment, name, value, why):
+    environment({name: value})
+    with pytest.raises(KieConfigurationError) as refused:
+        proxy_url(SETTINGS, KIE)
+    said = str(refused.value)
+    assert said.startswith(f"Environment variable {name!r} {why}")
+    assert said.endswith("(connection 'my_kie'). Correct this setting; nothing was sent.")
+    assert PASSWORD not in said + repr(refused.value.__context__)
+
+
+def test_a_proxy_of_the_system_is_blamed_on_the_system(monkeypatch):
+    """macOS and Windows know proxies that no variable names."""
+    monkeypatch.setattr("airflow_provider_kie.hooks.environment.getproxies", lambda: {"https": "socks://127.0.0.1:9"})
+    with pytest.raises(
+        KieConfigurationError, match=r"^The system's setting of a proxy for 'https' names a SOCKS proxy"
+    ):
+        proxy_url(SETTINGS, KIE)
+
+
+# --- CA bundles
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return certificate(tmp_path / "ca.pem", "kie.example")
+
+
+def certificates_of(context):
+    return context.cert_store_stats()["x509"]
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("around", ["{}", " {}\n"])
+def test_a_bundle_of_the_environment_is_used(environment, bundle, name, around):
+    environment({name: around.format(bundle)})
+    assert ca_bundle(SETTINGS) == str(bundle)
+    assert certificates_of(ssl_context(SETTINGS, KIE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "verify", "expected"),
+    [
+        ({}, True, certifi.where()),
+        ({"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": " "}, True, certifi.where()),
+        ({"REQUESTS_CA_BUNDLE": " ", "CURL_CA_BUNDLE": "/second.pem"}, True, "/second.pem"),
+        ({"REQUESTS_CA_BUNDLE": "/first.pem", "CURL_CA_BUNDLE": "/second.pem"}, True, "/first.pem"),
+        ({"REQUESTS_CA_BUNDLE": "/first.pem"}, "/own.pem", "/own.pem"),
+        ({"REQUESTS_CA_BUNDLE": "/first.pem"}, False, False),
+    ],
+)
+def test_which_bundle_counts(environment, variables, verify, expected):
+    environment(variables)
+    assert ca_bundle(KieSettings("my_kie", "canary-key", verify=verify)) == expected
+
+
+def no_such_file(folder):
+    return folder / "none.pem"
+
+
+def empty_file(folder):
+    (folder / "empty.pem").touch()
+    return folder / "empty.pem"
+
+
+def some_text(folder):
+    (folder / "text.pem").write_text("see the wiki")
+    return folder / "text.pem"
+
+
+def folder_without_hashed_names(folder):
+    certificate(folder / "ca.pem", "kie.example")
+    return folder
+
+
+def below_a_file(folder):
+    return empty_file(folder) / "ca.pem"
+
+
+def the_certificate_itself(folder):
+    return certificate(folder / "ca.pem", "kie.example").read_text().replace("\n", " ")
+
+
+BAD_BUNDLES = [no_such_file, empty_file, some_text, folder_without_hashed_names, below_a_file, the_certificate_itself]
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("bad", BAD_BUNDLES)
+def test_a_bundle_that_cannot_work_is_blamed_on_its_variable(environment, tmp_path, name, bad):
+    environment({name: str(bad(tmp_path))})
+    with pytest.raises(
+        KieConfigurationError, match=rf"^Environment variable '{name}' does not lead to CA certificates"
+    ):
+        ssl_context(SETTINGS, KIE)
+
+
+@pytest.mark.parametrize("bad", BAD_BUNDLES)
+def test_the_connections_own_bundle_is_blamed_on_its_field(environment, bundle, tmp_path, bad):
+    environment({"REQUESTS_CA_BUNDLE": str(bundle)})
+    own = KieSettings("my_kie", "canary-key", verify=str(bad(tmp_path)))
+    with pytest.raises(KieConfigurationError, match=r"^Field 'verify' of the Airflow connection does not lead"):
+        ssl_context(own, KIE)
+
+
+def test_a_bundle_that_nobody_needs_harms_nobody(environment):
+    environment({"REQUESTS_CA_BUNDLE": "/no/such/file.pem"})
+    assert ssl_context(SETTINGS, "http://127.0.0.1:8080") is True
+    assert ssl_context(KieSettings("my_kie", "canary-key", verify=False), KIE) is False
+    with pytest.raises(KieConfigurationError):  # the proxy has a certificate as well
+        ssl_context(KieSettings("my_kie", "canary-key", proxy="https://proxy.example.com"), "http://127.0.0.1:8080")
+
+
+def test_a_bundle_is_read_once_until_it_changes(environment, bundle, tmp_path):
+    environment({"REQUESTS_CA_BUNDLE": str(bundle)})
+    before = ssl_context(SETTINGS, KIE)
+    assert ssl_context(SETTINGS, KIE) is before
+    more = certificate(tmp_path / "more.pem", "kie.example").read_bytes()
+    bundle.write_bytes(bundle.read_bytes() + more)
+    grown = ssl_context(SETTINGS, KIE)
+    assert certificates_of(grown) == 2
+    (tmp_path / "more.pem").replace(bundle)
+    assert certificates_of(ssl_context(SETTINGS, KIE)) == 1
+
+
+def test_a_bundle_behind_a_link_is_noticed_when_the_link_is_turned(environment, bundle, tmp_path):
+    """As Kubernetes replaces the files of a ConfigMap."""
+    environment({"REQUESTS_CA_BUNDLE": str(tmp_path / "link.pem")})
+    (tmp_path / "link.pem").symlink_to(bundle)
+    before = ssl_context(SETTINGS, KIE)
+    (tmp_path / "new.pem").symlink_to(certificate(tmp_path / "other.pem", "kie.example"))
+    (tmp_path / "new.pem").replace(tmp_path / "link.pem")
+    assert ssl_context(SETTINGS, KIE).get_ca_certs() != before.get_ca_certs()
+
+
+def test_a_folder_is_read_again_when_a_file_in_it_changes(environment, bundle, tmp_path):
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    (folder / "0123abcd.0").symlink_to(bundle)
+    (folder / "89abcdef.0").symlink_to("/no/such/file.pem")  # some are left over on many machines
+    environment({"REQUESTS_CA_BUNDLE": str(folder)})
+    before = ssl_context(SETTINGS, KIE)
+    assert ssl_context(SETTINGS, KIE) is before
+    bundle.write_bytes(certificate(tmp_path / "more.pem", "kie.example").read_bytes() + b"\n")
+    assert isinstance(after := ssl_context(SETTINGS, KIE), ssl.SSLContext)
+    assert after is not before
