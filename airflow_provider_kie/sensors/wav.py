@@ -23,6 +23,7 @@ from packaging.version import Version
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, for_sensor
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.templates import as_rendered
 from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, deferral, ended_by_airflow, verdict_of
 from airflow_provider_kie.waiting import Done, Failed, Wait, timed_out
 
@@ -64,15 +65,15 @@ class WavConversionSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        kie_task_id: str,
-        kie_conn_id: str = DEFAULT_CONN_ID,
+        kie_task_id: str | XComArg,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.kie_task_id = kie_task_id
-        self.kie_conn_id = kie_conn_id
+        self.kie_task_id = as_rendered(kie_task_id)
+        self.kie_conn_id = as_rendered(kie_conn_id)
         self.deferrable = deferrable
         self._last_reason = ""
         self._until = 0.0
