@@ -96,7 +96,6 @@ class ConvertToWavOperator(_KieOperator):
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        # Both are needed only after the submit, when it is too late to complain.
         self.poll_interval = as_seconds("poll_interval", poll_interval)
         self.timeout = as_seconds("timeout", timeout)
         self.durable = durable
@@ -108,6 +107,8 @@ class ConvertToWavOperator(_KieOperator):
 
         :param context: Airflow's context.
         """
+        # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
+        wait: dict[str, Any] = {name: as_seconds(name, getattr(self, name)) for name in ("poll_interval", "timeout")}
         memory = Memory(context if self.durable else None, self.music_task_id, self.audio_id)
         verdict = self._take_up(context, memory)
         if verdict is None or isinstance(verdict, Failed):
@@ -117,7 +118,6 @@ class ConvertToWavOperator(_KieOperator):
             return kie_task_id
         if isinstance(verdict, Done):
             return self._finish(context, verdict)
-        wait: dict[str, Any] = {"poll_interval": self.poll_interval, "timeout": self.timeout}
         if self.deferrable:
             self.defer(**deferral(kie_task_id=kie_task_id, kie_conn_id=self.kie_conn_id, **wait))
         return self._end_wait(context, self.hook.wait_for_verdict(kie_task_id, **wait))
