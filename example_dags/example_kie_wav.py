@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import wave
 from datetime import datetime
+from typing import Any
 
 import requests
 from airflow.providers.common.compat.sdk import DAG, Param, task
@@ -55,7 +56,7 @@ with DAG(
     # [END url]
 
     @task
-    def describe(url: str) -> dict[str, float]:
+    def describe(url: Any) -> dict[str, float]:
         """Read the start of the file and say what it is."""
         headers = {"User-Agent": "example-dag/1.0", "Range": "bytes=0-4095"}
         answer = requests.get(url, headers=headers, timeout=30)

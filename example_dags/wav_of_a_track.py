@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task  # on Airflow 3: from airflow.sdk
 
@@ -24,7 +25,7 @@ with DAG("wav_of_a_track", schedule=None, start_date=datetime(2026, 1, 1)) as da
     url = WavUrlOperator(task_id="url", kie_task_id=submit.output)
 
     @task
-    def use(wav_url: str) -> None:
+    def use(wav_url: Any) -> None:
         print(wav_url)
 
     submit >> wait >> url

@@ -60,6 +60,19 @@ def load_dag(dag_id: str) -> Any:
     return module.dag
 
 
+def as_stored(dag: Any) -> Any:
+    """
+    Return a DAG as the scheduler has it, from what is stored in the metadata database.
+
+    :param dag: the DAG, as its file makes it.
+    """
+    from airflow.serialization import serialized_objects
+
+    # Before Airflow 3.1 one class does both.
+    coder = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    return coder.from_dict(json.loads(json.dumps(coder.to_dict(dag))))
+
+
 def run_dag(dag: Any, **arguments: Any) -> Run:
     """
     Run a DAG in this process to its end.

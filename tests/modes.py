@@ -38,17 +38,20 @@ class Ended:
     retried: bool = True
 
 
-def run_sensor(mode: str, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Ended:
+def run_sensor(
+    mode: str, monkeypatch: pytest.MonkeyPatch, of: type[Any] = WavConversionSensor, **arguments: Any
+) -> Ended:
     """
     Run a sensor in a mode until it ends.
 
     :param mode: one of :data:`MODES`.
+    :param of: the sensor's class.
     :param arguments: the sensor's, besides its task id and mode.
     """
     how = {"deferrable": True} if mode == "deferrable" else {"deferrable": False, "mode": mode}
 
-    def build() -> WavConversionSensor:
-        return WavConversionSensor(task_id="wait", **how, **arguments)
+    def build() -> Any:
+        return of(task_id="wait", **how, **arguments)
 
     run = {"poke": _poke, "reschedule": _reschedule, "deferrable": _defer}[mode]
     try:

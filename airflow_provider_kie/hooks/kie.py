@@ -142,10 +142,10 @@ class KieHook(BaseHook):
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        json: Mapping[str, Json] | None = None,
-    ) -> Json:
+        json: Mapping[str, Any] | None = None,
+    ) -> Any:
         """
-        Send any request to KIE's API and return the envelope's ``data``.
+        Send any request to KIE's API and return the envelope's ``data``: JSON, whose form the caller knows.
 
         :param method: HTTP method. Everything but GET may cost credits, so after trouble it is sent again only where
             KIE certainly did nothing; whether to repeat it otherwise is for the caller to decide.

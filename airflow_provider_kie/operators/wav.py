@@ -8,12 +8,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg, conf
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Memory
 from airflow_provider_kie.exceptions import final
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.templates import as_rendered
 from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, NO_CANCEL, deferral, ended_by_airflow, verdict_of
 from airflow_provider_kie.waiting import WORTH_A_NEW_SUBMIT, Done, Failed, Verdict, as_seconds, conclude, finished
 
@@ -77,10 +78,10 @@ class ConvertToWavOperator(_KieOperator):
     def __init__(
         self,
         *,
-        music_task_id: str,
-        audio_id: str,
-        callback_url: str | None = None,
-        kie_conn_id: str = DEFAULT_CONN_ID,
+        music_task_id: str | XComArg,
+        audio_id: str | XComArg,
+        callback_url: str | XComArg | None = None,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta = 30.0,
@@ -89,13 +90,12 @@ class ConvertToWavOperator(_KieOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.music_task_id = music_task_id
-        self.audio_id = audio_id
-        self.callback_url = callback_url
-        self.kie_conn_id = kie_conn_id
+        self.music_task_id = as_rendered(music_task_id)
+        self.audio_id = as_rendered(audio_id)
+        self.callback_url = as_rendered(callback_url)
+        self.kie_conn_id = as_rendered(kie_conn_id)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        # Both are needed only after the submit, when it is too late to complain.
         self.poll_interval = as_seconds("poll_interval", poll_interval)
         self.timeout = as_seconds("timeout", timeout)
         self.durable = durable
@@ -107,6 +107,8 @@ class ConvertToWavOperator(_KieOperator):
 
         :param context: Airflow's context.
         """
+        # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
+        wait: dict[str, Any] = {name: as_seconds(name, getattr(self, name)) for name in ("poll_interval", "timeout")}
         memory = Memory(context if self.durable else None, self.music_task_id, self.audio_id)
         verdict = self._take_up(context, memory)
         if verdict is None or isinstance(verdict, Failed):
@@ -116,7 +118,6 @@ class ConvertToWavOperator(_KieOperator):
             return kie_task_id
         if isinstance(verdict, Done):
             return self._finish(context, verdict)
-        wait: dict[str, Any] = {"poll_interval": self.poll_interval, "timeout": self.timeout}
         if self.deferrable:
             self.defer(**deferral(kie_task_id=kie_task_id, kie_conn_id=self.kie_conn_id, **wait))
         return self._end_wait(context, self.hook.wait_for_verdict(kie_task_id, **wait))
@@ -201,10 +202,12 @@ class WavUrlOperator(_KieOperator):
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
 
-    def __init__(self, *, kie_task_id: str, kie_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+    def __init__(
+        self, *, kie_task_id: str | XComArg, kie_conn_id: str | XComArg = DEFAULT_CONN_ID, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.kie_task_id = kie_task_id
-        self.kie_conn_id = kie_conn_id
+        self.kie_task_id = as_rendered(kie_task_id)
+        self.kie_conn_id = as_rendered(kie_conn_id)
 
     def execute(self, context: Context) -> str:
         """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,10 +24,12 @@ from packaging.version import Version
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, for_sensor
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.templates import as_rendered
 from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, deferral, ended_by_airflow, verdict_of
 from airflow_provider_kie.waiting import Done, Failed, Wait, timed_out
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kie.api.wav import WavConversion
@@ -36,6 +39,22 @@ __all__ = ["WavConversionSensor"]
 
 #: Airflow 3.0 to 3.2 have the words for it, but the scheduler does not act on them.
 CAN_START_FROM_TRIGGER = Version(airflow_version).release >= (3, 3)
+#: Why a task is on a worker although nothing about the task itself stands against a start in the triggerer.
+MAPPED_OR_TEST = "a mapped task, or dags test, starts on a worker"
+
+
+class _WhenAsked(property):
+    """
+    An attribute of a task that is worked out when it is read, so that nothing set after the constructor is missed.
+
+    Read from the class, as Airflow does for a mapped task, it is what any other sensor has.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: Any, owner: type | None = None) -> Any:
+        return getattr(BaseSensorOperator, self._name) if task is None else super().__get__(task, owner)
 
 
 class WavConversionSensor(BaseSensorOperator):
@@ -61,22 +80,26 @@ class WavConversionSensor(BaseSensorOperator):
     #: For the link, once this run of the task has it.
     wav_url: str = ""
 
+    _start_from_trigger: bool = False
+    _start_trigger_args: StartTriggerArgs | None = None
+
     def __init__(
         self,
         *,
-        kie_task_id: str,
-        kie_conn_id: str = DEFAULT_CONN_ID,
+        kie_task_id: str | XComArg,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.kie_task_id = kie_task_id
-        self.kie_conn_id = kie_conn_id
+        self.kie_task_id = as_rendered(kie_task_id)
+        self.kie_conn_id = as_rendered(kie_conn_id)
         self.deferrable = deferrable
-        self._last_reason = ""
+        self._last_reason = "no look at KIE"
         self._until = 0.0
-        self._why_on_a_worker = self._start_in_triggerer() if start_from_trigger else ""
+        self._why_before_rendering = ""
+        self.start_from_trigger = start_from_trigger
 
     @cached_property
     def hook(self) -> KieHook:
@@ -85,30 +108,37 @@ class WavConversionSensor(BaseSensorOperator):
 
         return KieHook(self.kie_conn_id)
 
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """
+        Render the templates, after which nobody can tell a template from a literal.
+
+        :param context: Airflow's context.
+        :param jinja_env: Airflow's environment for templates.
+        """
+        self._why_before_rendering = self._why_on_a_worker()
+        super().render_template_fields(context, jinja_env)
+
     def execute(self, context: Context) -> WavConversion:
         """
         Wait in the chosen mode.
 
         :param context: Airflow's context.
         """
-        if self._why_on_a_worker:
-            self.log.info("start_from_trigger had no effect: %s.", self._why_on_a_worker)
-        if self.deferrable:
-            return self._wait_deferred()
-        self._until = time.monotonic() + self.timeout
+        if self._start_from_trigger:
+            why = self._why_before_rendering or self._why_on_a_worker() or MAPPED_OR_TEST
+            self.log.info("start_from_trigger had no effect: %s.", why)
+        self._until = time.monotonic() + (0.0 if self.deferrable else self.timeout)
         try:
             conversion: WavConversion = super().execute(context)
             return conversion
-        except AirflowSensorTimeout:
-            self._time_out()
-        except AirflowSkipException as skip:
-            if skip.__cause__ is not None:
+        except (AirflowSensorTimeout, AirflowSkipException) as end:
+            if not _is_the_loops_own(end):
                 raise
-            self._time_out()  # what Airflow's loop makes of a time-out under soft_fail
+            self._fail(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """
-        Look once.
+        Look once; in deferrable mode, defer unless the conversion is finished.
 
         :param context: Airflow's context.
         """
@@ -117,6 +147,9 @@ class WavConversionSensor(BaseSensorOperator):
             self._last_reason = verdict.reason
             tell = self.log.warning if verdict.warning else self.log.info
             tell("WAV task %s: %s", self.kie_task_id, verdict.reason)
+            if self.deferrable:
+                self.log.info("WAV task %s: deferring.", self.kie_task_id)
+                self.defer(**self._deferral())
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(verdict))
 
@@ -142,46 +175,60 @@ class WavConversionSensor(BaseSensorOperator):
         conversion: WavConversion = super().resume_execution(next_method, next_kwargs, context)
         return conversion
 
-    def _wait_deferred(self) -> WavConversion:
-        verdict = self.hook.look(self.kie_task_id, until=time.monotonic())
-        if isinstance(verdict, Wait):
-            self.log.info("WAV task %s: %s; deferring.", self.kie_task_id, verdict.reason)
-            self.defer(**self._deferral(self.kie_task_id, self.kie_conn_id))
-        return self._conclude(verdict)
-
-    def _deferral(self, kie_task_id: str, kie_conn_id: str) -> dict[str, Any]:
+    def _deferral(self) -> dict[str, Any]:
         return deferral(
-            kie_task_id=kie_task_id,
-            kie_conn_id=kie_conn_id,
+            kie_task_id=self.kie_task_id,
+            kie_conn_id=self.kie_conn_id,
             poll_interval=self.poke_interval,
             timeout=self.timeout,
             exponential_backoff=bool(self.exponential_backoff),
             max_wait=self.max_wait.total_seconds() if self.max_wait else None,
         )
 
-    def _start_in_triggerer(self) -> str:
-        """Ask the scheduler to start this task as a trigger, and return why it is on a worker if it gets there."""
-        if not CAN_START_FROM_TRIGGER:
-            return "it needs Airflow 3.3 or later"
-        if not self.deferrable:
-            return "it needs deferrable=True"
-        kie_task_id, kie_conn_id = _for_the_triggerer(self.kie_task_id), _for_the_triggerer(self.kie_conn_id)
-        if kie_task_id is None or kie_conn_id is None:
-            return "the triggerer takes only a literal or the .output of another task, and no template"
-        if not self.get_needs_expansion():
-            wait = self._deferral(kie_task_id, kie_conn_id)
-            path, arguments = wait["trigger"].serialize()
-            self.start_from_trigger = True
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls=path,
-                trigger_kwargs=arguments | {"deadline": None},
-                next_method=wait["method_name"],
-                timeout=wait["timeout"],
-            )
-        return "a mapped task, or dags test, starts on a worker"
+    def _why_on_a_worker(self) -> str:
+        """Return what keeps the scheduler from starting this task as a trigger; an empty text for nothing."""
+        arguments = (self.kie_task_id, self.kie_conn_id)
+        sensor, own = WavConversionSensor, type(self)
+        obstacles = (
+            (not CAN_START_FROM_TRIGGER, "it needs Airflow 3.3 or later"),
+            (not self.deferrable, "it needs deferrable=True"),
+            (
+                None in map(_for_the_triggerer, arguments),
+                "the triggerer takes only a literal or the .output of another task, and no template",
+            ),
+            (
+                (own.execute, own.poke) != (sensor.execute, sensor.poke),
+                f"{own.__name__} has an execute() or poke() of its own, which only a worker calls",
+            ),
+            (self.get_needs_expansion(), MAPPED_OR_TEST),
+        )
+        return next((why for obstructs, why in obstacles if obstructs), "")
 
-    def _time_out(self) -> NoReturn:
-        self._fail(timed_out(self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason))
+    def _get_start_from_trigger(self) -> bool:
+        return self._start_from_trigger and not self._why_on_a_worker()
+
+    def _set_start_from_trigger(self, asked: bool) -> None:
+        self._start_from_trigger = asked
+
+    start_from_trigger = _WhenAsked(_get_start_from_trigger, _set_start_from_trigger)
+
+    def _get_start_trigger_args(self) -> StartTriggerArgs | None:
+        if self._start_trigger_args or not self.start_from_trigger:
+            return self._start_trigger_args
+        wait = self._deferral()
+        path, arguments = wait["trigger"].serialize()
+        rendered_there = {name: _for_the_triggerer(arguments[name]) for name in ("kie_task_id", "kie_conn_id")}
+        return StartTriggerArgs(
+            trigger_cls=path,
+            trigger_kwargs=arguments | rendered_there | {"deadline": None},
+            next_method=wait["method_name"],
+            timeout=wait["timeout"],
+        )
+
+    def _set_start_trigger_args(self, own: StartTriggerArgs | None) -> None:
+        self._start_trigger_args = own
+
+    start_trigger_args = _WhenAsked(_get_start_trigger_args, _set_start_trigger_args)
 
     def _conclude(self, verdict: Done | Failed) -> WavConversion:
         if isinstance(verdict, Failed):
@@ -199,6 +246,16 @@ class WavConversionSensor(BaseSensorOperator):
             self.log.warning("%s", error)
             raise AirflowSkipException(f"Skipping due to {flag} is set to True.") from error
         raise for_sensor(error)
+
+
+def _is_the_loops_own(end: Exception) -> bool:
+    """
+    Return whether Airflow's loop made up this time-out, which is a skip under ``soft_fail``.
+
+    What a ``poke()`` raised, the loop lets through, or names as the cause of a skip.
+    """
+    *_, (frame, _) = traceback.walk_tb(end.__traceback__)
+    return end.__cause__ is None and frame.f_globals["__name__"] == BaseSensorOperator.__module__
 
 
 def _for_the_triggerer(argument: object) -> str | None:

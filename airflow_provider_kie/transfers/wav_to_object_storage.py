@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
@@ -18,6 +18,7 @@ from airflow_provider_kie.exceptions import (
     KieValidationError,
 )
 from airflow_provider_kie.links.kie import KieLogsLink
+from airflow_provider_kie.templates import as_rendered
 from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place, asset_uri
 from airflow_provider_kie.waiting import finished
 
@@ -62,23 +63,23 @@ class WavToObjectStorageOperator(BaseOperator):
     def __init__(
         self,
         *,
-        destination: str,
-        kie_task_id: str | None = None,
-        wav_url: str | None = None,
+        destination: str | XComArg,
+        kie_task_id: str | XComArg | None = None,
+        wav_url: str | XComArg | None = None,
         overwrite: bool = False,
-        destination_conn_id: str | None = None,
-        kie_conn_id: str = DEFAULT_CONN_ID,
+        destination_conn_id: str | XComArg | None = None,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         max_bytes: int = 4 * 1024**3,
         allow_private_hosts: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.kie_task_id = kie_task_id
-        self.wav_url = wav_url
-        self.destination = destination
+        self.kie_task_id = as_rendered(kie_task_id)
+        self.wav_url = as_rendered(wav_url)
+        self.destination = as_rendered(destination)
         self.overwrite = overwrite
-        self.destination_conn_id = destination_conn_id
-        self.kie_conn_id = kie_conn_id
+        self.destination_conn_id = as_rendered(destination_conn_id)
+        self.kie_conn_id = as_rendered(kie_conn_id)
         self.max_bytes = max_bytes
         self.allow_private_hosts = allow_private_hosts
         # What a mapped task becomes in the worker has its values here, but its assets are unknown to Airflow by then.

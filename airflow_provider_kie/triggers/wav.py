@@ -100,9 +100,9 @@ class WavConversionTrigger(BaseTrigger):
         self.max_wait = max_wait
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments with which the trigger is built again."""
+        """Return the class path, of a subclass its own, and the arguments with which the trigger is built again."""
         return (
-            "airflow_provider_kie.triggers.wav.WavConversionTrigger",
+            f"{type(self).__module__}.{type(self).__qualname__}",
             {
                 "kie_task_id": self.kie_task_id,
                 "kie_conn_id": self.kie_conn_id,

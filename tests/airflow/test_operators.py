@@ -149,6 +149,21 @@ def test_what_repeating_can_not_help_is_not_retried_and_sent_once(kie, context, 
     assert len(kie.requests("submit")) == 1
 
 
+def test_times_that_a_policy_sets_count_like_those_of_the_constructor(kie, context):
+    operator = ConvertToWavOperator(task_id="convert", **TRACK)
+    operator.poll_interval, operator.timeout = timedelta(seconds=0.03), timedelta(seconds=20)
+    assert operator.execute(context).startswith(kie.url)
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "timeout"])
+def test_times_that_can_not_work_are_refused_before_anything_is_paid_for(kie, context, name):
+    operator = ConvertToWavOperator(task_id="convert", **TRACK)
+    setattr(operator, name, "30 seconds")
+    with pytest.raises(e.KieValidationError, match=name):
+        operator.execute(context)
+    assert kie.requests() == []
+
+
 def test_an_earlier_conversion_is_reused_and_not_paid_again(kie, context):
     first = convert({"ti": TaskInstance()}, wait_for_completion=False)
     assert convert(context, wait_for_completion=False) == first

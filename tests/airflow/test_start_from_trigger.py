@@ -17,8 +17,15 @@ from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.modes import only_event
 
 
-def build(**arguments):
-    return WavConversionSensor(
+class PokesItself(WavConversionSensor):
+    """Has a question of its own, which no trigger asks."""
+
+    def poke(self, context):
+        return super().poke(context)
+
+
+def build(of=WavConversionSensor, **arguments):
+    return of(
         **({"task_id": "wait", "kie_task_id": "988e00aa", "deferrable": True, "start_from_trigger": True} | arguments)
     )
 
@@ -73,12 +80,15 @@ def test_the_triggerer_answers_what_that_template_asks():
         pytest.param({"deferrable": False}, "it needs deferrable=True", marks=needs_3_3),
         pytest.param({"kie_task_id": "{{ params.id }}"}, "and no template", marks=needs_3_3),
         pytest.param({"kie_conn_id": "{{ params.conn }}"}, "and no template", marks=needs_3_3),
+        pytest.param({"of": PokesItself}, "PokesItself has an execute.. or poke.. of its own", marks=needs_3_3),
+        pytest.param({}, "a mapped task, or dags test, starts on a worker", marks=needs_3_3),
     ],
 )
 def test_elsewhere_it_has_no_effect_and_the_log_of_the_task_says_why(kie, said, arguments, why):
-    sensor = build(**arguments)
-    assert not getattr(sensor, "start_from_trigger", False)
-    sensor.kie_task_id, sensor.kie_conn_id = kie.create_conversion(finished=True), "kie_default"
+    kie_task_id = kie.create_conversion(finished=True)
+    sensor = build(**({"kie_task_id": kie_task_id} | arguments))
+    assert bool(sensor.start_from_trigger) == (not arguments)
+    sensor.render_template_fields({"params": {"id": kie_task_id, "conn": "kie_default"}})
     sensor.execute({})
     assert re.search(f"start_from_trigger had no effect: .*{why}", said())
 
