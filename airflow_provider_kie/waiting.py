@@ -12,7 +12,7 @@ here and nowhere else:
   :data:`GRACE_SECONDS` before it counts. The grace is measured in time and within one look, because a sensor in
   reschedule mode remembers nothing from one look to the next;
 * unknown status words mean "wait", except words that end in ``_FAILED`` or ``_ERROR``;
-* how long to sleep before the next reading.
+* how long to sleep before the next reading, and before the first one after a deferral.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from airflow_provider_kie.exceptions import (
 )
 
 __all__ = [
+    "DEFERRAL_SECONDS",
     "GRACE_SECONDS",
     "WORTH_A_NEW_SUBMIT",
     "Done",
@@ -65,6 +66,10 @@ GRACE_SECONDS = 60.0
 SETTLING_SECONDS = 5.0
 #: Seconds between two readings at the least, whatever interval was asked for.
 SHORTEST_DELAY = 0.1
+#: Seconds after a worker deferred in which nobody looks. Airflow fails a task whose trigger fires before the scheduler
+#: has taken note of the deferral ("finished with state success, but the task instance's state attribute is queued":
+#: apache/airflow #66374, #67287, #72716; seen on 3.3.2).
+DEFERRAL_SECONDS = 5.0
 #: Moments in a second at which the waits on one event loop wake up.
 TICKS_PER_SECOND = 10
 

@@ -256,9 +256,10 @@ class Emulator:
         headers = {"Authorization": f"Bearer {DEFAULT_KEY}", "User-Agent": "somebody else"}
         return dict(self._http.post(f"{self.url}/api/v1/wav/generate", json=body, headers=headers, timeout=30).json())
 
-    def play(self, *answers: str) -> None:
-        """Queue answers for the next submits."""
-        self._post("/_emulator/answers", {"answers": list(answers), "endpoint": "submit"})
+    def play(self, *answers: str, endpoint: str = "submit", kie_task_id: str | None = None) -> None:
+        """Queue answers for the next calls, of one task if told so."""
+        body = {"answers": list(answers), "endpoint": endpoint, "kie_task_id": kie_task_id}
+        self._post("/_emulator/answers", {name: value for name, value in body.items() if value is not None})
 
     def _listens(self) -> bool:
         try:

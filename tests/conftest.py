@@ -61,6 +61,7 @@ def short_times(monkeypatch):
         (waiting, "GRACE_SECONDS", 0.15),
         (waiting, "SETTLING_SECONDS", 0.04),
         (waiting, "SHORTEST_DELAY", 0.01),
+        (waiting, "DEFERRAL_SECONDS", 0.02),
         (pacing, "RATE_WINDOW", 0.04),
         (pacing, "RATE_JITTER", 0.02),
         (pacing, "SHORTEST_PAUSE", 0.01),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_kie import waiting
 from airflow_provider_kie.exceptions import KieError, KieWaitTimeoutError
 from airflow_provider_kie.waiting import (
     Done,
@@ -152,6 +153,8 @@ class WavConversionTrigger(BaseTrigger):
     async def _attempts(self) -> Done | Failed:
         # Whoever deferred has just looked; spreading the first looks keeps a thousand triggers apart.
         pause, failures = random.uniform(0.0, 1.0) * self.poll_interval, 0
+        if self._was_found:  # by a worker, which deferred; its clock may be ahead
+            pause = max(pause, waiting.DEFERRAL_SECONDS - max(time.time() - self._began, 0.0))
         while True:
             await self._sleep(pause)
             try:

@@ -52,6 +52,22 @@ with DAG("in_triggerer", schedule=None):
         timeout=60,
     )
 """
+#: Many sensors that a worker defers, on a machine that is busy with them.
+DEFERRED = """
+from airflow.sdk import DAG, task
+
+from airflow_provider_kie.sensors.wav import WavConversionSensor
+
+with DAG("deferred", schedule=None, params={"kie_task_ids": []}):
+
+    @task
+    def kie_task_ids(params=None):
+        return params["kie_task_ids"]
+
+    WavConversionSensor.partial(
+        task_id="wait", kie_conn_id="kie_ready", deferrable=True, poke_interval=2, timeout=600, retries=0
+    ).expand(kie_task_id=kie_task_ids())
+"""
 #: A browser as root on a machine without a screen, which asks nobody for updates.
 FLAGS = [
     "--no-sandbox",
@@ -89,11 +105,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     dags = tmp_path_factory.mktemp("dags")
     (dags / "first.py").write_text(first_dag_of_the_readme())
     (dags / "in_triggerer.py").write_text(IN_TRIGGERER)
+    (dags / "deferred.py").write_text(DEFERRED)
     with Airflow(tmp_path_factory.mktemp("airflow"), dags, OPTIONS) as airflow:
         emulator = Emulator(airflow.processes, conversion_seconds=2)
         airflow.migrate()
         airflow.start("api-server", "scheduler", "dag-processor", "triggerer")
-        airflow.wait_until_ready({DAG_ID, "in_triggerer"})
+        airflow.wait_until_ready({DAG_ID, "in_triggerer", "deferred"})
         yield Site(airflow, emulator)
     for number, handler in handlers.items():
         signal.signal(number, handler)

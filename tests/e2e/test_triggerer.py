@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sensor with start_from_trigger in a real scheduler and a real triggerer, which render its id on their own."""
+"""Sensors between a real scheduler and a real triggerer."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
+
+import pytest
 
 from airflow_provider_kie.emulator.server import DEFAULT_KEY
 
@@ -11,18 +14,42 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Site
 
 
-def test_a_sensor_starts_in_the_triggerer_with_the_id_of_another_task(site: Site) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def connection(site: Site) -> None:
+    body = {"connection_id": "kie_ready", "conn_type": "kie", "host": site.emulator.url, "password": DEFAULT_KEY}
+    site.airflow.call("POST", "connections", body)
+
+
+def run(site: Site, dag_id: str, *, seconds: float, **params: object) -> str:
+    """Run a DAG to its end and return the id of the run."""
     from scripts.airflow_processes import wait_for  # not before the fixture has skipped older Airflows
 
-    airflow, run = site.airflow, "run-1"
-    body = {"connection_id": "kie_ready", "conn_type": "kie", "host": site.emulator.url, "password": DEFAULT_KEY}
-    airflow.call("POST", "connections", body)
-    airflow.trigger("in_triggerer", run)
-    wait_for("the run to end", lambda: airflow.run_state(run) in ("success", "failed"), seconds=90)
-    assert airflow.run_state(run) == "success"
-    submitted = airflow.xcom(run, "kie_task_id")["submit", -1]
-    assert airflow.xcom(run, "return_value")["wait", -1]["kie_task_id"] == submitted
-    logs = "".join(log.read_text() for log in airflow.home.rglob("task_id=wait/*.log*"))
+    run_id = f"{dag_id}-1"
+    site.airflow.trigger(dag_id, run_id, **params)
+    wait_for("the run to end", lambda: site.airflow.run_state(run_id) in ("success", "failed"), seconds=seconds)
+    return run_id
+
+
+def test_a_sensor_starts_in_the_triggerer_with_the_id_of_another_task(site: Site) -> None:
+    """The scheduler and the triggerer render it on their own."""
+    airflow, run_id = site.airflow, run(site, "in_triggerer", seconds=90)
+    assert airflow.run_state(run_id) == "success"
+    submitted = airflow.xcom(run_id, "kie_task_id")["submit", -1]
+    assert airflow.xcom(run_id, "return_value")["wait", -1]["kie_task_id"] == submitted
+    logs = "".join(log.read_text() for log in airflow.home.rglob("dag_id=in_triggerer/**/task_id=wait/*.log*"))
     assert "is finished" in logs
     assert "deferring" not in logs  # which a worker says that looks first
     assert "no effect" not in logs
+
+
+def test_no_task_fails_because_its_trigger_was_faster_than_the_scheduler(site: Site) -> None:
+    """Airflow fails a deferred task whose trigger fires before the scheduler has noted the deferral."""
+    site.emulator.configure(submits_per_window=None)
+    ids = [site.emulator.submit("m-many", f"a-{number}")["data"]["taskId"] for number in range(32)]
+    for kie_task_id in ids:  # the worker sees it running, and the triggerer's first look finds it finished
+        site.emulator.play("pending", endpoint="record-info", kie_task_id=kie_task_id)
+    run_id = run(site, "deferred", seconds=600, kie_task_ids=ids)
+    states = Counter(ti["state"] for ti in site.airflow.task_instances(run_id) if ti["task_id"] == "wait")
+    assert states == {"success": 32}
+    logs = [log.read_text() for log in site.airflow.home.rglob("dag_id=deferred/**/task_id=wait/**/*.log*")]
+    assert sum("deferring" in log for log in logs) == 32

@@ -100,6 +100,43 @@ def test_airflows_own_limit_comes_after_the_triggers_event(kie, without):
     assert timezone.utcnow() < limit
 
 
+class Slept(BaseException):
+    """Breaks a wait off where it first sleeps."""
+
+
+@pytest.mark.parametrize(
+    ("deadline_in", "timeout", "poll_interval", "at_least", "at_most"),
+    [
+        pytest.param(3600, 3600, 0.1, 4.9, 5.2, id="just deferred by a worker"),
+        pytest.param(3600, 3600, 3600, 4.9, 3600, id="with a long interval"),
+        pytest.param(4200, 3600, 0.1, 4.9, 5.2, id="by a worker whose clock is ahead"),
+        pytest.param(3598, 3600, 0.1, 2.9, 3.2, id="two seconds ago"),
+        pytest.param(1800, 3600, 0.1, 0.0, 0.1, id="moved to another triggerer"),
+        pytest.param(None, 3600, 0.1, 0.0, 0.1, id="started in the triggerer"),
+        pytest.param(1.0, 1.0, 0.1, 0.9, 1.0, id="with less time than that"),
+    ],
+)
+def test_nobody_looks_before_the_scheduler_has_noted_the_deferral(
+    monkeypatch, deadline_in, timeout, poll_interval, at_least, at_most
+):
+    """Airflow fails a task whose trigger fires earlier."""
+
+    async def first_sleep(seconds):
+        raise Slept(seconds)
+
+    waiting = WavConversionTrigger(
+        kie_task_id="988e00aa",
+        kie_conn_id="kie_default",
+        poll_interval=poll_interval,
+        deadline=None if deadline_in is None else time.time() + deadline_in,
+        timeout=timeout,
+    )
+    monkeypatch.setattr(asyncio, "sleep", first_sleep)
+    with pytest.raises(Slept) as slept:
+        asyncio.run(only_event(waiting))
+    assert at_least <= slept.value.args[0] <= at_most
+
+
 def test_code_that_can_not_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
     attempts = iter([ImportError("the disk is away")])
 
