@@ -157,6 +157,7 @@ _UNREADABLE: Final = (
     Answer("json-null", 10, "any", "null"),
     Answer("code-missing", 10, "any", _json({"msg": "success", "data": None})),
     Answer("code-string", 10, "any", _says("200")),
+    Answer("code-string-refused", 1, "any", _says("401", _WRONG_KEY)),
     Answer("code-true", 10, "any", _says(True)),
     Answer("code-200-http-500", 10, "any", _says(200), 500),
     Answer("no-content-type", 10, "any", _says(200), headers=_SERVER),
