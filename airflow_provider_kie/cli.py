@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_kie import terminal
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.redaction import harmless, quoted
 
 if TYPE_CHECKING:
     from airflow.cli.cli_config import CLICommand
@@ -66,8 +67,8 @@ class _Job:
         return KieHook(self.args.conn_id)
 
     def know(self, kie_task_id: str) -> None:
-        again = shlex.join(["wait", kie_task_id, "--conn-id", self.args.conn_id])
-        self.goes_on = f"WAV task {kie_task_id!r} goes on at KIE; wait for it again with: {self._program} {again}"
+        again = shlex.join(["wait", harmless(kie_task_id), "--conn-id", harmless(self.args.conn_id)])
+        self.goes_on = f"WAV task {quoted(kie_task_id)} goes on at KIE; wait for it again with: {self._program} {again}"
 
     def wait(self, kie_task_id: str, *, poll_interval: float = POLL_INTERVAL, timeout: float = TIMEOUT) -> Result:
         from airflow_provider_kie.waiting import Done, conclude
@@ -147,7 +148,7 @@ def _seconds(text: str) -> float:
     try:
         return as_seconds("value", float(text))
     except (ValueError, KieValidationError):
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to ten years") from None
+        raise ArgumentTypeError(f"{quoted(text)} is not a number of seconds above 0 and up to ten years") from None
 
 
 _FORMS = tuple(terminal.FORMATS)

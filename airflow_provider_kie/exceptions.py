@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
-from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.redaction import quoted, redact
 
 __all__ = [
     "ERROR_BY_CODE",
@@ -101,8 +101,8 @@ class KieError(AirflowException):
     def __str__(self) -> str:
         """Say what happened, to which task, through which connection, and what to do next."""
         about = [
-            f"WAV task {self.kie_task_id!r}" if self.kie_task_id else "",
-            f"connection {self.conn_id!r}" if self.conn_id else "",
+            f"WAV task {quoted(self.kie_task_id)}" if self.kie_task_id else "",
+            f"connection {quoted(self.conn_id)}" if self.conn_id else "",
         ]
         where = ", ".join(filter(None, about))
         sentences = [self.problem.rstrip(".") + (f" ({where})" if where else "") + ".", self.next_step]

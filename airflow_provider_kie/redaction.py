@@ -5,13 +5,23 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["printable", "redact"]
+__all__ = ["harmless", "printable", "quoted", "redact"]
 
-_USER_INFO = re.compile(r"(?P<scheme>\bhttps?:(?:\\*/){2})[^\s/@\"'<>]+@", re.IGNORECASE)
-_URL_TAIL = re.compile(r"(?P<url>\bhttps?:(?:\\*/){2}[^\s?#]*)[?#]\S*", re.IGNORECASE)
+# A scheme of any name and the two slashes, also as JSON writes them. The limit keeps the search linear.
+_START = r"\b[a-z][a-z0-9+.-]{0,30}:(?:\\*/){2}"
+_USER_INFO = re.compile(rf"(?P<start>{_START})[^\s/@\"'<>]+@", re.IGNORECASE)
+# A raw space may stand in the path as well as in the query, so a query goes on to its last "=" or "&", unless
+# another URL begins before that.
+_URL_TAIL = re.compile(rf"(?P<url>{_START}[^?#]*)[?#](?:(?:(?!://).)*[=&])?\S*", re.IGNORECASE)
 _LONGEST_QUOTE = 500
 # Looking for a URL takes time that grows with the square of the text.
 _LONGEST_READ = 2_000
+
+# Where the query or the fragment of an argument begins, also one that is percent-encoded as a whole.
+_ARGUMENT_TAIL = re.compile(r"[?#]|%(?:25)*(?:3F|23)", re.IGNORECASE)
+_ARGUMENT_USER = re.compile(r"((?:\\*/){2})[^/]*@")
+_ARGUMENT_HOST = re.compile(r"((?:\\*/){2})[^/]*\Z")
+_LONGEST_ARGUMENT = 200
 
 
 def printable(text: str) -> str:
@@ -29,5 +39,36 @@ def redact(text: str) -> str:
 
     :param text: anything that came from outside, such as KIE's ``msg`` or ``errorMessage``.
     """
-    short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<scheme>***@", printable(text[:_LONGEST_READ])))
+    short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<start>***@", printable(text[:_LONGEST_READ])))
     return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
+
+
+def harmless(value: object) -> str:
+    """
+    Return what of an argument may be shown before anything is known about it, in one line.
+
+    It ends before the first ``?`` or ``#``, whatever the argument is, because a URL cannot always be told from another
+    text: it may hold a space or have another scheme. A user and password in front of a host are hidden.
+
+    :param value: an argument of any type, or a value of an answer.
+    """
+    return printable(_start_of(value))
+
+
+def quoted(value: object) -> str:
+    """
+    Return what :func:`harmless` shows of an argument as its ``repr``, for a message.
+
+    :param value: an argument of any type, or a value of an answer.
+    """
+    return repr(_start_of(value)) if isinstance(value, str) else harmless(value)
+
+
+def _start_of(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    start = _ARGUMENT_TAIL.split(text[:_LONGEST_READ], maxsplit=1)[0]
+    rest = text[len(start) :]
+    start = _ARGUMENT_USER.sub(r"\1***@", start)
+    if "@" in rest:  # the cut may have gone through a password
+        start = _ARGUMENT_HOST.sub(r"\1***", start)
+    return start[:_LONGEST_ARGUMENT] + "…" if rest or len(start) > _LONGEST_ARGUMENT else start

@@ -37,6 +37,7 @@ from airflow_provider_kie.exceptions import (
     KieWaitTimeoutError,
     final,
 )
+from airflow_provider_kie.redaction import quoted
 
 __all__ = [
     "DEFERRAL_SECONDS",
@@ -318,7 +319,9 @@ def as_seconds(name: str, value: object) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_WAIT:
         return float(seconds)
-    raise KieValidationError(f"{name} is {value!r}, but must be seconds or a timedelta, above 0 and up to ten years")
+    raise KieValidationError(
+        f"{name} is {quoted(value)}, but must be seconds or a timedelta, above 0 and up to ten years"
+    )
 
 
 class _Objection(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from airflow_provider_kie.api.envelope import Answer, Json, decode
 from airflow_provider_kie.exceptions import KieError, KieValidationError
-from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.redaction import quoted, redact
 
 __all__ = ["Call", "Repeat", "check_id"]
 
@@ -29,7 +29,9 @@ class Repeat(Enum):
     IF_REFUSED = "if refused"
 
 
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Those that were seen are 32 hex characters and UUIDs. An id that KIE gives may be paid for, so the characters of other
+# usual kinds, base64 among them, are taken as well.
+_ID = re.compile(r"[A-Za-z0-9._:~+/=-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,26 @@ def check_id(field: str, value: object) -> str:
     Return an id of KIE, or say which argument is wrong before anything is sent.
 
     :param field: the argument's name.
-    :param value: the rendered argument. The seen ids are 32 hex characters and UUIDs.
-    :raises KieValidationError: empty, ``None`` (also the word, as a template renders it) or odd characters.
+    :param value: the rendered argument. An ``int`` counts as its digits, which ``render_template_as_native_obj`` makes
+        numbers of.
+    :raises KieValidationError: empty, ``None`` (also the word, as a template renders it), odd characters, a URL, or a
+        ``float``, of which the id cannot be told any more.
     """
     if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
         raise KieValidationError(f"{field} is empty; the task that should provide it pushed nothing")
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, float):
+        raise KieValidationError(
+            f"{field} is the number {quoted(value)}: render_template_as_native_obj takes an id of digits and one 'e' "
+            "for one; quote the template, as in \"'{{ … }}'\", or pass the other task's .output"
+        )
     if not isinstance(value, str):
         raise KieValidationError(f"{field} must be a text, not {type(value).__name__}")
+    if "://" in value:
+        raise KieValidationError(f"{field} is {quoted(value)}, a URL and not an id of KIE")
     if not _ID.fullmatch(value):
         raise KieValidationError(
-            f"{field} is {value[:80]!r}, but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
+            f"{field} is {quoted(value)}, but an id of KIE has only letters, digits and . _ : ~ + / = -"
         )
     return value

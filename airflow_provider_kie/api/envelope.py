@@ -3,9 +3,9 @@
 The envelope around every answer of KIE: ``{"code": …, "msg": …, "data": …}``.
 
 The rule that lives here and nowhere else: an answer is a success only if the HTTP status is 2xx **and** the body
-is a JSON object **and** its ``code`` is the integer 200. KIE hides most errors, a refused key among them, in HTTP
-200 (recorded 2026-04-16 to 2026-08-27), answers others with a real HTTP status (pages "Getting Started" and "Get
-WAV Details"), and the edge in front of it answers pages that are not JSON at all.
+is a JSON object **and** its ``code`` is 200, as a number or as text. KIE hides most errors, a refused key among them,
+in HTTP 200 (recorded 2026-04-16 to 2026-08-27), answers others with a real HTTP status (pages "Getting Started" and
+"Get WAV Details"), and the edge in front of it answers pages that are not JSON at all.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from airflow_provider_kie.exceptions import (
     KieUnexpectedCodeError,
     KieUnreadableAnswerError,
 )
+from airflow_provider_kie.redaction import quoted
 
 __all__ = ["LONGEST_BODY", "Answer", "Json", "decode"]
 
@@ -77,14 +78,21 @@ def decode(answer: Answer) -> Json:
     :raises KieError: the class that stands for KIE's result number, else for the HTTP status.
     """
     envelope = _parse_object(answer)
-    code = envelope.get("code") if envelope is not None else None
-    if envelope is None or type(code) is not int:
+    code = _result_number(envelope.get("code")) if envelope is not None else None
+    if envelope is None or code is None:
         _refuse_without_code(answer)
     if code == 200 and not _is_success(answer.status):
         _refuse_without_code(answer)
     if code != 200:
         _refuse(answer, code, envelope)
     return envelope.get("data")
+
+
+def _result_number(value: Json) -> int | None:
+    """Read a number, or a text of digits; ``true`` and 200.0 are none."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value.strip()):
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _is_success(status: int) -> bool:
@@ -112,7 +120,7 @@ def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
     text = f": {message.strip()!r}" if isinstance(message, str) and message.strip() else ""
     named = _existing_id(envelope)
     raise ERROR_BY_CODE.get(code, KieUnexpectedCodeError)(
-        f"KIE answered {code}{text}" + (f", naming task {named!r}" if named else ""),
+        f"KIE answered {code}{text}" + (f", naming task {quoted(named)}" if named else ""),
         code=code,
         retry_after=_retry_after(answer.retry_after),
         existing_kie_task_id=named,
@@ -123,9 +131,8 @@ def _refuse_without_code(answer: Answer) -> NoReturn:
     """Take the HTTP status for want of a number of KIE's; few of them say something about KIE and not the way there."""
     status = answer.status
     if 300 <= status < 400:
-        target = re.split("[?#]", answer.location or "", maxsplit=1)[0]
         raise KieUnreadableAnswerError(
-            f"KIE's host redirects to {target!r} (HTTP {status}); redirects are not "
+            f"KIE's host redirects to {quoted(answer.location or '')} (HTTP {status}); redirects are not "
             "followed, so that the key stays with the host of the connection",
             code=status,
         )

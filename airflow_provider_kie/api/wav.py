@@ -5,19 +5,20 @@ KIE's WAV endpoints: each once, as a value, with the words and fields that their
 Sources: the pages "Convert to WAV" and "Get WAV Details" (2026-04-29), and the recorded answers of
 ``/wav/generate`` (2026-04-28) and ``/wav/record-info`` (2026-08-05) for unknown ids. No recorded answer of a
 finished conversion was found, and dialects of the same software differ, so the parser is lenient in everything
-but three things: a URL must be an http(s) URL, the answer must be about the task that was asked for, and a record
-must be a JSON object.
+but three things: a link must be one that can be written as an http(s) URL, the answer must be about the task that was
+asked for, and a record must be a JSON object.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypedDict
 
 from airflow_provider_kie.api.call import Call, Repeat, check_id
-from airflow_provider_kie.api.common import is_http_url
+from airflow_provider_kie.api.common import http_url
 from airflow_provider_kie.api.envelope import Json
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
@@ -27,7 +28,7 @@ from airflow_provider_kie.exceptions import (
     KieValidationError,
     KieWrongTaskError,
 )
-from airflow_provider_kie.redaction import printable, redact
+from airflow_provider_kie.redaction import harmless, printable, quoted, redact
 
 __all__ = ["Submitted", "WavConversion", "WavStatus", "convert_to_wav", "record_info"]
 
@@ -49,9 +50,9 @@ class WavConversion(TypedDict):
 
     ``kie_task_id``: the WAV task. ``music_id``: the track (KIE's ``audioId``). ``music_index``: its position in
     the music task, 0 or 1. ``status``: a :class:`WavStatus` value, or KIE's own word in capitals where it is not
-    known. ``wav_url``: an http(s) URL or None; KIE deletes the file 14 days after success. ``create_time``,
-    ``complete_time``: ISO 8601 where KIE sent a number, else KIE's text, whose time zone is not documented.
-    ``error_code``, ``error_message``: None where KIE reports no error (null, 0, 200 or an empty text).
+    known. ``wav_url``: an http(s) URL, percent-encoded, or None; KIE deletes the file 14 days after success.
+    ``create_time``, ``complete_time``: ISO 8601 where KIE sent a number, else KIE's text, whose time zone is not
+    documented. ``error_code``, ``error_message``: None where KIE reports no error (null, 0, 200 or an empty text).
     """
 
     kie_task_id: str
@@ -89,19 +90,16 @@ def convert_to_wav(music_task_id: str, audio_id: str, callback_url: str) -> Call
     :param callback_url: where KIE reports the end; KIE demands one also from clients that poll.
     :raises KieValidationError: an argument can not be right.
     """
-    if not is_http_url(callback_url):
+    url = http_url(callback_url)
+    if url is None:
         raise KieValidationError("callback_url is not an http(s) URL")
-    body = {
-        "taskId": check_id("music_task_id", music_task_id),
-        "audioId": check_id("audio_id", audio_id),
-        "callBackUrl": callback_url,
-    }
+    music, track = check_id("music_task_id", music_task_id), check_id("audio_id", audio_id)
     return Call(
-        f"Submitting the WAV conversion of track {audio_id!r} of music task {music_task_id!r}",
+        f"Submitting the WAV conversion of track {quoted(track)} of music task {quoted(music)}",
         "POST",
         "/api/v1/wav/generate",
         _parse_submit,
-        json=body,
+        json={"taskId": music, "audioId": track, "callBackUrl": url},
         repeat=Repeat.UNDER_GUARD,
         recover=_adopt_earlier_task,
     )
@@ -144,7 +142,8 @@ def _parse_submit(data: Json) -> Submitted:
 
 def _adopt_earlier_task(error: KieError) -> Submitted:
     if isinstance(error, KieAlreadyConvertedError) and error.existing_kie_task_id:
-        return Submitted(error.existing_kie_task_id, reused=True)
+        with suppress(KieValidationError):  # an id that cannot be asked for is left to the user
+            return Submitted(check_id("taskId", error.existing_kie_task_id), reused=True)
     raise error
 
 
@@ -161,14 +160,14 @@ def _parse_record(data: Json, asked: str) -> WavConversion | None:
         raise KieUnreadableAnswerError(f"the record is not an object but {type(data).__name__}")
     answered = _text(data.get("taskId")) or asked
     if answered != asked:
-        raise KieWrongTaskError(f"KIE answered for WAV task {answered[:80]!r}, which is not the one asked for")
-    response = data.get("response")
+        raise KieWrongTaskError(f"KIE answered for WAV task {quoted(answered)}, which is not the one asked for")
+    status = _status(data)
     return WavConversion(
         kie_task_id=asked,
         music_id=_text(data.get("musicId")),
         music_index=_whole(data.get("musicIndex")),
-        status=_status(data),
-        wav_url=_wav_url(response) if isinstance(response, dict) else None,
+        status=status,
+        wav_url=_wav_url(data.get("response"), status),
         create_time=_time(data.get("createTime")),
         complete_time=_time(data.get("completeTime")),
         error_code=_error_code(data.get("errorCode")),
@@ -177,6 +176,8 @@ def _parse_record(data: Json, asked: str) -> WavConversion | None:
 
 
 _WORDS = frozenset(word.value for word in WavStatus)
+#: With these a file is there.
+_WITH_FILE = (WavStatus.SUCCESS, WavStatus.CALLBACK_EXCEPTION)
 
 
 def _status(data: dict[str, Json]) -> str:
@@ -191,12 +192,24 @@ def _status(data: dict[str, Json]) -> str:
     return redact(str(flag)).strip().upper()[:80] if flag is not None else ""
 
 
-def _wav_url(response: dict[str, Json]) -> str | None:
-    for name in ("audioWavUrl", "audio_wav_url"):
-        url = response.get(name)
-        if isinstance(url, str) and is_http_url(url.strip()):
-            return url.strip()
+def _wav_url(response: Json, status: str) -> str | None:
+    links = [response.get(name) for name in ("audioWavUrl", "audio_wav_url")] if isinstance(response, dict) else []
+    texts = [link for link in links if isinstance(link, str) and link.strip()]
+    for text in texts:
+        if url := http_url(text):
+            return url
+    if texts and status in _WITH_FILE:
+        # Not a failed conversion, which a retry would submit and pay for again.
+        raise KieUnreadableAnswerError(
+            f"the conversion ended in {status}, but its link is not an http(s) URL: it begins with {_begin(texts[0])}"
+        )
     return None
+
+
+def _begin(link: str) -> str:
+    """Return scheme and host of a link, or the first letters of what is none."""
+    found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link.strip()))
+    return quoted(found[0] if found else "")
 
 
 def _text(value: Json) -> str | None:

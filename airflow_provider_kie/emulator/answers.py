@@ -107,6 +107,7 @@ _PAGE: Final = "<!DOCTYPE html><html><head><title>api.kie.ai</title></head><body
 _CONFLICT: Final = "WAV record already exists"
 _TRY_AGAIN: Final = "Internal Error - Please try again later."
 _LINK: Final = {"audioWavUrl": _WAV}
+_BAD_LINK: Final = {"audioWavUrl": "s3://kie-bucket/s/1.wav?X-Amz-Signature=0123abcd"}
 _DONE: Final[dict[str, object]] = {"successFlag": "SUCCESS", "response": _LINK}
 _FAILED: Final[dict[str, object]] = {"successFlag": "GENERATE_WAV_FAILED", "response": None, "errorCode": 500}
 _STRANGER: Final = {"taskId": "0" * 32, **_DONE, **_NO_ERROR}
@@ -156,6 +157,7 @@ _UNREADABLE: Final = (
     Answer("json-null", 10, "any", "null"),
     Answer("code-missing", 10, "any", _json({"msg": "success", "data": None})),
     Answer("code-string", 10, "any", _says("200")),
+    Answer("code-string-refused", 1, "any", _says("401", _WRONG_KEY)),
     Answer("code-true", 10, "any", _says(True)),
     Answer("code-200-http-500", 10, "any", _says(200), 500),
     Answer("no-content-type", 10, "any", _says(200), headers=_SERVER),
@@ -228,6 +230,7 @@ _RECORD: Final = (
     _record("success-without-url", 26, successFlag="SUCCESS", response={"audioWavUrl": ""}, **_NO_ERROR),
     _record("success-null-url", 26, successFlag="SUCCESS", response={"audioWavUrl": None}, **_NO_ERROR),
     _record("success-null-response", 26, successFlag="SUCCESS", response=None, **_NO_ERROR),
+    _record("success-link-no-url", 26, successFlag="SUCCESS", response=_BAD_LINK, **_NO_ERROR),
     _record("callback-exception-with-url", 27, successFlag="CALLBACK_EXCEPTION", response=_LINK, **_NO_ERROR),
     _record(
         "callback-exception-without-url",
@@ -237,6 +240,7 @@ _RECORD: Final = (
         errorCode=500,
         errorMessage="callback failed",
     ),
+    _record("callback-exception-link-no-url", 28, successFlag="CALLBACK_EXCEPTION", response=_BAD_LINK, **_NO_ERROR),
     _record("wav-failed", 29, errorMessage=_TRY_AGAIN, **_FAILED),
     _record("create-failed", 29, errorMessage=None, **(_FAILED | {"successFlag": "CREATE_TASK_FAILED"})),
     _record("status-unknown", 30, successFlag="QUEUED", response=None),

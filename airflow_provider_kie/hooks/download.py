@@ -35,7 +35,7 @@ from airflow_provider_kie.exceptions import (
     KieNotAWavError,
 )
 from airflow_provider_kie.hooks.file_host import FileHost, Link
-from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.redaction import quoted, redact
 
 __all__ = ["Downloaded", "Sink", "download"]
 
@@ -244,9 +244,9 @@ class _Transfer:
             self._total = self._received  # nothing was missing: the host vouches for what came without a length
             return False
         elif status in (206, 416):
-            has = response.headers.get("Content-Range", "no range")[:80]
+            has = quoted(response.headers.get("Content-Range", "no range"))
             announced = "an unknown number of" if self._total is None else f"{self._total:,}"
-            self._start_over(f"After {self._received:,} of {announced} bytes the host answers HTTP {status}, {has!r}")
+            self._start_over(f"After {self._received:,} of {announced} bytes the host answers HTTP {status}, {has}")
         else:
             self._refuse(response)
         return True

@@ -6,7 +6,8 @@ KIE's files lie on hosts of others, and a ``wav_url`` may come from anywhere (a 
 rules of this module hold for every request: no credentials, also none of ``.netrc`` or of the URL; redirects are
 followed here and not by ``requests``, to https or within one loopback host only; an address inside the user's own
 network is asked only if KIE itself named the host, or if the user allows it. The address that was checked is the one
-that is asked, because a name may lead elsewhere a moment later.
+that is asked, because a name may lead elsewhere a moment later. All of this is decided about the URL as it is sent,
+percent-encoded and with its host in ASCII, so that no other spelling gets past it.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import socket
+import string
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_kie.api.common import is_http_url
+from airflow_provider_kie.api.common import http_url
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
 from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
 from airflow_provider_kie.hooks.transport import CONNECT_TIMEOUT, NOT_TRUSTED, user_agent
 from airflow_provider_kie.hosts import is_loopback
+from airflow_provider_kie.redaction import quoted
 
 __all__ = ["FileHost", "Link"]
 
@@ -69,7 +72,7 @@ class FileHost:
         self._pins: dict[str, str | None] = {}
         self._asked = itertools.count()
         self._has_certificates = False
-        self._session = session = requests.Session()
+        self._session = session = _Session()
         session.trust_env = False  # else requests takes a password from .netrc, and proxies by rules of its own
         session.headers.update({"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"})
         for scheme in ("http://", "https://"):
@@ -92,18 +95,19 @@ class FileHost:
         :raises KieConnectionError: no answer.
         :raises KieDownloadError: the host's certificate is not trusted.
         """
-        url = link.url
+        url = _as_sent(link.url)
+        if url is None:
+            raise KieValidationError(f"wav_url is {quoted(link.url)}, but must be an http(s) URL with a host")
+        first_host = _host(url)
         self._check(url, known_host=link.from_kie)
         for _ in range(MOST_REDIRECTS + 1):
             response = self._get(url, headers)
-            location = response.headers.get("Location")
+            location = _location(response)
             if response.status_code not in _REDIRECTS or not location:
                 return response
             response.close()
-            target = urljoin(url, location)
-            self._check_redirect(url, target, link)
-            url = target
-        raise KieUnsafeUrlError(f"{_host(link.url)} redirects more than {MOST_REDIRECTS} times")
+            url = self._follow(url, location, known_host=first_host if link.from_kie else None)
+        raise KieUnsafeUrlError(f"{first_host} redirects more than {MOST_REDIRECTS} times")
 
     def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         timeout = self._settings.timeout
@@ -128,19 +132,22 @@ class FileHost:
             raise KieConnectionError(f"No answer from {_host(url)}: {what}") from None
 
     def _check(self, url: str, *, known_host: bool) -> None:
-        host = _split(url).hostname or ""
+        host = _host(url)
         trusted = known_host or self._allow_private_hosts
         self._pins[host] = None if trusted else self._public_address(url, host)
 
-    def _check_redirect(self, url: str, target: str, link: Link) -> None:
-        before, after = _split(url), _split(target)
-        same_loopback = before.hostname == after.hostname and is_loopback(after.hostname or "")
-        if after.scheme != "https" and not same_loopback:
+    def _follow(self, url: str, location: str, *, known_host: str | None) -> str:
+        """Return where a redirect leads, if that may be asked."""
+        before, target = _host(url), _join(url, location)
+        after = _host(target) if target else ""
+        same_loopback = before == after and is_loopback(after)
+        if target is None or not (target.startswith("https://") or same_loopback):
             raise KieUnsafeUrlError(
-                f"{_host(url)} redirects to {target!r}; redirects are followed to https, or within one loopback host"
+                f"{before} redirects to {quoted(location)}; redirects are followed to https, or within one loopback "
+                "host"
             )
-        named_by_kie = link.from_kie and after.hostname == _split(link.url).hostname
-        self._check(target, known_host=named_by_kie)
+        self._check(target, known_host=after == known_host)
+        return target
 
     def _public_address(self, url: str, host: str) -> str | None:
         """
@@ -153,9 +160,16 @@ class FileHost:
         for address in addresses:
             if not _is_public(address):
                 raise KieUnsafeUrlError(
-                    f"The URL leads to {host!r}, which is {address}: not an address of the public internet"
+                    f"The URL leads to {quoted(host)}, which is {address}: not an address of the public internet"
                 )
         return None if by_proxy else str(addresses[next(self._asked) % len(addresses)])
+
+
+class _Session(requests.Session):
+    """Follows no redirect, not even in thought: requests would read the target, and some it cannot read."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none."""
 
 
 class _PinningAdapter(HTTPAdapter):
@@ -187,22 +201,35 @@ class _PinningAdapter(HTTPAdapter):
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).hostname or url
+    return urlsplit(url).hostname or ""
 
 
-def _split(url: str) -> SplitResult:
-    """Return the parts of a URL, as requests will write them, that may be asked for as far as its form goes."""
-    if not is_http_url(url):
-        raise KieValidationError(f"{url[:200]!r} is not an http(s) URL")
+def _as_sent(url: object) -> str | None:
+    """
+    Return a URL as requests will send it; None for what is no http(s) URL with a sound host and port.
+
+    :raises KieUnsafeUrlError: libraries differ in what they take for its host.
+    """
+    written = http_url(url)
     try:
-        parts = urlsplit(str(requests.Request("GET", url).prepare().url))
-        _ = parts.port  # raises for a port that is no number
-    except ValueError as error:  # all that requests says of a URL is one
-        raise KieValidationError(f"{url[:200]!r} has no sound host or port") from error
-    # Libraries differ in what they take for the host behind a backslash or an "@".
-    if "@" in parts.netloc or "\\" in url:
-        raise KieUnsafeUrlError(f"The URL of host {parts.hostname!r} holds a user name or a backslash")
-    return parts
+        sent = str(requests.Request("GET", written).prepare().url) if written else None
+    except ValueError:  # all that requests says of a URL is one
+        return None
+    if "\\" in str(url) or (sent and "@" in urlsplit(sent).netloc):
+        raise KieUnsafeUrlError(f"The URL {quoted(url)} holds a user name or a backslash")
+    return sent
+
+
+def _location(response: requests.Response) -> str:
+    """Return where a redirect leads, with the server's own bytes, which are read as Latin-1 and mostly are UTF-8."""
+    return quote(response.headers.get("Location", "").encode("latin-1"), safe=string.printable)
+
+
+def _join(url: str, location: str) -> str | None:
+    try:
+        return _as_sent(urljoin(url, location))
+    except ValueError:  # of a host that urllib cannot read
+        return None
 
 
 def _addresses(host: str, *, must_resolve: bool) -> list[_Address]:

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cached_property
 from json import dumps
 from typing import Any, TypeAlias, TypeVar
@@ -45,6 +46,7 @@ from airflow_provider_kie.hooks.transport import (
     no_connection,
     user_agent,
 )
+from airflow_provider_kie.redaction import harmless, quoted
 from airflow_provider_kie.waiting import (
     SETTLING_SECONDS,
     Done,
@@ -53,6 +55,7 @@ from airflow_provider_kie.waiting import (
     Reading,
     Verdict,
     Wait,
+    as_seconds,
     conclude,
     next_delay,
     refuses_the_key,
@@ -155,16 +158,16 @@ class KieHook(BaseHook):
         :raises KieError: the cause, as for every method.
         """
         if not (isinstance(method, str) and method.isalpha()):
-            raise KieValidationError(f"method {method!r} is no HTTP method")
+            raise KieValidationError(f"method {quoted(method)} is no HTTP method")
         if not (isinstance(path, str) and path.startswith("/")):
-            raise KieValidationError(f"path {path!r} does not start with '/'")
+            raise KieValidationError(f"path {quoted(path)} does not start with '/'")
         try:
             dumps(json, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise KieValidationError(f"json can not be sent: {error}") from error
         method = method.upper()
         repeat = Repeat.ALWAYS if method == "GET" else Repeat.IF_REFUSED
-        purpose = f"{method} {path.partition('?')[0]}"
+        purpose = f"{method} {harmless(path)}"
         return self.call(Call(purpose, method, path, _as_it_is, params, json, repeat))
 
     def convert_to_wav(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> str:
@@ -264,28 +267,38 @@ class KieHook(BaseHook):
                 self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
             time.sleep(pause)
 
-    def wait_for_wav_conversion(self, kie_task_id: str, *, poll_interval: float, timeout: float) -> WavConversion:
+    def wait_for_wav_conversion(
+        self, kie_task_id: str, *, poll_interval: float | timedelta, timeout: float | timedelta
+    ) -> WavConversion:
         """
         Wait in this process until a conversion has its file.
 
         :param kie_task_id: the WAV task.
-        :param poll_interval: seconds between two looks.
-        :param timeout: seconds to wait at the most.
+        :param poll_interval: seconds or a ``timedelta`` between two looks.
+        :param timeout: seconds or a ``timedelta`` to wait at most.
         :raises KieWaitTimeoutError: not finished in time; names the last status or trouble.
+        :raises KieValidationError: a time is not above 0, or is longer than ten years.
         """
         return conclude(self.wait_for_verdict(kie_task_id, poll_interval=poll_interval, timeout=timeout))
 
     def wait_for_verdict(
-        self, kie_task_id: str, *, poll_interval: float, timeout: float, report: Report | None = None
+        self,
+        kie_task_id: str,
+        *,
+        poll_interval: float | timedelta,
+        timeout: float | timedelta,
+        report: Report | None = None,
     ) -> Done | Failed:
         """
         Do what :meth:`wait_for_wav_conversion` does, and return the end instead of raising it.
 
         :param kie_task_id: the WAV task.
-        :param poll_interval: seconds between two looks.
-        :param timeout: seconds to wait at the most.
+        :param poll_interval: seconds or a ``timedelta`` between two looks.
+        :param timeout: seconds or a ``timedelta`` to wait at most.
         :param report: is told instead of the log.
+        :raises KieValidationError: a time is not above 0, or is longer than ten years.
         """
+        poll_interval, timeout = as_seconds("poll_interval", poll_interval), as_seconds("timeout", timeout)
         until = time.monotonic() + timeout
         looks = 0
         while True:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg, conf
 
+from airflow_provider_kie.api.call import check_id
+from airflow_provider_kie.api.wav import convert_to_wav
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Memory
 from airflow_provider_kie.exceptions import final
@@ -106,10 +108,12 @@ class ConvertToWavOperator(_KieOperator):
         Submit, or go on with what an earlier try submitted; push the id; wait as told.
 
         :param context: Airflow's context.
+        :raises KieValidationError: an argument is wrong; nothing was noted or sent.
         """
         # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
         wait: dict[str, Any] = {name: as_seconds(name, getattr(self, name)) for name in ("poll_interval", "timeout")}
-        memory = Memory(context if self.durable else None, self.music_task_id, self.audio_id)
+        track = check_id("music_task_id", self.music_task_id), check_id("audio_id", self.audio_id)
+        memory = Memory(context if self.durable else None, *track)
         verdict = self._take_up(context, memory)
         if verdict is None or isinstance(verdict, Failed):
             self._submit(context, memory, verdict)
@@ -169,6 +173,8 @@ class ConvertToWavOperator(_KieOperator):
         return verdict
 
     def _submit(self, context: Context, memory: Memory, earlier: Failed | None) -> None:
+        # What cannot be sent must not leave a note, so it is checked before the hook does so.
+        convert_to_wav(self.music_task_id, self.audio_id, self.callback_url or self.hook.settings.callback_url)
         memory.reserve()
         submitted = self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
         memory.keep(submitted.kie_task_id)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
+from airflow_provider_kie.redaction import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ class Place:
             raise KieValidationError(f"destination is a {type(destination).__name__}, but must be a URL or a path")
         destination = str(destination)
         if destination.endswith(("/", "\\")) or destination.rpartition("/")[2] in (".", ".."):
-            raise KieValidationError(f"destination {destination!r} names a folder; add the name of the file")
+            raise KieValidationError(f"destination {quoted(destination)} names a folder; add the name of the file")
         self.url = destination
         try:
             path = ObjectStoragePath(destination, **({"conn_id": conn_id} if conn_id else {}))
@@ -77,8 +78,8 @@ class Place:
         except (ValueError, ImportError) as error:
             scheme = urlsplit(destination).scheme or "file"
             raise KieValidationError(
-                f"destination {destination!r} can not be used: {error}. Storage {scheme!r} needs its Airflow provider, "
-                "for S3 apache-airflow-providers-amazon[s3fs]"
+                f"destination {quoted(destination)} can not be used: {error}. Storage {quoted(scheme)} needs its "
+                "Airflow provider, for S3 apache-airflow-providers-amazon[s3fs]"
             ) from error
         self.storage_path = path
         self.path: str = self.fs._strip_protocol(path.path)  # noqa: SLF001 - what all of fsspec calls it
@@ -94,12 +95,12 @@ class Place:
         :raises KieValidationError: a folder is there.
         """
         if not self.name:
-            raise KieValidationError(f"destination {self.url!r} names a folder; add the name of the file")
+            raise KieValidationError(f"destination {quoted(self.url)} names a folder; add the name of the file")
         info = self._info(self.path)
         if info is None:
             return None
         if info.get("type") == "directory":
-            raise KieValidationError(f"destination {self.url!r} is a folder; add the name of the file")
+            raise KieValidationError(f"destination {quoted(self.url)} is a folder; add the name of the file")
         return int(info["size"])
 
     def clear(self) -> None:
@@ -153,7 +154,7 @@ class Place:
             there = "nothing" if info is None else f"{int(info['size']):,} bytes"
             raise KieDownloadError(f"{size:,} bytes were written, but the storage has {there}")
         if not overwrite and self._info(self.path) is not None:
-            raise KieDestinationExistsError(f"While the file came, something else appeared at {self.url!r}")
+            raise KieDestinationExistsError(f"While the file came, something else appeared at {quoted(self.url)}")
         if _has_own_move(self.fs):
             self.fs.mv(self.part_path, self.path)
         else:  # the base class's mv takes brackets in names for patterns

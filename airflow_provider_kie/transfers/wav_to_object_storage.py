@@ -18,6 +18,7 @@ from airflow_provider_kie.exceptions import (
     KieValidationError,
 )
 from airflow_provider_kie.links.kie import KieLogsLink
+from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.templates import as_rendered
 from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place, asset_uri
 from airflow_provider_kie.waiting import finished
@@ -147,14 +148,14 @@ class WavToObjectStorageOperator(BaseOperator):
         except DiffersError as differs:
             if not self.overwrite:
                 raise KieDestinationExistsError(
-                    f"Another file is at {place.url!r} already, and was left as it is: {differs}"
+                    f"Another file is at {quoted(place.url)} already, and was left as it is: {differs}"
                 ) from None
             self.log.info("Another file at %s is going to be replaced: %s.", place.url, differs)
             return None
         except KieLinkExpiredError as gone:
             raise KieDestinationExistsError(
-                f"A file of {size_there:,} bytes is at {place.url!r} already, and was left as it is; whether it is the "
-                f"same can not be said any more: {gone.problem}"
+                f"A file of {size_there:,} bytes is at {quoted(place.url)} already, and was left as it is; whether it "
+                f"is the same can not be said any more: {gone.problem}"
             ) from None
         return got
 
@@ -194,7 +195,7 @@ class WavToObjectStorageOperator(BaseOperator):
             yield Link(temporary, from_kie=True)
 
     def _wav_url(self) -> str:
-        kie_task_id = str(self.kie_task_id)
+        kie_task_id: Any = self.kie_task_id  # the hook checks it, also its type
         verdict = finished(kie_task_id, self.hook.look(kie_task_id, patient=True))
         return str(verdict.conversion["wav_url"])
 

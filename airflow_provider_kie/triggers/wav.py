@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kie import waiting
 from airflow_provider_kie.exceptions import KieError, KieWaitTimeoutError
+from airflow_provider_kie.redaction import harmless
 from airflow_provider_kie.waiting import (
     Done,
     Failed,
@@ -121,13 +122,13 @@ class WavConversionTrigger(BaseTrigger):
             verdict = await self._verdict()
         except Exception as error:
             # Airflow fails the task of a trigger that raises without a word of the conversion.
-            log.exception("WAV task %s: the wait broke off", self.kie_task_id)
+            log.exception("WAV task %s: the wait broke off", harmless(self.kie_task_id))
             verdict = self._broke_off(error)
         yield TriggerEvent(_event_of(verdict))  # type: ignore[no-untyped-call]  # Airflow's own
 
     async def on_kill(self) -> None:
         """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
-        log.warning(NO_CANCEL, self.kie_task_id)
+        log.warning(NO_CANCEL, harmless(self.kie_task_id))
 
     async def _verdict(self) -> Done | Failed:
         airflows_limit = self._airflows_limit()
@@ -185,7 +186,7 @@ class WavConversionTrigger(BaseTrigger):
     def _tell(self, reason: str, level: int, error: Exception | None = None) -> None:
         """Log what is new; thousands of waits may meet the same trouble again and again."""
         if reason != self._last:
-            log.log(level, "WAV task %s: %s", self.kie_task_id, reason, exc_info=error)
+            log.log(level, "WAV task %s: %s", harmless(self.kie_task_id), reason, exc_info=error)
         self._last = reason
 
     @classmethod

@@ -131,6 +131,54 @@ def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, 
     assert kie.accepted_submits == 1
 
 
+@pytest.mark.parametrize("answer", ["success-link-no-url", "callback-exception-link-no-url"])
+def test_a_link_that_is_no_url_is_waited_out_and_never_submitted_again(kie, task, answer):
+    kie.play(answer, endpoint="record-info", repeat=True)
+    for _ in range(2):
+        task.arguments["timeout"] = 0.3
+        with pytest.raises(e.KieWaitTimeoutError, match=r"its link is not an http\(s\) URL: it begins with 's3://kie-"):
+            task.run_once()
+    kie.play("success", endpoint="record-info", repeat=True)  # KIE has mended its link
+    task.arguments["timeout"] = 20
+    assert task.run_once().startswith(kie.url)
+    assert len(kie.requests("submit")) == kie.accepted_submits == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("music_task_id", ""),
+        ("music_task_id", 1e30),
+        ("audio_id", "a b"),
+        ("callback_url", "x"),
+        ("callback_url", "None"),
+    ],
+)
+def test_what_can_not_be_sent_leaves_no_note(kie, task, field, value):
+    task.arguments[field] = value
+    with pytest.raises(e.KieValidationError, match=f"^{field}"):
+        task.run_once()
+    assert task.store.values == {}
+    assert kie.requests() == []
+
+
+def test_a_connection_that_can_not_work_leaves_no_note(task, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", '{"conn_type": "kie"}')
+    with pytest.raises(e.KieConfigurationError):
+        task.run_once()
+    assert task.store.values == {}
+
+
+def test_ids_that_a_native_template_made_numbers_of_are_the_same_track(kie, task):
+    task.arguments |= {"music_task_id": 5790, "audio_id": 231}
+    task.run_once()
+    (submit,) = kie.requests("submit")
+    task.arguments |= {"music_task_id": "5790", "audio_id": "231"}
+    task.run_once()
+    assert (submit["json"]["taskId"], submit["json"]["audioId"]) == ("5790", "231")
+    assert len(kie.requests("submit")) == 1
+
+
 def test_a_failed_conversion_is_submitted_anew(kie, task):
     kie.configure(conflict_after_failure=False)
     task.arguments["music_task_id"] = "fail-music"

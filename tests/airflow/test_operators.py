@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.dag_runs import load_dag, run_dag
@@ -118,6 +119,17 @@ def test_a_wait_that_airflow_itself_ends_names_the_conversion(kie, capfd, caplog
         )
 
 
+def test_native_templates_and_a_part_of_the_conversion_as_an_argument(kie):
+    run = run_dag(load_dag("native_and_parts"))
+    assert run.state == "success", run.states()
+    (submit,) = kie.requests("submit")
+    assert (submit["json"]["taskId"], submit["json"]["audioId"]) == ("5790", "231")
+    for deferrable in (False, True):
+        conversion = run.xcom(f"wait_{deferrable}")
+        assert run.xcom(f"wait_{deferrable}", "error_code") is None
+        assert run.xcom(f"take_{deferrable}") == conversion["wav_url"]
+
+
 @pytest.mark.parametrize("field", ["poll_interval", "timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "30", None, True])
 def test_a_wait_that_can_not_work_is_refused_before_the_submit_is_paid(kie, context, field, value):
@@ -128,6 +140,31 @@ def test_a_wait_that_can_not_work_is_refused_before_the_submit_is_paid(kie, cont
 
 def test_a_wait_may_be_given_as_timedelta(kie, context):
     assert convert(context, poll_interval=timedelta(milliseconds=30), timeout=timedelta(minutes=1)).startswith(kie.url)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"poll_interval": 0.03, "timeout": 0.3},
+        {"poll_interval": timedelta(milliseconds=30), "timeout": timedelta(milliseconds=300)},
+    ],
+)
+def test_a_task_of_ones_own_may_wait_for_seconds_or_a_timedelta(kie, wait):
+    kie.configure(conversion_seconds=600)
+    kie_task_id = kie.create_conversion()
+    with pytest.raises(e.KieWaitTimeoutError, match=r"within 0.3 seconds; last: status PENDING"):
+        KieHook().wait_for_wav_conversion(kie_task_id, **wait)
+    wait["timeout"] *= 100
+    kie.configure(conversion_seconds=0)
+    assert KieHook().wait_for_wav_conversion(kie.create_conversion(audio_id="b"), **wait)["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("field", ["poll_interval", "timeout"])
+@pytest.mark.parametrize("value", [timedelta(seconds=-1), "30", None])
+def test_a_task_of_ones_own_does_not_begin_a_wait_that_can_not_work(kie, field, value):
+    with pytest.raises(e.KieValidationError, match=f"^{field} is "):
+        KieHook().wait_for_wav_conversion("wav-1", **({"poll_interval": 1, "timeout": 1} | {field: value}))
+    assert kie.requests() == []
 
 
 @pytest.mark.parametrize(
@@ -212,6 +249,19 @@ class TestWavUrl:
         kie_task_id = kie.create_conversion(finished=True)
         url = self.fetch(context, kie_task_id)
         assert context["ti"].pushed["wav_conversion"]["wav_url"] == url
+
+    @pytest.mark.parametrize("kind", [int, str])
+    def test_an_id_of_digits_may_have_become_a_number(self, kie, context, kind):
+        with pytest.raises(e.KieNotFoundError, match=r"WAV task '?123'?"):
+            self.fetch(context, kind(123))
+        assert {request["params"]["taskId"] for request in kie.requests("record-info")} == {"123"}
+
+    def test_a_link_that_is_no_url_is_no_failed_conversion(self, kie, context):
+        kie.play("success-link-no-url", endpoint="record-info", repeat=True)
+        with pytest.raises(e.KieUnreadableAnswerError, match="its link is not") as caught:
+            self.fetch(context, kie.create_conversion(finished=True))
+        assert not isinstance(caught.value, AirflowFailException)
+        assert "X-Amz" not in str(caught.value)
 
     def test_still_running_is_not_ready_and_retryable(self, kie, context):
         kie.configure(conversion_seconds=600)

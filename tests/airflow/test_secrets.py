@@ -3,16 +3,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_kie import cli, terminal
 from airflow_provider_kie.emulator import KieEmulator
+from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.hooks import download, file_host
 from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
+from airflow_provider_kie.sensors.wav import WavConversionSensor
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, WavConversionTrigger
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import load_dag, run_dag
+from tests.modes import only_event
+from tests.task_instance import TaskInstance
 
 CANARY = "canary-7f3a91c0d2e84b56"
 HMAC_CANARY = "hmac-canary-55d1"
@@ -52,6 +64,119 @@ def test_the_key_is_only_sent_to_the_connections_host(kie):
         url = hook.get_wav_conversion(kie_task_id)["wav_url"].replace(kie.url, other_host.url)
         hook.get_conn().get(url, timeout=10)
         assert [request["authorized"] for request in other_host.requests()] == [False]
+
+
+SIGNED = {
+    "a URL": f"https://files.example/x?sig={CANARY}",
+    "with a space": f"https://files.example/my song.wav?n=my song&sig={CANARY}",
+    "of another scheme": f"s3://bucket/x?X-Amz-Signature={CANARY}",
+    "with a password": f"https://user:{CANARY}@files.example/x",
+    "without a scheme": f"files.example/x#token={CANARY}",
+    "encoded": f"https%3A%2F%2Ffiles.example%2Fx%3Fsig%3D{CANARY}",
+}
+TRACK = {"music_task_id": "music", "audio_id": "track"}
+WAIT = {"poll_interval": 0.03, "timeout": 0.2}
+
+
+def convert(**arguments):
+    return ConvertToWavOperator(task_id="convert", **(TRACK | WAIT | arguments)).execute({"ti": TaskInstance()})
+
+
+def wait_for(**arguments):
+    arguments = {"kie_task_id": "wav-1", "poke_interval": 0.03, "timeout": 0.2} | arguments
+    return WavConversionSensor(task_id="wait", **arguments).execute({"ti": TaskInstance()})
+
+
+def archive(**arguments):
+    arguments = {"destination": "/nowhere/x.wav"} | arguments
+    return WavToObjectStorageOperator(task_id="archive", **arguments).execute({"ti": TaskInstance()})
+
+
+def trigger(**arguments):
+    """A trigger that no worker has looked for before it, whose error the sensor then raises."""
+    arguments = {"poll_interval": 0.03, "deadline": None, "timeout": 0.2} | arguments
+    started = WavConversionTrigger(**arguments)
+    asyncio.run(started.on_kill())
+    event = asyncio.run(only_event(started))
+    return WavConversionSensor(task_id="wait", kie_task_id="wav-1").execute_complete({}, event)
+
+
+def ended_in_the_triggerer(url):
+    sensor = WavConversionSensor(task_id="wait", kie_task_id=url)
+    return sensor.resume_execution(ENDED_BY_AIRFLOW, {"error": "Trigger timeout"}, {})
+
+
+ENTRIES = {
+    "convert, music_task_id": lambda url: convert(music_task_id=url),
+    "convert, audio_id": lambda url: convert(audio_id=url),
+    "convert, callback_url": lambda url: convert(callback_url=f"x{url}"),
+    "convert, kie_conn_id": lambda url: convert(kie_conn_id=url),
+    "convert, poll_interval": lambda url: convert(poll_interval=url),
+    "convert, timeout": lambda url: convert(timeout=[url]),
+    "sensor, kie_task_id": lambda url: wait_for(kie_task_id=url),
+    "sensor, kie_task_id, deferrable": lambda url: wait_for(kie_task_id=url, deferrable=True),
+    "sensor, kie_conn_id": lambda url: wait_for(kie_conn_id=url),
+    "sensor, kie_task_id, ended by Airflow": ended_in_the_triggerer,
+    "trigger, kie_task_id": lambda url: trigger(kie_task_id=url, kie_conn_id="kie_default"),
+    "trigger, kie_task_id, no connection": lambda url: trigger(kie_task_id=url, kie_conn_id="nowhere"),
+    "trigger, kie_conn_id": lambda url: trigger(kie_task_id="wav-1", kie_conn_id=url),
+    "url, kie_task_id": lambda url: WavUrlOperator(task_id="url", kie_task_id=url).execute({"ti": TaskInstance()}),
+    "archive, kie_task_id": lambda url: archive(kie_task_id=url),
+    "archive, wav_url": lambda url: archive(wav_url=url),
+    "archive, wav_url of no host": lambda url: archive(wav_url=f"x{url}"),
+    "archive, destination": lambda url: archive(kie_task_id="wav-1", destination=f"x{url}/"),
+    "archive, destination of an unknown storage": lambda url: archive(
+        kie_task_id="wav-1", destination=f"nowhere://x/{url}"
+    ),
+    "hook, convert_to_wav": lambda url: KieHook().convert_to_wav(url, url),
+    "hook, get_wav_conversion": lambda url: KieHook().get_wav_conversion(url),
+    "hook, wait_for_wav_conversion": lambda url: KieHook().wait_for_wav_conversion(url, **WAIT),
+    "hook, get_download_url": lambda url: KieHook().get_download_url(f"x{url}"),
+    "hook, method": lambda url: KieHook().request(url, "/x"),
+    "hook, path": lambda url: KieHook().request("GET", url),
+    "hook, path of a refused request": lambda url: KieHook().request("GET", f"/{url}"),
+    "hook, json": lambda url: KieHook().request("POST", "/x", json={"url": url.encode()}),
+}
+
+
+@pytest.mark.parametrize("url", SIGNED.values(), ids=SIGNED)
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_no_argument_is_shown_with_its_signature(kie, caplog, capfd, monkeypatch, entry, url):
+    monkeypatch.setattr(file_host, "_addresses", lambda *_, **__: [ipaddress.ip_address("10.0.0.1")])
+    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
+    with caplog.at_level(logging.INFO), pytest.raises(KieError) as caught:
+        entry(url)
+    assert CANARY not in str(caught.value) + repr(caught.value)
+    output = capfd.readouterr()
+    said = (caplog.text + output.out + output.err).splitlines()
+    assert [line for line in said if CANARY in line] == []
+
+
+@pytest.mark.parametrize("url", SIGNED.values(), ids=SIGNED)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *(["show", "{}"], ["wait", "{}"], ["convert", "{}", "a"], ["convert", "m", "{}"], ["check", "--conn-id", "{}"]),
+        *(["convert", "m", "a", "--callback-url", "x{}"], ["wait", "wav-1", "--timeout", "{}"]),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_no_command_shows_an_argument_with_its_signature(kie, argv, url, interrupted, capsys, monkeypatch):
+    if interrupted:
+
+        def press_ctrl_c(*_, **__):
+            raise KeyboardInterrupt
+
+        for method in ("get_wav_conversion", "wait_for_verdict", "submit_wav_conversion", "get_credits"):
+            monkeypatch.setattr(KieHook, method, press_ctrl_c)
+    monkeypatch.setattr(terminal, "claim_stdout", lambda: sys.stdout)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([each.format(url) for each in argv])
+    assert ended.value.code
+    output = capsys.readouterr()
+    said = (output.out + output.err).splitlines()
+    assert [line for line in said if CANARY in line] == []
 
 
 def test_no_repr_shows_a_secret(monkeypatch):

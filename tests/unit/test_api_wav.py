@@ -85,15 +85,20 @@ class TestSubmit:
     def test_an_accepted_submit_gives_its_id(self, given, found):
         assert submitting().read(answer({"taskId": given})) == Submitted(found, reused=False)
 
-    @pytest.mark.parametrize("given", ["a b", "https://a.example/", "x" * 129, "-" * 200])
+    @pytest.mark.parametrize("given", ["a b", "x" * 129, "-" * 200])
     def test_an_id_that_can_not_be_asked_for_is_unreadable(self, given):
         error = refusal(submitting(), answer({"taskId": given}))
         assert type(error) is KieUnreadableAnswerError
         assert error.problem == (
-            f"{submitting().purpose}: KIE accepted the submit, but taskId is {given[:80]!r}, but an id of KIE has only "
-            "letters, digits, '.', '_', ':' and '-'"
+            f"{submitting().purpose}: KIE accepted the submit, but taskId is {given!r}, but an id of KIE has only "
+            "letters, digits and . _ : ~ + / = -"
         )
         assert isinstance(error.__cause__, KieValidationError)
+
+    @pytest.mark.parametrize("given", ["aGkgdGhlcmU=", "a+b/c==", "v1.local~abc"])
+    def test_an_id_of_another_kind_than_was_seen_is_not_lost(self, given):
+        assert submitting().read(answer({"taskId": given})) == Submitted(given, reused=False)
+        assert record_info(given).params == {"taskId": given}
 
     @pytest.mark.parametrize(
         "data", [None, {}, {"taskId": ""}, {"taskId": " "}, {"taskId": True}, {"taskId": 5.0}, "wav-1", ["wav-1"]]
@@ -112,6 +117,26 @@ class TestSubmit:
         assert type(error) is KieAlreadyConvertedError
         assert error.problem == f"{submitting().purpose}: KIE answered 409: 'text'"
         assert error.kie_task_id is None
+
+    @pytest.mark.parametrize("given", ["a b", "https://a.example/x?sig=1", "x" * 129])
+    def test_a_conflict_that_names_what_cannot_be_asked_for_is_an_error(self, given):
+        error = refusal(submitting(), answer({"taskId": given}, 409))
+        assert type(error) is KieAlreadyConvertedError
+        assert "sig" not in error.problem
+
+    def test_ids_of_digits_may_have_become_numbers(self):
+        sent = convert_to_wav(5, 0, CALLBACK)
+        assert (sent.json["taskId"], sent.json["audioId"]) == ("5", "0")
+
+    @pytest.mark.parametrize(
+        ("given", "sent"),
+        [
+            (f" {CALLBACK}\n", CALLBACK),
+            ("https://bücher.example/größe?an=my song", "https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe?an=my%20song"),
+        ],
+    )
+    def test_the_callback_url_is_sent_as_http_wants_it(self, given, sent):
+        assert convert_to_wav("music-1", "track-1", given).json["callBackUrl"] == sent
 
     @pytest.mark.parametrize("code", [401, 404, 500])
     def test_no_other_refusal_gives_an_id(self, code):
@@ -161,7 +186,7 @@ class TestRead:
         error = refusal(reading(), answer({"taskId": other, "response": {"audioWavUrl": URL}}))
         assert type(error) is KieWrongTaskError
         assert error.problem == (
-            f"Reading the WAV conversion: KIE answered for WAV task {other[:80]!r}, which is not the one asked for"
+            f"Reading the WAV conversion: KIE answered for WAV task {other!r}, which is not the one asked for"
         )
         assert error.kie_task_id == "wav-1"
 
@@ -252,6 +277,9 @@ def test_a_status_is_fit_for_a_log(word):
         ({"audioWavUrl": "", "audio_wav_url": URL}, URL),
         ({"audioWavUrl": None, "audio_wav_url": URL}, URL),
         ({"audioWavUrl": "ftp://a.example/1", "audio_wav_url": "http://b.example/2"}, "http://b.example/2"),
+        ({"audioWavUrl": "https://a.example/my song.wav?n=größe"}, "https://a.example/my%20song.wav?n=gr%C3%B6%C3%9Fe"),
+        ({"audioWavUrl": "https://a.example/a%20b%.wav"}, "https://a.example/a%20b%25.wav"),
+        ({"audioWavUrl": "https://bücher.example/1.wav"}, "https://xn--bcher-kva.example/1.wav"),
         ({"audioWavUrl": [URL]}, None),
         ({"audioWavUrl": "javascript:x"}, None),
         ({"wavUrl": URL}, None),
@@ -263,6 +291,43 @@ def test_a_status_is_fit_for_a_log(word):
 )
 def test_wav_url(response, url):
     assert read(response=response)["wav_url"] == url
+
+
+FTP_LINK = "ftp://user:word@files.example/own/1.wav?sig=1"
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "CALLBACK_EXCEPTION"])
+@pytest.mark.parametrize(
+    ("link", "shown"),
+    [
+        (FTP_LINK, "'ftp://***@files.example/'"),
+        ("/s/1.wav?sig=1", "'/'"),
+        ("files.example/own/1.wav?sig=1", "'files.example/'"),
+        ("https:///own/1.wav?sig=1", "'https:///'"),
+        ("https://?sig=1", "'https://…'"),
+        ("a text of 60 letters" * 3, "'a text of 60 lettersa text of 60 letters'"),
+        ("https://a.example:x/1.wav", "'https://a.example:x/'"),
+        ("\ud800", "' '"),
+    ],
+)
+def test_a_link_that_cannot_be_written_as_a_url_is_no_failed_conversion(status, link, shown):
+    for response in ({"audioWavUrl": link}, {"audioWavUrl": None, "audio_wav_url": f" {link}\n"}):
+        error = refusal(reading(), answer({"successFlag": status, "response": response}))
+        assert type(error) is KieUnreadableAnswerError
+        assert error.problem == (
+            f"Reading the WAV conversion: the conversion ended in {status}, but its link is not an http(s) URL: it "
+            f"begins with {shown}"
+        )
+
+
+@pytest.mark.parametrize("status", ["PENDING", "GENERATE_WAV_FAILED", "CREATE_TASK_FAILED", "QUEUED", None])
+def test_a_link_that_cannot_be_written_as_a_url_does_not_matter_before_there_is_a_file(status):
+    assert read(successFlag=status, response={"audioWavUrl": FTP_LINK})["wav_url"] is None
+
+
+@pytest.mark.parametrize("link", ["", " ", None, 5, [], {}])
+def test_without_a_link_a_success_is_for_the_waiting_rule(link):
+    assert read(successFlag="SUCCESS", response={"audioWavUrl": link})["wav_url"] is None
 
 
 @pytest.mark.parametrize(

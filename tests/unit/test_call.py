@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError
 
 import pytest
+from jinja2.nativetypes import NativeEnvironment
 
 from airflow_provider_kie.api.call import Call, Repeat, check_id
 from airflow_provider_kie.api.envelope import Answer
@@ -114,7 +115,7 @@ def test_explain_gives_the_error_back():
 
 @pytest.mark.parametrize(
     "value",
-    ["988e00aa", "a", "0", "none", "e231-4c-8d", "a.b_c:d-E9", "x" * 128, "NoneX"],
+    ["988e00aa", "a", "0", "none", "e231-4c-8d", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk/b+w==", "a~b"],
 )
 def test_an_id_is_taken_as_it_is(value):
     assert check_id("kie_task_id", value) == value
@@ -134,21 +135,48 @@ def test_an_empty_id_is_named(field, value):
         ("a b", "'a b'"),
         ("a\n", "'a\\n'"),
         (" a", "' a'"),
-        ("a/b", "'a/b'"),
         ("ä", "'ä'"),
-        ("x" * 129, f"'{'x' * 80}'"),
+        ('{"taskId": "a"}', '\'{"taskId": "a"}\''),
+        ("a?b", "'a…'"),
+        ("x" * 129, f"'{'x' * 129}'"),
+        ("x" * 201, f"'{'x' * 200}…'"),
     ],
 )
 def test_an_odd_id_is_shown_in_part(value, shown):
     with pytest.raises(KieValidationError) as caught:
         check_id("audio_id", value)
-    allowed = "but an id of KIE has only letters, digits, '.', '_', ':' and '-'"
+    allowed = "but an id of KIE has only letters, digits and . _ : ~ + / = -"
     assert caught.value.problem == f"audio_id is {shown}, {allowed}"
 
 
-@pytest.mark.parametrize(
-    ("value", "kind"), [(7, "int"), (0, "int"), (False, "bool"), (["a"], "list"), (b"abc", "bytes")]
-)
+@pytest.mark.parametrize("value", ["https://a.example/x?sig=1", "s3://bucket/x", "https://a.example/my song?sig=1"])
+def test_a_url_is_no_id(value):
+    with pytest.raises(KieValidationError) as caught:
+        check_id("audio_id", value)
+    assert caught.value.problem.startswith(f"audio_id is '{value.split('?')[0]}")
+    assert caught.value.problem.endswith("', a URL and not an id of KIE")
+    assert "sig" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "text"), [(7, "7"), (0, "0"), (10**31, "1" + "0" * 31)])
+def test_digits_that_a_native_template_made_a_number_of_are_an_id_again(value, text):
+    assert check_id("audio_id", value) == text
+
+
+@pytest.mark.parametrize(("value", "shown"), [(9.88e13, "98800000000000.0"), (float("inf"), "inf"), (1.5, "1.5")])
+def test_a_number_of_which_the_id_cannot_be_told_names_the_cause(value, shown):
+    with pytest.raises(KieValidationError, match="render_template_as_native_obj") as caught:
+        check_id("audio_id", value)
+    assert caught.value.problem.startswith(f"audio_id is the number {shown}: ")
+
+
+def test_what_the_message_advises_keeps_the_id():
+    render = NativeEnvironment().from_string
+    assert isinstance(render("{{ id }}").render(id="988e0011"), float)
+    assert check_id("audio_id", render("'{{ id }}'").render(id="988e0011")) == "988e0011"
+
+
+@pytest.mark.parametrize(("value", "kind"), [(False, "bool"), (["a"], "list"), (b"abc", "bytes"), (1j, "complex")])
 def test_an_id_is_a_text(value, kind):
     with pytest.raises(KieValidationError) as caught:
         check_id("audio_id", value)

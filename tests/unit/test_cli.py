@@ -156,6 +156,7 @@ def test_airflow_starts_with_the_commands_and_without_what_they_need():
         "airflow_provider_kie.connection",
         "airflow_provider_kie.get_provider_info",
         "airflow_provider_kie.hosts",
+        "airflow_provider_kie.redaction",
         "airflow_provider_kie.terminal",
     }
 

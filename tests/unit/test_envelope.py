@@ -44,6 +44,11 @@ def test_a_success_gives_its_data(status, data):
     assert decode(Answer(status, body(code=200, msg="success", data=data))) == data
 
 
+@pytest.mark.parametrize("code", ["200", " 200\n"])
+def test_a_number_may_come_as_text(code):
+    assert decode(Answer(200, body(code=code, data=7))) == 7
+
+
 def test_a_success_needs_no_data():
     assert decode(Answer(200, body(code=200))) is None
 
@@ -62,12 +67,16 @@ def test_a_success_needs_no_data():
         (200, body(code=520), KieUnexpectedCodeError, "KIE answered 520", 520),
         (520, body(code=520), KieUnexpectedCodeError, "KIE answered 520", 520),
         (500, body(code=531), KieUnexpectedCodeError, "KIE answered 531", 531),
+        # also as text
+        (200, body(code="401", msg="no"), KieAuthenticationError, "KIE answered 401: 'no'", 401),
+        (500, body(code=" 422 "), KieValidationError, "KIE answered 422", 422),
+        (500, body(code="200"), KieServerError, f'{HOST} 500 {WITHOUT}: \'{{"code": "200"}}\'', 500),
         # what HTTP says is not covered up by a 200 in the body
         (199, body(code=200), KieUnreadableAnswerError, f"{HOST} 199 {WITHOUT}: '{{\"code\": 200}}'", 199),
         (404, body(code=200), KieUnreadableAnswerError, f"{HOST} 404 {WITHOUT}: '{{\"code\": 200}}'", 404),
         (500, body(code=200), KieServerError, f"{HOST} 500 {WITHOUT}: '{{\"code\": 200}}'", 500),
         # without a number of KIE's, HTTP's counts as far as it can be KIE's
-        (401, body(code="401"), KieAuthenticationError, f'{HOST} 401 {WITHOUT}: \'{{"code": "401"}}\'', 401),
+        (401, body(code="four"), KieAuthenticationError, f'{HOST} 401 {WITHOUT}: \'{{"code": "four"}}\'', 401),
         (404, b"{}", KieUnreadableAnswerError, f"{HOST} 404 {WITHOUT}: '{{}}'", 404),
         (409, b"{}", KieUnreadableAnswerError, f"{HOST} 409 {WITHOUT}: '{{}}'", 409),
         (199, b"{}", KieUnreadableAnswerError, f"{HOST} 199 {WITHOUT}: '{{}}'", 199),
@@ -90,9 +99,9 @@ def test_a_success_needs_no_data():
         (200, b"{}", KieUnreadableAnswerError, "KIE's answer has no result number: '{}'", None),
         (
             200,
-            b'{"code":"200"}',
+            b'{"code":"-1"}',
             KieUnreadableAnswerError,
-            'KIE\'s answer has no result number: \'{"code":"200"}\'',
+            'KIE\'s answer has no result number: \'{"code":"-1"}\'',
             None,
         ),
         (200, b'{"code":true}', KieUnreadableAnswerError, "KIE's answer has no result number: '{\"code\":true}'", None),
@@ -168,14 +177,20 @@ def test_a_redirect_says_where_to_but_not_with_what(status, content):
     assert type(error) is KieUnreadableAnswerError
     assert error.code == status
     assert error.problem == (
-        f"KIE's host redirects to 'https://kie.invalid/login' (HTTP {status}); redirects are not followed, so that "
+        f"KIE's host redirects to 'https://kie.invalid/login…' (HTTP {status}); redirects are not followed, so that "
         "the key stays with the host of the connection"
     )
 
 
 @pytest.mark.parametrize(
     ("location", "shown"),
-    [("/login?from=1", "'/login'"), ("/login?from=1?2", "'/login'"), ("/login", "'/login'"), ("", "''"), (None, "''")],
+    [
+        ("/login?from=1", "'/login…'"),
+        ("/login?from=1?2", "'/login…'"),
+        ("/login", "'/login'"),
+        ("", "''"),
+        (None, "''"),
+    ],
 )
 def test_a_redirect_may_be_relative_or_lead_nowhere(location, shown):
     problem = refusal(Answer(302, b"", location=location)).problem

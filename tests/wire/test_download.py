@@ -532,6 +532,46 @@ def test_a_redirect_within_one_loopback_host_is_followed(server, sink):
     assert server.requests[1].target == "/elsewhere.wav"
 
 
+def as_header(raw):
+    """A header's value as it stands in Latin-1, in which the file server writes it."""
+    return raw.decode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("location", "asked"),
+    [
+        (b"/my song.wav?n=a b", "/my%20song.wav?n=a%20b"),
+        ("/größe/日本.wav?title=Å".encode(), "/gr%C3%B6%C3%9Fe/%E6%97%A5%E6%9C%AC.wav?title=%C3%85"),
+        ("/größe.wav".encode("latin-1"), "/gr%F6%DFe.wav"),
+        (b'/"<{|}>^`', "/%22%3C%7B%7C%7D%3E%5E%60"),
+        (b"/a%20b%2", "/a%20b%252"),
+    ],
+)
+def test_a_redirect_is_followed_as_browsers_do_whatever_is_not_encoded_in_it(server, sink, location, asked):
+    server.play(Act(status=302, body=b"", headers={"Location": as_header(location)}), Act())
+    came_whole(fetch(server, sink), sink)
+    assert server.requests[1].target == asked
+
+
+def test_an_international_host_is_followed_under_its_ascii_name(server, sink, monkeypatch):
+    monkeypatch.setattr(file_host, "_addresses", lambda host, **_: [ipaddress.ip_address("93.184.215.14")])
+    location = as_header("https://bücher.example/größe.wav".encode())
+    server.play(Act(status=302, body=b"", headers={"Location": location}))
+    asked = []
+    get = FileHost._get
+    monkeypatch.setattr(
+        FileHost, "_get", lambda self, url, headers: asked.append(url) or get(self, server.url, headers)
+    )
+    with pytest.raises(e.KieUnsafeUrlError, match="more than 5 times"):
+        fetch(server, sink)
+    assert set(asked[1:]) == {"https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe.wav"}
+
+
+def test_a_link_is_asked_for_as_http_wants_it(server, sink):
+    came_whole(fetch(server, sink, path=f" {server.url}/my song.wav?n=größe\n"), sink)
+    assert server.requests[0].target == "/my%20song.wav?n=gr%C3%B6%C3%9Fe"
+
+
 def test_redirects_in_a_circle_are_given_up(server, sink):
     server.play(Act(status=302, body=b"", headers={"Location": "/again"}))
     refused(server, sink, e.KieUnsafeUrlError)
@@ -550,14 +590,36 @@ def test_redirects_in_a_circle_are_given_up(server, sink):
         ("https://169.254.169.254/latest/meta-data", e.KieUnsafeUrlError),
         ("https://[::1]/1.wav", e.KieUnsafeUrlError),
         ("https://someone:secret@files.example.com/1.wav", e.KieUnsafeUrlError),
-        ("ftp://files.example.com/1.wav", e.KieValidationError),
-        ("file:///etc/passwd", e.KieValidationError),
+        ("ftp://files.example.com/1.wav?sig=canary", e.KieUnsafeUrlError),
+        ("file:///etc/passwd", e.KieUnsafeUrlError),
+        ("https://[/1.wav", e.KieUnsafeUrlError),
+        ("https://files.example.com:x/1.wav?sig=canary", e.KieUnsafeUrlError),
+        ("https://files.example.com/my song.wav#sig=canary\\", e.KieUnsafeUrlError),
+        ("\\\\files.example.com\\1.wav", e.KieUnsafeUrlError),
+        # Other spellings of this machine and of the private network.
+        ("https://１０.0.0.1/1.wav", e.KieUnsafeUrlError),
+        ("https://10。0．0｡1/1.wav", e.KieUnsafeUrlError),
+        ("https://ⓛocalhost/1.wav", e.KieUnsafeUrlError),
+        ("https://loc%61lhost/1.wav", e.KieUnsafeUrlError),
+        ("https://0x7f.1/1.wav", e.KieUnsafeUrlError),
+        ("https://2130706433/1.wav", e.KieUnsafeUrlError),
+        ("https://files.example.com＠10.0.0.1/1.wav", e.KieUnsafeUrlError),
     ],
 )
 def test_a_redirect_to_where_it_must_not_go_is_not_followed(server, sink, target, error):
-    server.play(Act(status=302, body=b"", headers={"Location": target}))
+    server.play(Act(status=302, body=b"", headers={"Location": as_header(target.encode())}))
     refused(server, sink, error)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "host", ["１２７.0.0.1", "127。0．0｡1", "ⓛocalhost", "loc\u00adalhost", "%6cocalhost", "0x7f.1"]
+)
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
+def test_the_host_that_is_checked_is_the_host_that_is_asked(monkeypatch, host, proxy):
+    monkeypatch.setattr(FileHost, "_get", lambda *_: pytest.fail("was asked"))
+    with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
+        FileHost(settings(proxy=proxy)).ask(Link(f"https://{host}/1.wav", False), {})
 
 
 def test_a_redirect_to_https_is_followed_when_the_host_is_public(server, sink, monkeypatch):
@@ -643,17 +705,41 @@ def test_a_host_that_nobody_checked_is_not_asked(server):
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://a.example/x", "file:///etc/passwd", "", "None", "nonsense", "https://", "http://a.example:x/", "//a/b"],
+    [
+        *(
+            "ftp://a.example/x?sig=canary",
+            "file:///etc/passwd",
+            "",
+            "None",
+            "nonsense",
+            "https://",
+            "http://a.example:x/",
+        ),
+        *("//a/b", "s3://bucket/my song.wav?sig=canary", 7, None, "https://.a.example/", "https://a.example\n/"),
+    ],
 )
 def test_only_http_urls_are_asked_for(url):
-    with pytest.raises(e.KieValidationError):
+    with pytest.raises(
+        e.KieValidationError, match=r"^wav_url is .*, but must be an http\(s\) URL with a host"
+    ) as caught:
         FileHost(settings()).ask(Link(url, True), {})
+    assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["https://user:pw@a.example/", "https://a.example\\@10.0.0.1/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:canary@a.example/",
+        "https://canary@a.example/my song.wav",
+        "https://a.example\\@10.0.0.1/",
+        "https://a.example\\x/",
+        "https://a.example/a\\b?sig=canary",
+    ],
+)
 def test_a_url_that_libraries_read_differently_is_refused(url):
-    with pytest.raises(e.KieUnsafeUrlError):
+    with pytest.raises(e.KieUnsafeUrlError) as caught:
         FileHost(settings()).ask(Link(url, True), {})
+    assert "canary" not in str(caught.value)
 
 
 def test_a_name_without_an_address_is_asked_again_and_then_given_up(server, sink, monkeypatch):

@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.common import is_http_url
+from airflow_provider_kie.api.common import http_url
 from airflow_provider_kie.api.envelope import Answer
 from airflow_provider_kie.emulator.state import PRICE
 from airflow_provider_kie.exceptions import (
@@ -181,7 +181,7 @@ def check_record(record: wav.WavConversion | None) -> None:
     assert set(record) == set(wav.WavConversion.__annotations__)
     assert record["kie_task_id"] == "wav-1"
     assert type(record["status"]) is str
-    assert record["wav_url"] is None or is_http_url(record["wav_url"])
+    assert record["wav_url"] == http_url(record["wav_url"])
     for name in ("music_id", "create_time", "complete_time", "error_message"):
         assert record[name] is None or (type(record[name]) is str and record[name])
     assert record["music_index"] is None or type(record["music_index"]) is int
@@ -194,7 +194,7 @@ def check_verdict(verdict: object, reading: object) -> None:
     match verdict:
         case Done():
             check_texts(verdict.warning)
-            assert is_http_url(verdict.conversion["wav_url"])
+            assert verdict.conversion["wav_url"] == http_url(verdict.conversion["wav_url"]) is not None
         case Failed():
             check_outcome(verdict.error)
             assert not verdict.error.transient
@@ -225,7 +225,7 @@ def test_the_parser_gives_a_result_or_an_error_of_ours(status, body, retry_after
             case "credit":
                 assert math.isfinite(outcome)
             case "download-url":
-                assert is_http_url(outcome)
+                assert outcome == http_url(outcome)
 
 
 @settings(bounded, max_examples=250)
