@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_kie.arguments import is_empty, pushed_nothing
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Place:
     def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        if destination is None or str(destination).strip() in ("", "None"):
-            raise KieValidationError("destination is empty; the task that should provide it pushed nothing")
+        if is_empty(destination):
+            raise pushed_nothing("destination")
         if not isinstance(destination, (str, os.PathLike, ObjectStoragePath)):
             raise KieValidationError(f"destination is a {type(destination).__name__}, but must be a URL or a path")
         destination = str(destination)
@@ -82,7 +83,7 @@ class Place:
         self.url = destination
         scheme = destination.partition("://")[0] if "://" in destination else "file"
         try:
-            path = ObjectStoragePath(destination, **({"conn_id": conn_id} if conn_id else {}))
+            path = ObjectStoragePath(destination, **({} if is_empty(conn_id) else {"conn_id": conn_id}))
             self.fs: Any = path.fs
         except (ValueError, ImportError) as error:
             raise KieValidationError(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_kie.arguments import is_empty, pushed_nothing
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WavToObjectStorageOperator"]
 
+#: The arguments of which one has to say where the file comes from.
+_SOURCES = ("kie_task_id", "wav_url")
+
 
 class WavToObjectStorageOperator(BaseOperator):
     """
@@ -44,7 +48,8 @@ class WavToObjectStorageOperator(BaseOperator):
     ``destination``. A destination without templates is an outlet by itself, except of a mapped task.
 
     :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. Either this or
-        ``wav_url``; with this, a fresh link can be fetched when one expired. (templated)
+        ``wav_url``; with this, a fresh link can be fetched when one expired. Of two templates one may turn out empty.
+        (templated)
     :param wav_url: the file's URL; not trusted as much, see ``allow_private_hosts``. (templated)
     :param destination: an ``ObjectStoragePath`` URL that names a file, such as ``s3://bucket/masters/one.wav``.
         (templated)
@@ -81,6 +86,8 @@ class WavToObjectStorageOperator(BaseOperator):
         self.kie_conn_id = kie_conn_id
         self.max_bytes = max_bytes
         self.allow_private_hosts = allow_private_hosts
+        # A template or another task's output may turn out to be None, which is not the same as not being given.
+        self._given = [name for name in _SOURCES if getattr(self, name) is not None]
         # What a mapped task becomes in the worker has its values here, but its assets are unknown to Airflow by then.
         if not getattr(self, "_BaseOperator__from_mapped", False):
             self._add_outlet()
@@ -99,8 +106,7 @@ class WavToObjectStorageOperator(BaseOperator):
         :param context: Airflow's context.
         :raises KieError: nothing was stored.
         """
-        if (self.kie_task_id is None) == (self.wav_url is None):
-            raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
+        self._choose_source(context)
         place = Place(self.destination, self.destination_conn_id, *_owner_and_try(context))
         try:
             got, already_there = self._store(place)
@@ -123,6 +129,23 @@ class WavToObjectStorageOperator(BaseOperator):
         context["ti"].xcom_push(key="wav_file", value=wav_file)
         self._tell_outlets(context, {"destination": place.url, **wav_file})
         return place.url
+
+    def _choose_source(self, context: Context) -> None:
+        """Leave a value in one of the sources, and None in the other."""
+        filled = [name for name in _SOURCES if not is_empty(getattr(self, name))]
+        if not filled and (passed := self._passed(context)):
+            raise pushed_nothing(*passed)
+        if len(filled) != 1:
+            raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
+        for name in set(_SOURCES) - set(filled):
+            setattr(self, name, None)
+
+    def _passed(self, context: Context) -> list[str]:
+        """Return which sources the DAG passed, whatever became of them."""
+        passed = [name for name in _SOURCES if name in self._given or getattr(self, name) is not None]
+        # A mapped task is made of its values, so a None there may be one.
+        mapped = getattr(context["ti"], "map_index", None) not in (None, -1)
+        return passed or (list(_SOURCES) if mapped else [])
 
     def _store(self, place: Place) -> tuple[Downloaded, bool]:
         """Return what came, and whether it was there already."""

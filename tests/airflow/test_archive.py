@@ -59,6 +59,12 @@ def kie_task_id(kie):
     return kie.create_conversion(finished=True)
 
 
+@pytest.fixture
+def said(caplog, capfd):
+    """A function that returns what was logged, wherever this Airflow logs."""
+    return lambda: caplog.text + "".join(capfd.readouterr())
+
+
 def archive(context, **arguments):
     if not {"kie_task_id", "wav_url"} & set(arguments):
         arguments["kie_task_id"] = None
@@ -149,9 +155,49 @@ def test_exactly_one_source_is_needed(context, folder, sources):
     assert "Exactly one of kie_task_id and wav_url" in str(error)
 
 
-@pytest.mark.parametrize("source", [{"kie_task_id": "None"}, {"kie_task_id": ""}, {"wav_url": "None"}, {"wav_url": ""}])
-def test_a_source_that_pushed_nothing_is_refused(context, folder, source):
-    refused(e.KieValidationError, context, destination=f"{folder}/one.wav", **source)
+EMPTY = ["None", "", " ", None]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+@pytest.mark.parametrize("name", ["kie_task_id", "wav_url"])
+def test_a_source_that_pushed_nothing_is_named(context, folder, name, empty):
+    operator = WavToObjectStorageOperator(task_id="a", destination=f"{folder}/one.wav", **{name: "{{ a template }}"})
+    setattr(operator, name, empty)  # what Airflow makes of the template
+    with pytest.raises(e.KieValidationError, match=f"^{name} is empty; the task that should provide it pushed nothing"):
+        operator.execute(context)
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_of_two_templates_one_may_turn_out_empty(context, folder, kie_task_id, empty):
+    archive(context, kie_task_id=kie_task_id, wav_url=empty, destination=f"{folder}/one.wav")
+    with FileServer(WAV) as server:
+        arguments = {"destination": f"{folder}/two.wav", "allow_private_hosts": True}
+        archive(context, wav_url=server.url, kie_task_id=empty, **arguments)
+    assert files(folder) == ["one.wav", "two.wav"]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_empty_connection_of_the_storage_is_none(context, folder, kie_task_id, empty):
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav", destination_conn_id=empty)
+    assert files(folder) == ["one.wav"]
+
+
+def test_as_airflow_renders_them_sources_without_a_value_are_named(kie, said):
+    run = run_dag(load_dag("archive_without_source"))
+    told = said()
+    empty = "is empty; the task that should provide it pushed nothing"
+    for task_id, error in {
+        "pushed_nothing": f"wav_url {empty}",
+        "template": f"kie_task_id {empty}",
+        "two_templates": f"kie_task_id is empty and wav_url {empty}",
+        "mapped": f"kie_task_id is empty and wav_url {empty}",
+        "mapped_template": f"wav_url {empty}",
+        "not_given": "Exactly one of kie_task_id and wav_url is needed",
+    }.items():
+        state = run.states().get(task_id) or run.states()[f"{task_id}[0]"]
+        assert (task_id, state) == (task_id, "failed")
+        assert f"{task_id}: {error}" in told
+    assert kie.requests() == []
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/.", "/..", "/new/"])
