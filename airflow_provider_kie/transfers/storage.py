@@ -15,7 +15,6 @@ import hashlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow_provider_kie.arguments import is_empty, pushed_nothing
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-__all__ = ["Comparison", "DiffersError", "Part", "Place", "asset_uri"]
+__all__ = ["Comparison", "DiffersError", "Part", "Place"]
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +40,6 @@ _WITH_RENAME = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
 #: Storages with real folders. In the others a folder that is missing needs no making, and a bucket that is missing
 #: should not be made by accident.
 _WITH_FOLDERS = _WITH_RENAME | {"memory"}
-
-
-def asset_uri(destination: str) -> str:
-    """
-    Return a destination as an asset's URI: without a connection id, and with a scheme also for a local path.
-
-    :param destination: an ``ObjectStoragePath`` URL.
-    """
-    parts = urlsplit(destination)
-    if not parts.scheme:
-        return f"file://{destination}"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 class DiffersError(Exception):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from airflow_provider_kie.exceptions import (
     KieValidationError,
 )
 from airflow_provider_kie.links.kie import KieLogsLink
-from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place, asset_uri
+from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place
 from airflow_provider_kie.waiting import finished
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class WavToObjectStorageOperator(BaseOperator):
     WAV file. A file of the same content that is there already is left alone. Does not wait for the conversion.
 
     Returns the destination, and pushes ``wav_file``: ``size``, ``sha256``, ``channels``, ``sample_rate``, ``bits``,
-    ``seconds`` and ``already_there``. The same is the extra of the events of its outlets, together with
-    ``destination``. A destination without templates is an outlet by itself, except of a mapped task.
+    ``seconds`` and ``already_there``. The same is the extra of the events of its ``outlets``, if you name some,
+    together with ``destination``.
 
     :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. Either this or
         ``wav_url``; with this, a fresh link can be fetched when one expired. Of two templates one may turn out empty.
@@ -88,9 +89,6 @@ class WavToObjectStorageOperator(BaseOperator):
         self.allow_private_hosts = allow_private_hosts
         # A template or another task's output may turn out to be None, which is not the same as not being given.
         self._given = [name for name in _SOURCES if getattr(self, name) is not None]
-        # What a mapped task becomes in the worker has its values here, but its assets are unknown to Airflow by then.
-        if not getattr(self, "_BaseOperator__from_mapped", False):
-            self._add_outlet()
 
     @cached_property
     def hook(self) -> KieHook:
@@ -125,9 +123,9 @@ class WavToObjectStorageOperator(BaseOperator):
         tell = "WAV file was already there: %s (%s bytes, sha256 %s)."
         tell = tell if already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
         self.log.info(tell, place.url, f"{got.size:,}", got.sha256)
-        self._add_lineage(self._source, place)
         context["ti"].xcom_push(key="wav_file", value=wav_file)
         self._tell_outlets(context, {"destination": place.url, **wav_file})
+        self._tell_lineage(self._source, place)
         return place.url
 
     def _choose_source(self, context: Context) -> None:
@@ -222,33 +220,31 @@ class WavToObjectStorageOperator(BaseOperator):
 
     # --- What others see of it
 
-    def _add_outlet(self) -> None:
-        """Name a literal destination as an outlet, unless the user named it in his own words."""
-        from airflow.providers.common.compat.sdk import Asset
-
-        destination = self.destination
-        if not isinstance(destination, str) or "{{" in destination or "{%" in destination:
-            return
+    @contextlib.contextmanager
+    def _unasked(self, what: str) -> Iterator[None]:
+        """Keep what nobody asked for from failing a task whose file is stored."""
         try:
-            asset = Asset(asset_uri(destination))
-        except ValueError:
-            return  # Airflow takes no such URI for an asset, which is no reason to refuse it as a destination
-        named = {getattr(outlet, "uri", None) for outlet in self.outlets}
-        if asset.uri not in named:
-            self.outlets = [*self.outlets, asset]
+            yield
+        except Exception as error:
+            self.log.warning("%s could not be told; the file is stored all the same: %r", what, error)
 
     def _tell_outlets(self, context: Context, extra: dict[str, Any]) -> None:
         events: Any = context.get("outlet_events")
         for outlet in self.outlets if events is not None else ():
             if hasattr(outlet, "uri"):
-                events[outlet].extra.update(extra)
+                with self._unasked(f"The extra of outlet {outlet.uri!r}"):
+                    events[outlet].extra.update(extra)
 
-    def _add_lineage(self, link: Link, place: Place) -> None:
-        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+    def _tell_lineage(self, link: Link, place: Place) -> None:
+        with self._unasked("The lineage"):
+            from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
-        collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
-        collector.add_input_asset(context=self.hook, uri=urlsplit(link.url)._replace(query="", fragment="").geturl())
-        collector.add_output_asset(context=place.storage_path, uri=asset_uri(place.url))
+            collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
+            with self._unasked("Where the file came from"):
+                source = urlsplit(link.url)._replace(query="", fragment="").geturl()
+                collector.add_input_asset(context=self.hook, uri=source)
+            with self._unasked("Where the file went"):
+                collector.add_output_asset(context=place.storage_path, uri=_asset_uri(place.url))
 
 
 class _Seen(Iterator["Link"]):
@@ -268,3 +264,11 @@ def _owner_and_try(context: Context) -> tuple[str, int]:
     ti = context.get("ti")
     owner = "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
     return owner, max(1, getattr(ti, "try_number", None) or 1)
+
+
+def _asset_uri(destination: str) -> str:
+    """Return a destination as an asset's URI: without a connection id, and with a scheme also for a local path."""
+    parts = urlsplit(destination)
+    if not parts.scheme:
+        return f"file://{destination}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
