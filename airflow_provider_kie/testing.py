@@ -30,6 +30,7 @@ import pytest
 
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.emulator.server import KieEmulator
+from airflow_provider_kie.redaction import quoted
 
 __all__ = ["kie_emulator"]
 
@@ -77,12 +78,13 @@ def _check_connection(emulator: KieEmulator) -> None:
         found = BaseHook.get_connection(DEFAULT_CONN_ID)
     except AirflowException as error:
         pytest.fail(
-            f"Airflow does not find the connection {DEFAULT_CONN_ID!r} that kie_emulator set: {error}", pytrace=False
+            f"Airflow does not find the connection {quoted(DEFAULT_CONN_ID)} that kie_emulator set: {error}",
+            pytrace=False,
         )
     if (found.host, found.password) != (emulator.url, emulator.api_key):
         pytest.fail(
-            f"Airflow gives another connection {DEFAULT_CONN_ID!r} than the one that kie_emulator set, with host "
-            f"{found.host!r}, so this test could spend credits. Something comes before the environment, such as a "
+            f"Airflow gives another connection {quoted(DEFAULT_CONN_ID)} than the one that kie_emulator set, with host "
+            f"{quoted(found.host)}, so this test could spend credits. Something comes before the environment, such as a "
             "secrets backend that wraps others: leave it out of the tests' configuration.",
             pytrace=False,
         )

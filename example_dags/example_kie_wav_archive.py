@@ -19,7 +19,7 @@ from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 
 AIRFLOW_HOME = os.environ.get("AIRFLOW_HOME", Path.home() / "airflow")
-# A destination without templates would be an outlet by itself; this one depends on the run.
+# The destination depends on the run, so this asset stands for the whole archive.
 MASTERS = Asset("x-kie://wav-archive")
 
 with DAG(

@@ -3,7 +3,9 @@
 A place for one file in any storage that Airflow knows, which shows the whole file or nothing.
 
 A file is written beside its destination, under a hidden name that the next try of the same task knows, and moved into
-place when all of it has come. What is there already is compared while the bytes come in, without a second copy.
+place when all of it has come. It counts as stored when the storage shows all of it under the final name, because not
+every storage has finished when its library returns. What is there already is compared while the bytes come in, without
+a second copy.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ import hashlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from airflow_provider_kie.arguments import is_empty, pushed_nothing
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Comparison", "DiffersError", "Part", "Place", "asset_uri"]
+    from tenacity import RetryCallState
+
+__all__ = ["Comparison", "DiffersError", "Part", "Place"]
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +33,14 @@ log = logging.getLogger(__name__)
 BLOCK = 16 * 1024 * 1024
 #: Tries back to which a part is looked for.
 MOST_TRIES = 10
+#: Seconds in which a file that was moved has to be there whole, and the longest pause between two looks.
+PATIENCE = 60.0
+LONGEST_PAUSE = 5.0
+#: Storages whose own move is a rename: one step, whatever the size.
+_WITH_RENAME = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
 #: Storages with real folders. In the others a folder that is missing needs no making, and a bucket that is missing
 #: should not be made by accident.
-_WITH_FOLDERS = {"file", "local", "memory", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
-
-
-def asset_uri(destination: str) -> str:
-    """
-    Return a destination as an asset's URI: without a connection id, and with a scheme also for a local path.
-
-    :param destination: an ``ObjectStoragePath`` URL.
-    """
-    parts = urlsplit(destination)
-    if not parts.scheme:
-        return f"file://{destination}"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+_WITH_FOLDERS = _WITH_RENAME | {"memory"}
 
 
 class DiffersError(Exception):
@@ -64,24 +61,27 @@ class Place:
     def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        if destination is None or str(destination).strip() in ("", "None"):
-            raise KieValidationError("destination is empty; the task that should provide it pushed nothing")
+        if is_empty(destination):
+            raise pushed_nothing("destination")
         if not isinstance(destination, (str, os.PathLike, ObjectStoragePath)):
             raise KieValidationError(f"destination is a {type(destination).__name__}, but must be a URL or a path")
         destination = str(destination)
         if destination.endswith(("/", "\\")) or destination.rpartition("/")[2] in (".", ".."):
             raise KieValidationError(f"destination {quoted(destination)} names a folder; add the name of the file")
         self.url = destination
+        scheme = destination.partition("://")[0] if "://" in destination else "file"
         try:
-            path = ObjectStoragePath(destination, **({"conn_id": conn_id} if conn_id else {}))
+            path = ObjectStoragePath(destination, **({} if is_empty(conn_id) else {"conn_id": conn_id}))
             self.fs: Any = path.fs
         except (ValueError, ImportError) as error:
-            scheme = urlsplit(destination).scheme or "file"
             raise KieValidationError(
                 f"destination {quoted(destination)} can not be used: {error}. Storage {quoted(scheme)} needs its "
                 "Airflow provider, for S3 apache-airflow-providers-amazon[s3fs]"
             ) from error
         self.storage_path = path
+        protocol = self.fs.protocol
+        # The library for SFTP does not name its protocol.
+        self._protocols = {scheme, *((protocol,) if isinstance(protocol, str) else protocol)}
         self.path: str = self.fs._strip_protocol(path.path)  # noqa: SLF001 - what all of fsspec calls it
         self.folder, _, self.name = self.path.rpartition("/")
         mark = hashlib.sha256(f"{owner}\n{self.path}".encode()).hexdigest()[:16]
@@ -108,14 +108,22 @@ class Place:
         for path in self._parts[-MOST_TRIES:]:
             self.remove(path)
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, only_if: Callable[[dict[str, Any]], bool] = bool) -> None:
         """
-        Remove a file, if it is there.
+        Remove a file, if it is there; trouble with that is a warning, because the file that counts is another one.
 
         :param path: its path.
+        :param only_if: what has to be true of the storage's description of it.
         """
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(path)
+        try:
+            # Without the look a bucket with versions would keep a note of each deletion of nothing.
+            there = self._info(path)
+            if there is not None and only_if(there):
+                self.fs.rm_file(path)
+        except FileNotFoundError:
+            pass
+        except Exception:
+            log.warning("%s may be left in the storage.", path, exc_info=True)
 
     @contextlib.contextmanager
     def part(self) -> Iterator[Part]:
@@ -136,42 +144,75 @@ class Place:
         try:
             return self.fs.open(path, mode, block_size=BLOCK)
         except FileNotFoundError:
-            if mode == "rb" or not self._has_folders():
+            if mode == "rb" or not self._protocols & _WITH_FOLDERS:
                 raise
         self.fs.makedirs(self.folder, exist_ok=True)
         return self.fs.open(path, mode, block_size=BLOCK)
 
     def move(self, size: int, *, overwrite: bool) -> None:
         """
-        Show the file that was written beside the destination.
+        Show the file that was written beside the destination, and return when it is there.
 
         :param size: bytes that were written.
         :param overwrite: also in place of something else.
+        :raises KieDownloadError: it is not there whole; what was moved is removed again.
+        :raises KieDestinationExistsError: something else is there.
         """
-        info = self._info(self.part_path)
-        if info is None or int(info["size"]) != size:
+        written = self._info(self.part_path)
+        if _size(written) != size:
             # Also what a second worker does that runs the same try: each would disturb the other's file.
-            there = "nothing" if info is None else f"{int(info['size']):,} bytes"
-            raise KieDownloadError(f"{size:,} bytes were written, but the storage has {there}")
-        if not overwrite and self._info(self.path) is not None:
+            raise KieDownloadError(f"{size:,} bytes were written, but the storage has {_amount(written)}")
+        before = self._info(self.path)
+        if before is not None and not overwrite:
             raise KieDestinationExistsError(f"While the file came, something else appeared at {quoted(self.url)}")
-        if _has_own_move(self.fs):
-            self.fs.mv(self.part_path, self.path)
-        else:  # the base class's mv takes brackets in names for patterns
+        try:
+            self._bring()
+            self._wait_until_there(size, before)
+        except BaseException:
+            self.remove(self.part_path)  # first, so that a copy that still runs has nothing to go on with
+            # Not what was there before, nor a file that is whole, or that somebody else has put there.
+            self.remove(self.path, only_if=lambda there: there != before and there["size"] < size)
+            raise
+
+    def _bring(self) -> None:
+        """Begin to show the file; a copy may still run when this returns, so the part has to stay."""
+        if self._protocols & _WITH_RENAME and (rename := _own_move(self.fs)):
+            rename(self.part_path, self.path)
+            return
+        try:
             self.fs.cp_file(self.part_path, self.path)
-            self.fs.rm_file(self.part_path)
+        except NotImplementedError:  # such as Google's zonal buckets
+            self.fs.mv(self.part_path, self.path)
+
+    def _wait_until_there(self, size: int, before: dict[str, Any] | None) -> None:
+        """Look until all of the file is under the final name, and no longer what was there before."""
+        from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random_exponential
+
+        def missing(there: dict[str, Any] | None) -> bool:
+            # An older file may look the same, if times are coarse; but a part that is gone has been renamed.
+            return _size(there) != size or (there == before and self._info(self.part_path) is not None)
+
+        def give_up(last: RetryCallState) -> None:
+            there = last.outcome.result() if last.outcome else None
+            old = " of the file that is to be replaced" if before and there == before else ""
+            raise KieDownloadError(
+                f"{size:,} bytes were written beside {quoted(self.url)} and moved there, but {PATIENCE:g} seconds later the "
+                f"storage has {_amount(there)}{old}"
+            )
+
+        Retrying(
+            retry=retry_if_result(missing),
+            stop=stop_after_delay(PATIENCE),
+            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE),
+            retry_error_callback=give_up,
+        )(self._info, self.path)
 
     def _info(self, path: str) -> dict[str, Any] | None:
         self.fs.invalidate_cache(self.folder)
         try:
-            info: dict[str, Any] = self.fs.info(path)
+            return dict(self.fs.info(path))
         except FileNotFoundError:
             return None
-        return info
-
-    def _has_folders(self) -> bool:
-        protocol = self.fs.protocol
-        return bool(_WITH_FOLDERS & set((protocol,) if isinstance(protocol, str) else protocol))
 
 
 class Part:
@@ -219,9 +260,9 @@ class Part:
         try:
             if file is not None:
                 _abandon(file)
-            self._place.remove(self._place.part_path)
         except Exception:
-            log.warning("%s may be left in the storage.", self._place.part_path, exc_info=True)
+            log.warning("%s could not be given up.", self._place.part_path, exc_info=True)
+        self._place.remove(self._place.part_path)
 
 
 class Comparison:
@@ -281,10 +322,20 @@ class Comparison:
             raise DiffersError(f"it has {self._size:,} bytes, not {self._compared:,}")
 
 
-def _has_own_move(fs: Any) -> bool:
+def _own_move(fs: Any) -> Any:
+    """Return the storage's own move; the base class's copies, deletes at once, and takes brackets for patterns."""
     from fsspec import AbstractFileSystem  # type: ignore[import-untyped]  # fsspec has no types
 
-    return type(fs).mv is not AbstractFileSystem.mv
+    is_own = getattr(fs.mv, "__func__", None) is not AbstractFileSystem.mv
+    return fs.mv if is_own else getattr(fs, "mv_file", None)  # the latter for local files, with fsspec before 2024.5
+
+
+def _size(info: dict[str, Any] | None) -> int | None:
+    return info["size"] if info else None
+
+
+def _amount(info: dict[str, Any] | None) -> str:
+    return f"{_size(info) or 0:,} bytes" if info else "nothing"
 
 
 def _abandon(file: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_kie.arguments import is_empty, pushed_nothing
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
@@ -20,7 +22,7 @@ from airflow_provider_kie.exceptions import (
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.templates import as_rendered
-from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place, asset_uri
+from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place
 from airflow_provider_kie.waiting import finished
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WavToObjectStorageOperator"]
 
+#: The arguments of which one has to say where the file comes from.
+_SOURCES = ("kie_task_id", "wav_url")
+
 
 class WavToObjectStorageOperator(BaseOperator):
     """
@@ -42,11 +47,12 @@ class WavToObjectStorageOperator(BaseOperator):
     WAV file. A file of the same content that is there already is left alone. Does not wait for the conversion.
 
     Returns the destination, and pushes ``wav_file``: ``size``, ``sha256``, ``channels``, ``sample_rate``, ``bits``,
-    ``seconds`` and ``already_there``. The same is the extra of the events of its outlets, together with
-    ``destination``. A destination without templates is an outlet by itself, except of a mapped task.
+    ``seconds`` and ``already_there``. The same is the extra of the events of its ``outlets``, if you name some,
+    together with ``destination``.
 
     :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. Either this or
-        ``wav_url``; with this, a fresh link can be fetched when one expired. (templated)
+        ``wav_url``; with this, a fresh link can be fetched when one expired. Of two templates one may turn out empty.
+        (templated)
     :param wav_url: the file's URL; not trusted as much, see ``allow_private_hosts``. (templated)
     :param destination: an ``ObjectStoragePath`` URL that names a file, such as ``s3://bucket/masters/one.wav``.
         (templated)
@@ -83,9 +89,8 @@ class WavToObjectStorageOperator(BaseOperator):
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.max_bytes = max_bytes
         self.allow_private_hosts = allow_private_hosts
-        # What a mapped task becomes in the worker has its values here, but its assets are unknown to Airflow by then.
-        if not getattr(self, "_BaseOperator__from_mapped", False):
-            self._add_outlet()
+        # A template or another task's output may turn out to be None, which is not the same as not being given.
+        self._given = [name for name in _SOURCES if getattr(self, name) is not None]
 
     @cached_property
     def hook(self) -> KieHook:
@@ -101,8 +106,7 @@ class WavToObjectStorageOperator(BaseOperator):
         :param context: Airflow's context.
         :raises KieError: nothing was stored.
         """
-        if (self.kie_task_id is None) == (self.wav_url is None):
-            raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
+        self._choose_source(context)
         place = Place(self.destination, self.destination_conn_id, *_owner_and_try(context))
         try:
             got, already_there = self._store(place)
@@ -121,10 +125,27 @@ class WavToObjectStorageOperator(BaseOperator):
         tell = "WAV file was already there: %s (%s bytes, sha256 %s)."
         tell = tell if already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
         self.log.info(tell, place.url, f"{got.size:,}", got.sha256)
-        self._add_lineage(self._source, place)
         context["ti"].xcom_push(key="wav_file", value=wav_file)
         self._tell_outlets(context, {"destination": place.url, **wav_file})
+        self._tell_lineage(self._source, place)
         return place.url
+
+    def _choose_source(self, context: Context) -> None:
+        """Leave a value in one of the sources, and None in the other."""
+        filled = [name for name in _SOURCES if not is_empty(getattr(self, name))]
+        if not filled and (passed := self._passed(context)):
+            raise pushed_nothing(*passed)
+        if len(filled) != 1:
+            raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
+        for name in set(_SOURCES) - set(filled):
+            setattr(self, name, None)
+
+    def _passed(self, context: Context) -> list[str]:
+        """Return which sources the DAG passed, whatever became of them."""
+        passed = [name for name in _SOURCES if name in self._given or getattr(self, name) is not None]
+        # A mapped task is made of its values, so a None there may be one.
+        mapped = getattr(context["ti"], "map_index", None) not in (None, -1)
+        return passed or (list(_SOURCES) if mapped else [])
 
     def _store(self, place: Place) -> tuple[Downloaded, bool]:
         """Return what came, and whether it was there already."""
@@ -201,33 +222,31 @@ class WavToObjectStorageOperator(BaseOperator):
 
     # --- What others see of it
 
-    def _add_outlet(self) -> None:
-        """Name a literal destination as an outlet, unless the user named it in his own words."""
-        from airflow.providers.common.compat.sdk import Asset
-
-        destination = self.destination
-        if not isinstance(destination, str) or "{{" in destination or "{%" in destination:
-            return
+    @contextlib.contextmanager
+    def _unasked(self, what: str) -> Iterator[None]:
+        """Keep what nobody asked for from failing a task whose file is stored."""
         try:
-            asset = Asset(asset_uri(destination))
-        except ValueError:
-            return  # Airflow takes no such URI for an asset, which is no reason to refuse it as a destination
-        named = {getattr(outlet, "uri", None) for outlet in self.outlets}
-        if asset.uri not in named:
-            self.outlets = [*self.outlets, asset]
+            yield
+        except Exception as error:
+            self.log.warning("%s could not be told; the file is stored all the same: %r", what, error)
 
     def _tell_outlets(self, context: Context, extra: dict[str, Any]) -> None:
         events: Any = context.get("outlet_events")
         for outlet in self.outlets if events is not None else ():
             if hasattr(outlet, "uri"):
-                events[outlet].extra.update(extra)
+                with self._unasked(f"The extra of outlet {outlet.uri!r}"):
+                    events[outlet].extra.update(extra)
 
-    def _add_lineage(self, link: Link, place: Place) -> None:
-        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+    def _tell_lineage(self, link: Link, place: Place) -> None:
+        with self._unasked("The lineage"):
+            from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
-        collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
-        collector.add_input_asset(context=self.hook, uri=urlsplit(link.url)._replace(query="", fragment="").geturl())
-        collector.add_output_asset(context=place.storage_path, uri=asset_uri(place.url))
+            collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
+            with self._unasked("Where the file came from"):
+                source = urlsplit(link.url)._replace(query="", fragment="").geturl()
+                collector.add_input_asset(context=self.hook, uri=source)
+            with self._unasked("Where the file went"):
+                collector.add_output_asset(context=place.storage_path, uri=_asset_uri(place.url))
 
 
 class _Seen(Iterator["Link"]):
@@ -247,3 +266,11 @@ def _owner_and_try(context: Context) -> tuple[str, int]:
     ti = context.get("ti")
     owner = "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
     return owner, max(1, getattr(ti, "try_number", None) or 1)
+
+
+def _asset_uri(destination: str) -> str:
+    """Return a destination as an asset's URI: without a connection id, and with a scheme also for a local path."""
+    parts = urlsplit(destination)
+    if not parts.scheme:
+        return f"file://{destination}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -25,8 +25,8 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.hooks import download as download_module
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.transfers.storage import Place, asset_uri
-from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from airflow_provider_kie.transfers.storage import Place
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator, _asset_uri
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import database, load_dag, run_dag
 from tests.file_server import Act, FileServer
@@ -57,6 +57,12 @@ def folder(tmp_path):
 @pytest.fixture
 def kie_task_id(kie):
     return kie.create_conversion(finished=True)
+
+
+@pytest.fixture
+def said(caplog, capfd):
+    """A function that returns what was logged, wherever this Airflow logs."""
+    return lambda: caplog.text + "".join(capfd.readouterr())
 
 
 def archive(context, **arguments):
@@ -149,9 +155,49 @@ def test_exactly_one_source_is_needed(context, folder, sources):
     assert "Exactly one of kie_task_id and wav_url" in str(error)
 
 
-@pytest.mark.parametrize("source", [{"kie_task_id": "None"}, {"kie_task_id": ""}, {"wav_url": "None"}, {"wav_url": ""}])
-def test_a_source_that_pushed_nothing_is_refused(context, folder, source):
-    refused(e.KieValidationError, context, destination=f"{folder}/one.wav", **source)
+EMPTY = ["None", "", " ", None]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+@pytest.mark.parametrize("name", ["kie_task_id", "wav_url"])
+def test_a_source_that_pushed_nothing_is_named(context, folder, name, empty):
+    operator = WavToObjectStorageOperator(task_id="a", destination=f"{folder}/one.wav", **{name: "{{ a template }}"})
+    setattr(operator, name, empty)  # what Airflow makes of the template
+    with pytest.raises(e.KieValidationError, match=f"^{name} is empty; the task that should provide it pushed nothing"):
+        operator.execute(context)
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_of_two_templates_one_may_turn_out_empty(context, folder, kie_task_id, empty):
+    archive(context, kie_task_id=kie_task_id, wav_url=empty, destination=f"{folder}/one.wav")
+    with FileServer(WAV) as server:
+        arguments = {"destination": f"{folder}/two.wav", "allow_private_hosts": True}
+        archive(context, wav_url=server.url, kie_task_id=empty, **arguments)
+    assert files(folder) == ["one.wav", "two.wav"]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_empty_connection_of_the_storage_is_none(context, folder, kie_task_id, empty):
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav", destination_conn_id=empty)
+    assert files(folder) == ["one.wav"]
+
+
+def test_as_airflow_renders_them_sources_without_a_value_are_named(kie, said):
+    run = run_dag(load_dag("archive_without_source"))
+    told = said()
+    empty = "is empty; the task that should provide it pushed nothing"
+    for task_id, error in {
+        "pushed_nothing": f"wav_url {empty}",
+        "template": f"kie_task_id {empty}",
+        "two_templates": f"kie_task_id is empty and wav_url {empty}",
+        "mapped": f"kie_task_id is empty and wav_url {empty}",
+        "mapped_template": f"wav_url {empty}",
+        "not_given": "Exactly one of kie_task_id and wav_url is needed",
+    }.items():
+        state = run.states().get(task_id) or run.states()[f"{task_id}[0]"]
+        assert (task_id, state) == (task_id, "failed")
+        assert f"{task_id}: {error}" in told
+    assert kie.requests() == []
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/.", "/..", "/new/"])
@@ -469,34 +515,30 @@ def test_two_tasks_do_not_write_the_same_part(folder):
 # --- What others see of it
 
 
-@pytest.mark.parametrize(
-    ("destination", "uri"),
-    [
-        ("/data/one.wav", "file:///data/one.wav"),
-        ("file:///data/one.wav", "file:///data/one.wav"),
-        ("s3://bucket/a/one.wav", "s3://bucket/a/one.wav"),
-        ("s3://aws_default@bucket/one.wav", "s3://bucket/one.wav"),
-    ],
-)
-def test_a_literal_destination_is_an_outlet(destination, uri):
-    assert asset_uri(destination) == uri
-    operator = WavToObjectStorageOperator(task_id="a", kie_task_id="x", destination=destination)
-    assert [outlet.uri for outlet in operator.outlets] == [Asset(uri).uri]
+def test_an_outlet_is_only_there_on_request():
+    # One that is added unasked can keep the task from running, where another DAG names the same URI otherwise.
+    arguments = {"task_id": "a", "kie_task_id": "x", "destination": "s3://bucket/one.wav"}
+    assert list(WavToObjectStorageOperator(**arguments).outlets) == []
+    mine = [Asset("s3://bucket/one.wav"), Asset("x-masters://all")]
+    assert list(WavToObjectStorageOperator(**arguments, outlets=mine).outlets) == mine
 
 
-@pytest.mark.parametrize("destination", ["{{ params.destination }}", "s3://b/{% if x %}a{% endif %}.wav"])
-def test_a_templated_destination_is_no_outlet(destination):
-    operator = WavToObjectStorageOperator(task_id="a", kie_task_id="x", destination=destination)
-    assert list(operator.outlets) == []
+class _Unwilling:
+    """Stands for whatever Airflow and its plugins may raise."""
+
+    def __getattr__(self, name):
+        raise ValueError(f"no {name}")
+
+    def __getitem__(self, key):
+        raise ValueError("no events")
 
 
-def test_outlets_of_the_user_are_kept():
-    mine = Asset("s3://bucket/one.wav")
-    other = Asset("x-masters://all")
-    operator = WavToObjectStorageOperator(
-        task_id="a", kie_task_id="x", destination="s3://bucket/one.wav", outlets=[mine, other]
-    )
-    assert list(operator.outlets) == [mine, other]
+def test_an_event_that_takes_no_extra_does_not_fail_the_task(context, folder, kie_task_id, said):
+    destination = f"file://{folder}/one.wav"
+    context["outlet_events"] = _Unwilling()
+    archive(context, kie_task_id=kie_task_id, destination=destination, outlets=[Asset(destination)])
+    assert context["ti"].pushed["wav_file"]["size"] == len(WAV)
+    assert "no events" in said()
 
 
 def url_at_kie(kie_task_id):
@@ -514,14 +556,63 @@ class _Collector:
         self.outputs.append(uri)
 
 
-def test_lineage_names_the_file_at_kie_and_its_new_place(kie, context, folder, kie_task_id, monkeypatch):
+@pytest.fixture
+def collect(monkeypatch):
+    """A function that makes something else what collects the lineage."""
     from airflow.providers.common.compat.lineage import hook
 
+    return lambda collector: monkeypatch.setattr(hook, "get_hook_lineage_collector", lambda: collector)
+
+
+def test_lineage_names_the_file_at_kie_and_its_new_place(kie, context, folder, kie_task_id, collect):
     collector = _Collector()
-    monkeypatch.setattr(hook, "get_hook_lineage_collector", lambda: collector)
+    collect(collector)
     archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
     assert collector.inputs == [url_at_kie(kie_task_id)]
     assert collector.outputs == [f"file://{folder}/one.wav"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "uri"),
+    [
+        ("/data/one.wav", "file:///data/one.wav"),
+        ("file:///data/one.wav", "file:///data/one.wav"),
+        ("s3://bucket/a/one.wav", "s3://bucket/a/one.wav"),
+        ("s3://aws_default@bucket/one.wav", "s3://bucket/one.wav"),
+    ],
+)
+def test_lineage_has_no_connection_in_its_urls(destination, uri):
+    assert _asset_uri(destination) == uri
+
+
+def test_lineage_that_cannot_be_told_does_not_fail_the_task(context, folder, kie_task_id, collect, said):
+    collect(_Unwilling())
+    for already_there in (False, True):
+        archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+        assert context["ti"].pushed["wav_file"]["already_there"] is already_there
+    assert "no add_input_asset" in said()
+
+
+def test_half_of_the_lineage_is_told_where_the_other_half_cannot_be(context, folder, kie_task_id, collect):
+    collector = _Collector()
+    collector.add_input_asset = None
+    collect(collector)
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
+    assert collector.outputs == [f"file://{folder}/one.wav"]
+
+
+@pytest.mark.parametrize("name", ["Größe.wav", "/".join(["d" * 200] * 8) + "/one.wav"], ids=["not ASCII", "long"])
+def test_a_name_that_airflow_takes_for_no_asset_is_stored_all_the_same(context, folder, kie_task_id, collect, name):
+    from airflow.providers.common.compat.lineage import hook
+    from airflow.providers.common.compat.sdk import HookLineageCollector
+
+    collector = HookLineageCollector()
+    if not hasattr(collector, "add_input_asset"):
+        hook._add_asset_naming_compatibility_layer(collector)
+    collect(collector)
+    archive(context, kie_task_id=kie_task_id, destination=f"{folder}/{name}")
+    assert (folder / name).read_bytes() == WAV
+    assert context["ti"].pushed["wav_file"]["size"] == len(WAV)
 
 
 def test_airflows_own_collector_takes_the_lineage(kie, context, folder, kie_task_id, monkeypatch):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives one file to a literal destination, and several by a mapped task."""
+"""Archives one file, which it names as an outlet, and several by a mapped task."""
 
 from __future__ import annotations
 
 import os
 from datetime import datetime
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, Asset, Param, task
 
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 
@@ -23,6 +23,9 @@ with DAG(
         return [{"kie_task_id": kie_task_id, "destination": f"{FOLDER}/{number}.wav"} for number in range(3)]
 
     WavToObjectStorageOperator(
-        task_id="archive", kie_task_id="{{ params.kie_task_id }}", destination=f"{FOLDER}/one.wav"
+        task_id="archive",
+        kie_task_id="{{ params.kie_task_id }}",
+        destination=f"{FOLDER}/one.wav",
+        outlets=[Asset(f"{FOLDER}/one.wav")],
     )
     WavToObjectStorageOperator.partial(task_id="mapped").expand_kwargs(sources())
