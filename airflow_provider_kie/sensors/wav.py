@@ -71,8 +71,9 @@ class WavConversionSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of a worker slot. A conversion that is already finished costs
         no deferral.
     :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker to look first.
-        Only on Airflow 3.3 and later, with an id that is a literal or the output of another task, and not for a mapped
-        task; elsewhere it has no effect, and the task's log says why.
+        Only on Airflow 3.3 and later, with an id that is a literal or the output of another task, and neither for a
+        mapped task nor for a subclass with a ``poke`` or ``execute`` of its own; elsewhere it has no effect, and the
+        task's log says why.
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
