@@ -84,7 +84,7 @@ def _check_connection(emulator: KieEmulator) -> None:
     if (found.host, found.password) != (emulator.url, emulator.api_key):
         pytest.fail(
             f"Airflow gives another connection {quoted(DEFAULT_CONN_ID)} than the one that kie_emulator set, with host "
-            f"{quoted(found.host)}, so this test could spend credits. Something comes before the environment, such as a "
-            "secrets backend that wraps others: leave it out of the tests' configuration.",
+            f"{quoted(found.host)}, so this test could spend credits. Something comes before the environment, such as "
+            "a secrets backend that wraps others: leave it out of the tests' configuration.",
             pytrace=False,
         )

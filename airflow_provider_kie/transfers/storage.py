@@ -196,8 +196,8 @@ class Place:
             there = last.outcome.result() if last.outcome else None
             old = " of the file that is to be replaced" if before and there == before else ""
             raise KieDownloadError(
-                f"{size:,} bytes were written beside {quoted(self.url)} and moved there, but {PATIENCE:g} seconds later the "
-                f"storage has {_amount(there)}{old}"
+                f"{size:,} bytes were written beside {quoted(self.url)} and moved there, but {PATIENCE:g} seconds "
+                f"later the storage has {_amount(there)}{old}"
             )
 
         Retrying(

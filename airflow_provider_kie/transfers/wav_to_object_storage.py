@@ -234,7 +234,7 @@ class WavToObjectStorageOperator(BaseOperator):
         events: Any = context.get("outlet_events")
         for outlet in self.outlets if events is not None else ():
             if hasattr(outlet, "uri"):
-                with self._unasked(f"The extra of outlet {outlet.uri!r}"):
+                with self._unasked(f"The extra of outlet {quoted(outlet.uri)}"):
                     events[outlet].extra.update(extra)
 
     def _tell_lineage(self, link: Link, place: Place) -> None:
