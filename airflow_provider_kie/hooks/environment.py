@@ -26,6 +26,7 @@ from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConfigurationError
 from airflow_provider_kie.hooks.transport import NO_CERTIFICATES, no_answer
 from airflow_provider_kie.hosts import spell_proxy
+from airflow_provider_kie.redaction import quoted
 
 __all__ = ["ca_bundle", "proxy_url", "ssl_context"]
 
@@ -71,7 +72,9 @@ def _sound_proxy(value: str, source: str, settings: KieSettings) -> str:
 def _proxy_variable(name: str) -> str:
     """Return the variable from which Python took a proxy: of two that differ in case, the one in small letters."""
     names = [each for each in os.environ if each.lower() == f"{name}_proxy" and os.environ[each].strip()]
-    return f"Environment variable {max(names)!r}" if names else f"The system's setting of a proxy for {name!r}"
+    if names:
+        return f"Environment variable {quoted(max(names))}"
+    return f"The system's setting of a proxy for {quoted(name)}"
 
 
 class _Bundle(NamedTuple):
@@ -88,7 +91,7 @@ def _bundle(settings: KieSettings) -> _Bundle | None:
         return None
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if path := os.environ.get(name, "").strip():
-            return _Bundle(path, f"Environment variable {name!r}")
+            return _Bundle(path, f"Environment variable {quoted(name)}")
     return _Bundle(certifi.where(), "The Python package 'certifi'")
 
 

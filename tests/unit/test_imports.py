@@ -38,7 +38,7 @@ FLOOR = {"": -1} | {
 }
 LIFE_CYCLE = 5
 # Beside the house: a KIE on loopback, and a fixture for it.
-ASIDE = {"emulator": {"", "emulator", "api"}, "testing": {"", "emulator", "api", "connection"}}
+ASIDE = {"emulator": {"", "emulator", "api"}, "testing": {"", "emulator", "api", "connection", "redaction"}}
 
 HTTP_LIBRARIES = {"aiohttp", "httpx", "requests", "urllib3"}
 
