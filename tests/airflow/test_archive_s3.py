@@ -100,7 +100,7 @@ def test_a_file_of_several_parts_comes_whole_over_breaks(kie, s3):
 
 def test_a_file_that_is_refused_leaves_neither_an_object_nor_an_upload(kie, s3):
     with FileServer(LONG) as server:
-        server.play(Act(body=LONG + b"more"))
+        server.play(Act(body=LONG + b"more" * 500))
         with pytest.raises(e.KieNotAWavError):
             archive(wav_url=server.url, allow_private_hosts=True)
     assert keys(s3) == []
