@@ -75,8 +75,8 @@ def test_flags_mean_the_same(kie, monkeypatch, answers, end_without_flags, limit
         (None, "kie_task_id is empty"),
         ("None", "kie_task_id is empty"),
         ("has space", "kie_task_id is 'has space'"),
-        ("../x", "kie_task_id is '../x'"),
-        ("a?b=c", "kie_task_id is 'a?b=c'"),
+        ("a;b", "kie_task_id is 'a;b'"),
+        ("a?b=c", "kie_task_id is 'a…'"),
     ],
 )
 def test_a_bad_id_is_refused_before_anything_is_sent(kie, monkeypatch, mode, kie_task_id, says):

@@ -91,11 +91,11 @@ class TestSubmit:
         assert type(error) is KieUnreadableAnswerError
         assert error.problem == (
             f"{submitting().purpose}: KIE accepted the submit, but taskId is {given!r}, but an id of KIE has only "
-            "letters, digits and . _ : ~ + / = -"
+            "letters, digits and . _ : ~ + = -"
         )
         assert isinstance(error.__cause__, KieValidationError)
 
-    @pytest.mark.parametrize("given", ["aGkgdGhlcmU=", "a+b/c==", "v1.local~abc"])
+    @pytest.mark.parametrize("given", ["aGkgdGhlcmU=", "a+b_c==", "v1.local~abc"])
     def test_an_id_of_another_kind_than_was_seen_is_not_lost(self, given):
         assert submitting().read(answer({"taskId": given})) == Submitted(given, reused=False)
         assert record_info(given).params == {"taskId": given}
