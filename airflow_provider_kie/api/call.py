@@ -30,8 +30,8 @@ class Repeat(Enum):
 
 
 # Those that were seen are 32 hex characters and UUIDs. An id that KIE gives may be paid for, so the characters of other
-# usual kinds, base64 among them, are taken as well.
-_ID = re.compile(r"[A-Za-z0-9._:~+/=-]{1,128}")
+# usual kinds, base64 for URLs among them, are taken as well.
+_ID = re.compile(r"[A-Za-z0-9._:~+=-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,6 @@ def check_id(field: str, value: object) -> str:
         raise KieValidationError(f"{field} is {quoted(value)}, a URL and not an id of KIE")
     if not _ID.fullmatch(value):
         raise KieValidationError(
-            f"{field} is {quoted(value)}, but an id of KIE has only letters, digits and . _ : ~ + / = -"
+            f"{field} is {quoted(value)}, but an id of KIE has only letters, digits and . _ : ~ + = -"
         )
     return value

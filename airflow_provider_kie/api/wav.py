@@ -194,21 +194,21 @@ def _status(data: dict[str, Json]) -> str:
 
 def _wav_url(response: Json, status: str) -> str | None:
     links = [response.get(name) for name in ("audioWavUrl", "audio_wav_url")] if isinstance(response, dict) else []
-    texts = [link for link in links if isinstance(link, str) and link.strip()]
-    for text in texts:
-        if url := http_url(text):
+    for link in links:
+        if url := http_url(link):
             return url
-    if texts and status in _WITH_FILE:
+    given = [each for each in links or [response] if (each.strip() if isinstance(each, str) else each)]
+    if given and status in _WITH_FILE:
         # Not a failed conversion, which a retry would submit and pay for again.
         raise KieUnreadableAnswerError(
-            f"the conversion ended in {status}, but its link is not an http(s) URL: it begins with {_begin(texts[0])}"
+            f"the conversion ended in {status}, but its link is not an http(s) URL: it begins with {_begin(given[0])}"
         )
     return None
 
 
-def _begin(link: str) -> str:
+def _begin(link: Json) -> str:
     """Return scheme and host of a link, or the first letters of what is none."""
-    found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link.strip()))
+    found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link).strip())
     return quoted(found[0] if found else "")
 
 

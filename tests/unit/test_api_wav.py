@@ -91,11 +91,11 @@ class TestSubmit:
         assert type(error) is KieUnreadableAnswerError
         assert error.problem == (
             f"{submitting().purpose}: KIE accepted the submit, but taskId is {given!r}, but an id of KIE has only "
-            "letters, digits and . _ : ~ + / = -"
+            "letters, digits and . _ : ~ + = -"
         )
         assert isinstance(error.__cause__, KieValidationError)
 
-    @pytest.mark.parametrize("given", ["aGkgdGhlcmU=", "a+b/c==", "v1.local~abc"])
+    @pytest.mark.parametrize("given", ["aGkgdGhlcmU=", "a+b_c==", "v1.local~abc"])
     def test_an_id_of_another_kind_than_was_seen_is_not_lost(self, given):
         assert submitting().read(answer({"taskId": given})) == Submitted(given, reused=False)
         assert record_info(given).params == {"taskId": given}
@@ -307,11 +307,14 @@ FTP_LINK = "ftp://user:word@files.example/own/1.wav?sig=1"
         ("https://?sig=1", "'https://…'"),
         ("a text of 60 letters" * 3, "'a text of 60 lettersa text of 60 letters'"),
         ("https://a.example:x/1.wav", "'https://a.example:x/'"),
-        ("\ud800", "' '"),
+        ([URL], '"[\'https://tempfile.example/"'),
+        ({"url": "https://a.example/own?sig=1"}, "\"{'url': 'https://a.example/\""),
+        (5, "'5'"),
+        (" \ud800\n", "''"),
     ],
 )
 def test_a_link_that_cannot_be_written_as_a_url_is_no_failed_conversion(status, link, shown):
-    for response in ({"audioWavUrl": link}, {"audioWavUrl": None, "audio_wav_url": f" {link}\n"}):
+    for response in ({"audioWavUrl": link}, {"audioWavUrl": "", "audio_wav_url": link}):
         error = refusal(reading(), answer({"successFlag": status, "response": response}))
         assert type(error) is KieUnreadableAnswerError
         assert error.problem == (
@@ -325,9 +328,17 @@ def test_a_link_that_cannot_be_written_as_a_url_does_not_matter_before_there_is_
     assert read(successFlag=status, response={"audioWavUrl": FTP_LINK})["wav_url"] is None
 
 
-@pytest.mark.parametrize("link", ["", " ", None, 5, [], {}])
+@pytest.mark.parametrize("response", ['{"audioWavUrl": "https://a.example/own?sig=1"}', [{"audioWavUrl": URL}], URL])
+def test_a_response_of_another_form_is_no_failed_conversion_either(response):
+    error = refusal(reading(), answer({"successFlag": "SUCCESS", "response": response}))
+    assert type(error) is KieUnreadableAnswerError
+    assert "own" not in error.problem
+
+
+@pytest.mark.parametrize("link", ["", " ", None, [], {}])
 def test_without_a_link_a_success_is_for_the_waiting_rule(link):
     assert read(successFlag="SUCCESS", response={"audioWavUrl": link})["wav_url"] is None
+    assert read(successFlag="SUCCESS", response=link)["wav_url"] is None
 
 
 @pytest.mark.parametrize(
