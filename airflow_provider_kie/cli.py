@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.cli.cli_config import CLICommand
 
     from airflow_provider_kie.hooks.kie import KieHook
-    from airflow_provider_kie.waiting import Wait
+    from airflow_provider_kie.waiting.course import Pause
 
 __all__ = ["get_commands", "main"]
 
@@ -71,18 +71,18 @@ class _Job:
         self.goes_on = f"WAV task {quoted(kie_task_id)} goes on at KIE; wait for it again with: {self._program} {again}"
 
     def wait(self, kie_task_id: str, *, poll_interval: float = POLL_INTERVAL, timeout: float = TIMEOUT) -> Result:
-        from airflow_provider_kie.waiting import Done, conclude
+        from airflow_provider_kie.api.families import WAV
+        from airflow_provider_kie.api.wav import as_conversion
+        from airflow_provider_kie.waiting.verdict import Done, conclude
 
-        def report(verdict: Wait, left: float) -> None:
-            line.show(f"WAV task {kie_task_id}: {verdict.reason}", f"up to {left:.0f} seconds left")
+        def report(pause: Pause) -> None:
+            line.show(f"WAV task {kie_task_id}: {pause.reason}", f"up to {pause.left:.0f} seconds left")
 
         with terminal.ProgressLine() as line:
-            verdict = self.hook.wait_for_verdict(
-                kie_task_id, poll_interval=poll_interval, timeout=timeout, report=report
-            )
-        if isinstance(verdict, Done) and verdict.warning:
-            terminal.say(verdict.warning)
-        return conclude(verdict)
+            end = self.hook.wait(WAV, kie_task_id, poll_interval=poll_interval, timeout=timeout, report=report)
+        if isinstance(end, Done) and end.warning:
+            terminal.say(end.warning)
+        return as_conversion(conclude(end))
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -143,7 +143,7 @@ def _option(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, An
 def _seconds(text: str) -> float:
     terminal.claim_stdout()  # because this import is that of Airflow
     from airflow_provider_kie.exceptions import KieValidationError
-    from airflow_provider_kie.waiting import as_seconds
+    from airflow_provider_kie.waiting.pace import as_seconds
 
     try:
         return as_seconds("value", float(text))

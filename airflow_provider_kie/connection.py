@@ -112,12 +112,6 @@ EXTRA_FIELDS = (
         "Allow a host with http:// that is not this machine. The key then travels unencrypted.",
         kind="boolean",
     ),
-    ExtraField(
-        "webhook_hmac_key",
-        "Webhook HMAC key",
-        "The key of kie.ai/settings with which KIE signs its callbacks, for DAGs that receive them.",
-        secret=True,
-    ),
 )
 
 HIDDEN_FIELDS = ["schema", "login", "port", "extra"]
@@ -172,7 +166,6 @@ class KieSettings:
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
     :param verify: False, or the path of the CA bundle, or True for the default one.
-    :param webhook_hmac_key: the key that signs KIE's callbacks, if the user keeps it here.
     """
 
     conn_id: str
@@ -182,7 +175,6 @@ class KieSettings:
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
-    webhook_hmac_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_connection(cls, conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> KieSettings:
@@ -207,7 +199,6 @@ class KieSettings:
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
             proxy=checked.proxy("proxy"),
             verify=checked.verify("verify"),
-            webhook_hmac_key=checked.text("webhook_hmac_key"),
         )
 
 

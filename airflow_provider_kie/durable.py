@@ -1,76 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a task remembers from one try to the next: the conversion that it has paid for.
+What a task remembers from one try to the next: the job that it has paid for.
 
 Airflow 3.3 and later have a store for this (AIP-103) that outlives the worker; XCom does not, because it is cleared
 when a retry starts. The store is used directly rather than through ``ResumableJobMixin``, which covers only the
-synchronous path and loses the result when it reconnects.
+synchronous path and loses the result when it reconnects. What an entry allows is decided by
+:mod:`airflow_provider_kie.money`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kie.compat import task_state_store
+from airflow_provider_kie.exceptions import named
+from airflow_provider_kie.money import Entry, State
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["Memory"]
+    from airflow_provider_kie.api.job import Family
+
+__all__ = ["Record"]
 
 log = logging.getLogger(__name__)
 
-#: Renaming it would make retries that are under way forget what they paid for.
-STORE_KEY = "kie_wav_conversion"
 #: Longer than the 14 days for which KIE keeps a file, and said explicitly, because the clean-up of the store must not
 #: come before a late retry.
 RETENTION = timedelta(days=30)
 
 
-class Memory:
+class Record:
     """
-    The conversion of one track, as the task instance remembers it; remembers nothing below Airflow 3.3.
+    The entry of a task instance in Airflow's task state store; there is none below Airflow 3.3.
+
+    An entry is the identity's names and values, ``kie_task_id`` and ``state``. Entries of earlier versions have no
+    state.
 
     :param context: Airflow's context; None to remember nothing.
-    :param music_task_id: the music task that made the track.
-    :param audio_id: the track. An entry of another track does not count: somebody has changed the task since.
+    :param row: the family of the job.
+    :param key: where the entry is; renaming it would make retries that are under way forget what they paid for.
+    :param identity: what is submitted.
     """
 
-    def __init__(self, context: Context | None, music_task_id: str = "", audio_id: str = "") -> None:
-        self._store: Any = context.get("task_state_store") if context else None
-        self._track = {"music_task_id": music_task_id, "audio_id": audio_id}
+    def __init__(self, context: Context | None, row: Family, key: str, identity: Mapping[str, str]) -> None:
+        self._store: Any = task_state_store(context) if context else None
+        self._row = row
+        self._key = key
+        self.identity = dict(identity)
 
     @property
-    def lasts(self) -> bool:
-        """Whether a retry will find what is kept now."""
+    def persistent(self) -> bool:
+        """Whether a retry will find what is written now."""
         return self._store is not None
 
-    def recall(self) -> str | None:
-        """Return the KIE task id of an earlier try, if there is one."""
-        kept = self._store.get(STORE_KEY) if self._store is not None else None
-        if not isinstance(kept, dict) or {name: kept.get(name) for name in self._track} != self._track:
-            return None
-        kie_task_id = kept.get("kie_task_id")
-        return kie_task_id if isinstance(kie_task_id, str) else None
-
-    def reserve(self) -> None:
+    def load(self) -> Entry | None:
         """
-        Write an entry without an id, so that what can not be written fails now, while nothing is paid.
+        Return what an earlier try left.
+
+        Whatever is there was left for a submit, so what cannot be read never counts as nothing: its outcome is unknown.
+        """
+        kept = self._store.get(self._key) if self._store is not None else None
+        if kept is None:
+            return None
+        if not isinstance(kept, dict):
+            return Entry(State.CLAIMED, self.identity)
+        given = kept.get("kie_task_id")
+        kie_task_id = given if given and isinstance(given, str) else None
+        state = State.SUBMITTED if kie_task_id else State.CLAIMED
+        with suppress(ValueError):  # a word of a later version, for example
+            state = State(kept.get("state", state))
+        return Entry(state, {name: kept[name] for name in self.identity if name in kept}, kie_task_id)
+
+    def begin(self) -> None:
+        """
+        Write the intent to submit, so that what cannot be written fails now, while nothing is paid.
 
         A try that Airflow has given up on, but that still lives, reads an empty store and may not write to it.
         """
-        if self._store is not None:
-            self._store.set(STORE_KEY, {**self._track, "kie_task_id": None}, retention=RETENTION)
+        self._write(State.CLAIMED)
 
-    def keep(self, kie_task_id: str) -> None:
+    def commit(self, kie_task_id: str) -> None:
         """
-        Remember a conversion; a store that fails does not fail the task, because the conversion is paid for.
+        Write the id; a store that fails does not fail the task, because the job is paid for.
 
-        :param kie_task_id: the WAV task.
+        :param kie_task_id: the job.
         """
-        if self._store is None:
-            return
         try:
-            self._store.set(STORE_KEY, {**self._track, "kie_task_id": kie_task_id}, retention=RETENTION)
+            self._write(State.SUBMITTED, kie_task_id)
         except Exception:
-            log.exception("WAV task %s is submitted, but could not be kept for a retry.", kie_task_id)
+            log.exception("%s is submitted, but could not be kept for a retry.", named(self._row.tag, kie_task_id))
+
+    def refuse(self) -> None:
+        """Write that the submit was refused; where that fails, the outcome stays unknown."""
+        try:
+            self._write(State.REFUSED)
+        except Exception:
+            log.exception("The submit was refused, but that could not be kept for a retry.")
+
+    def _write(self, state: State, kie_task_id: str | None = None) -> None:
+        if self._store is not None:
+            entry = {**self.identity, "kie_task_id": kie_task_id, "state": state.value}
+            self._store.set(self._key, entry, retention=RETENTION)

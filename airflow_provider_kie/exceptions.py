@@ -4,7 +4,6 @@ Everything that can go wrong with KIE.ai: one class per cause that a user can ac
 
 The rules that live here and nowhere else:
 
-* which class stands for which result number of KIE (:data:`ERROR_BY_CODE`);
 * whether reading again can help (``transient``) and whether a submit that met the error certainly created
   nothing (``nothing_created``);
 * whether Airflow may retry the task: classes that repeating can not help are also an ``AirflowFailException``;
@@ -16,16 +15,13 @@ Credits", "Get Download URL" and "Getting Started", as of 2026-04-29.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
-from airflow_provider_kie.redaction import quoted, redact
+from airflow_provider_kie.redaction import harmless, quoted, redact
 
 __all__ = [
-    "ERROR_BY_CODE",
-    "ERROR_BY_STATUS",
     "KieAlreadyConvertedError",
     "KieAuthenticationError",
     "KieBlockedError",
@@ -40,9 +36,12 @@ __all__ = [
     "KieFileCutOffError",
     "KieFileTooLargeError",
     "KieInsufficientCreditsError",
+    "KieJobFailedError",
+    "KieJobRefusedError",
     "KieKeyCapError",
     "KieLinkExpiredError",
     "KieMaintenanceError",
+    "KieMaybeSubmittedError",
     "KieNotAWavError",
     "KieNotFoundError",
     "KieNotReadyError",
@@ -56,9 +55,28 @@ __all__ = [
     "KieValidationError",
     "KieWaitTimeoutError",
     "KieWrongTaskError",
-    "final",
-    "for_sensor",
+    "label",
+    "named",
 ]
+
+
+def label(family: str | None) -> str:
+    """
+    Return what messages call a job's id.
+
+    :param family: the family's name; None for WAV conversion, which was there before there were others.
+    """
+    return f"{family} job" if family else "WAV task"
+
+
+def named(family: str | None, kie_task_id: object) -> str:
+    """
+    Return how a log names a job.
+
+    :param family: as for :func:`label`.
+    :param kie_task_id: its id, of which nothing has to be known yet.
+    """
+    return f"{label(family)} {harmless(kie_task_id)}"
 
 
 class KieError(AirflowException):
@@ -67,10 +85,11 @@ class KieError(AirflowException):
 
     :param problem: what happened, as a sentence; URLs in it lose their query string.
     :param code: KIE's result number or the HTTP status, where an answer gave one.
-    :param kie_task_id: the id of the WAV task at KIE, where there is one.
+    :param kie_task_id: the id of the job at KIE, where there is one.
+    :param family: the family of that job; None for WAV conversion.
     :param conn_id: the Airflow connection that was used, where there was one.
     :param retry_after: seconds that KIE asked to wait, should it ever send ``Retry-After``.
-    :param existing_kie_task_id: the earlier WAV task of an already converted track, where KIE gave it.
+    :param existing_kie_task_id: the job that a refused submit names, such as an earlier one of the same track.
     """
 
     #: What the user can do about it; the end of every message.
@@ -79,6 +98,8 @@ class KieError(AirflowException):
     transient: ClassVar[bool] = False
     #: A submit that met this error was certainly refused, so that it may be sent again without paying twice.
     nothing_created: bool = False
+    #: KIE's own text, where an answer had one.
+    said: str = ""
 
     def __init__(
         self,
@@ -89,6 +110,7 @@ class KieError(AirflowException):
         conn_id: str | None = None,
         retry_after: float | None = None,
         existing_kie_task_id: str | None = None,
+        family: str | None = None,
     ) -> None:
         self.problem = redact(problem)
         super().__init__(self.problem)
@@ -97,11 +119,12 @@ class KieError(AirflowException):
         self.conn_id = conn_id
         self.retry_after = retry_after
         self.existing_kie_task_id = existing_kie_task_id
+        self.family = family
 
     def __str__(self) -> str:
         """Say what happened, to which task, through which connection, and what to do next."""
         about = [
-            f"WAV task {quoted(self.kie_task_id)}" if self.kie_task_id else "",
+            f"{label(self.family)} {quoted(self.kie_task_id)}" if self.kie_task_id else "",
             f"connection {quoted(self.conn_id)}" if self.conn_id else "",
         ]
         where = ", ".join(filter(None, about))
@@ -112,13 +135,6 @@ class KieError(AirflowException):
         """Show the class and the message; nothing else is worth a look."""
         return f"{type(self).__name__}({str(self)!r})"
 
-    def __reduce__(self) -> Any:
-        """Pickle also what :func:`final` made, whose class has the name of another."""
-        name = type(self).__name__
-        if type(self) is _final_class_named(name):
-            return _rebuild_final, (name, self.problem), self.__dict__
-        return super().__reduce__()
-
     def to_dict(self) -> dict[str, Any]:
         """Return the error as JSON scalars, the way it travels in a trigger's event."""
         return {"type": type(self).__name__, "problem": self.problem, **self.details()}
@@ -126,7 +142,8 @@ class KieError(AirflowException):
     def details(self) -> dict[str, Any]:
         """Return everything but the problem, by the names of the constructor's parameters."""
         names = ("code", "kie_task_id", "conn_id", "retry_after", "existing_kie_task_id")
-        return {name: getattr(self, name) for name in names}
+        details = {name: getattr(self, name) for name in names}
+        return details | ({"family": self.family} if self.family else {})
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> KieError:
@@ -143,6 +160,7 @@ class KieConfigurationError(KieError, AirflowFailException):
     """A field of the Airflow connection, or a variable of the environment, cannot work; no request was sent."""
 
     next_step = "Correct this setting; nothing was sent."
+    nothing_created = True
 
 
 class KieConnectionNotFoundError(KieError):
@@ -154,6 +172,7 @@ class KieConnectionNotFoundError(KieError):
     """
 
     next_step = "Define the connection with type 'kie' and the API key as its password; Airflow's own log may say more."
+    nothing_created = True
 
 
 class KieAuthenticationError(KieError, AirflowFailException):
@@ -249,7 +268,7 @@ class KieBlockedError(KieError, AirflowFailException):
 
 
 class KieUnexpectedCodeError(KieError):
-    """A result number that KIE's WAV pages do not list; what it means for a submit is not known."""
+    """A result number, or an error of a job that goes on, of which nobody knows what it means for a submit."""
 
     next_step = "See KIE's text; if it stays, report it with this message."
     transient = True
@@ -284,10 +303,28 @@ class KieWrongTaskError(KieError):
     next_step = "Do not use this answer; report it to support@kie.ai."
 
 
-class KieConversionFailedError(KieError):
-    """KIE tried and gave up: a final failure status, a refusal while pending, or a success without a file."""
+class KieJobFailedError(KieError):
+    """KIE tried and gave up: a final failure status, or a refusal while the job runs."""
+
+    next_step = "See KIE's text and https://kie.ai/logs; a retry of the submitting task submits the job again."
+
+
+class KieJobRefusedError(KieJobFailedError, AirflowFailException):
+    """KIE took the job and then refused its input; the same input would fail again."""
+
+    next_step = "Correct the input that KIE's text names, then run the task again."
+
+
+class KieConversionFailedError(KieJobFailedError):
+    """A WAV conversion failed, was refused while pending, or ended in success without a file."""
 
     next_step = "See KIE's text and https://kie.ai/logs; a retry of the submitting task submits the track again."
+
+
+class KieMaybeSubmittedError(KieError, AirflowFailException):
+    """A submit may have been accepted, and another one would be paid for again if it was."""
+
+    next_step = "Look at https://kie.ai/logs whether the job is there; only then decide whether to submit it again."
 
 
 class KieNotReadyError(KieError):
@@ -350,74 +387,6 @@ class KieFileCutOffError(KieDownloadError, AirflowFailException):
     next_step = "Report it to support@kie.ai before KIE deletes the file, 14 days after the conversion."
 
 
-#: What an HTTP status means where no body gives a number of KIE's. Any 5xx is a :class:`KieServerError`; of a 404, a
-#: 409 and the like nobody knows whether it is KIE that speaks or something on the way.
-ERROR_BY_STATUS: dict[int, type[KieError]] = {
-    401: KieAuthenticationError,
-    403: KieBlockedError,
-    408: KieServerError,
-    429: KieRateLimitError,
-}
-
-#: KIE's result numbers (the ``code`` of a body) and what they mean.
-ERROR_BY_CODE: dict[int, type[KieError]] = {
-    400: KieValidationError,
-    401: KieAuthenticationError,
-    402: KieInsufficientCreditsError,
-    403: KieBlockedError,
-    404: KieNotFoundError,
-    408: KieServerError,
-    409: KieAlreadyConvertedError,
-    422: KieValidationError,
-    429: KieRateLimitError,
-    433: KieKeyCapError,
-    451: KieSourceError,
-    455: KieMaintenanceError,
-    500: KieServerError,
-    501: KieConversionFailedError,
-    502: KieServerError,
-    503: KieServerError,
-    504: KieServerError,
-    505: KieFeatureDisabledError,
-}
-
-
 def _class_named(name: str) -> type[KieError]:
     found = globals().get(name)
     return found if isinstance(found, type) and issubclass(found, KieError) else KieError
-
-
-@cache
-def _final_class_named(name: str) -> type[KieError]:
-    error_class = _class_named(name)
-    namespace = {"__module__": error_class.__module__, "__doc__": error_class.__doc__}
-    return type(name, (error_class, AirflowFailException), namespace)
-
-
-def _rebuild_final(name: str, problem: str) -> KieError:
-    return _final_class_named(name)(problem)
-
-
-def final(error: KieError) -> KieError:
-    """
-    Return the same error as one that Airflow does not retry, for where repeating can not help.
-
-    :param error: what ended the wait. The twin has the same name and message, and is also an
-        ``AirflowFailException``. A connection that can not be found stays as it is: repeating may help there.
-    """
-    if isinstance(error, (AirflowFailException, AirflowSensorTimeout, KieConnectionNotFoundError)):
-        return error
-    twin = _final_class_named(type(error).__name__)(error.problem, **error.details())
-    twin.__cause__ = error.__cause__
-    return twin
-
-
-def for_sensor(error: KieError) -> KieError:
-    """
-    Return the error as a sensor raises it: a time-out as Airflow's sensors do, anything else final.
-
-    :param error: what ended the wait.
-    """
-    if isinstance(error, KieWaitTimeoutError):
-        return KieSensorTimeoutError(error.problem, **error.details())
-    return final(error)

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-__all__ = ["ip_address", "is_loopback", "spell_proxy", "split_url"]
+__all__ = ["in_ascii", "ip_address", "is_loopback", "spell_proxy", "split_url"]
 
 # Labels of a host name (RFC 1123, section 2.1), and the underscore that inner networks use.
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
@@ -29,16 +29,34 @@ def split_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> SplitRe
         return None
     try:
         parts = urlsplit(url)
-        host, port = _in_ascii(parts.hostname or ""), parts.port
+        typed, port = parts.hostname or "", parts.port
+        host = in_ascii(typed)
     except ValueError:  # all that Python and idna say of a host or port is one
         return None
-    sound = _HOST.fullmatch(host) or (ip_address(host) and "%" not in host)
+    sound = "%" not in typed and (_HOST.fullmatch(host) or ip_address(host))
     # Libraries disagree about which host stands behind a backslash.
     if not sound or port == 0 or parts.scheme not in schemes or "\\" in parts.netloc:
         return None
     user, at, _ = parts.netloc.rpartition("@")
     name = f"[{host}]" if ":" in host else host
     return parts._replace(netloc=f"{user}{at}{name}:{port}" if port else f"{user}{at}{name}")
+
+
+def in_ascii(host: str) -> str:
+    """
+    Return a host in IDNA, as browsers, requests and aiohttp write it; one that is plain ASCII stays as it is.
+
+    What is percent-encoded is decoded first. The result is not yet a sound host: an ASCII one is not checked.
+
+    :param host: as it stands in a URL.
+    :raises ValueError: IDNA has no spelling for it.
+    """
+    if host.isascii() and "%" not in host:
+        return host
+    # Few need it, its tables are large, and Airflow loads this module at each of its starts.
+    import idna
+
+    return idna.encode(unquote(host), uts46=True, std3_rules=True).decode()
 
 
 def spell_proxy(url: str) -> tuple[str, str]:
@@ -82,12 +100,3 @@ def is_loopback(host: str) -> bool:
     """
     address = ip_address(host)
     return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def _in_ascii(host: str) -> str:
-    if host.isascii():
-        return host
-    # Few need it, and Airflow loads this module at each of its starts.
-    import idna
-
-    return idna.encode(host, uts46=True).decode()  # as requests and aiohttp write it

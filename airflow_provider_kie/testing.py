@@ -47,7 +47,7 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))))
         # dag.test() has no scheduler that must first take note of a deferral.
-        monkeypatch.setattr("airflow_provider_kie.waiting.DEFERRAL_SECONDS", 0.0)
+        monkeypatch.setattr("airflow_provider_kie.waiting.pace.DEFERRAL_SECONDS", 0.0)
         _put_environment_before_secrets_backend(monkeypatch)
         _check_connection(emulator)
         yield emulator

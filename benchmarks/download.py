@@ -160,9 +160,9 @@ def with_curl_and_hash(url: str) -> Transfer:
 def with_this_provider(url: str) -> Transfer:
     """Do what ``WavToObjectStorageOperator`` does once it has the URL."""
     from airflow_provider_kie.connection import KieSettings
-    from airflow_provider_kie.hooks.download import download
-    from airflow_provider_kie.hooks.file_host import FileHost, Link
-    from airflow_provider_kie.transfers.storage import Place
+    from airflow_provider_kie.files.download import download
+    from airflow_provider_kie.files.host import FileHost, Link
+    from airflow_provider_kie.files.storage import Place
 
     with tempfile.TemporaryDirectory() as folder:
         place = Place(f"file://{folder}/file.wav", None, "benchmark")
@@ -179,7 +179,7 @@ def with_whole_body(url: str) -> Transfer:
     import requests
 
     # The same imports as the provider's, so that the memory of the two can be compared.
-    from airflow_provider_kie.transfers.storage import Place
+    from airflow_provider_kie.files.storage import Place
 
     with tempfile.TemporaryDirectory() as folder:
         place = Place(f"file://{folder}/file.wav", None, "benchmark")

@@ -27,7 +27,10 @@ HERE = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_provider_kie"
 MUTATED = [
     f"{PACKAGE}/api/*.py",
-    f"{PACKAGE}/waiting.py",
+    f"{PACKAGE}/files/riff.py",
+    f"{PACKAGE}/waiting/*.py",
+    f"{PACKAGE}/money.py",
+    f"{PACKAGE}/final_errors.py",
     f"{PACKAGE}/exceptions.py",
     f"{PACKAGE}/connection.py",
     f"{PACKAGE}/redaction.py",

@@ -145,7 +145,7 @@ TABLE: Final[dict[str, Expect]] = {
     "failed-with-url": _RECORD_FAILED,
     "market-success": _RECORD_WAITS,
     "market-waiting": _RECORD_WAITS,
-    "market-not-visible": Expect(read=e.KieValidationError, wait=e.KieValidationError),
+    "market-not-visible": Expect(read="unknown", wait=e.KieNotFoundError),
 }
 
 #: Answers of the common endpoints: the value, or the error class.

@@ -54,14 +54,14 @@ def _no_pause_left_over():
 @pytest.fixture
 def short_times(monkeypatch):
     """Shrink the pauses and graces, which are a minute in life, to fractions of a second."""
-    from airflow_provider_kie import waiting
     from airflow_provider_kie.hooks import pacing
+    from airflow_provider_kie.waiting import pace
 
     for module, name, seconds in (
-        (waiting, "GRACE_SECONDS", 0.15),
-        (waiting, "SETTLING_SECONDS", 0.04),
-        (waiting, "SHORTEST_DELAY", 0.01),
-        (waiting, "DEFERRAL_SECONDS", 0.02),
+        (pace, "GRACE_SECONDS", 0.15),
+        (pace, "SETTLING_SECONDS", 0.04),
+        (pace, "SHORTEST_DELAY", 0.01),
+        (pace, "DEFERRAL_SECONDS", 0.02),
         (pacing, "RATE_WINDOW", 0.04),
         (pacing, "RATE_JITTER", 0.02),
         (pacing, "SHORTEST_PAUSE", 0.01),

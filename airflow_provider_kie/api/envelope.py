@@ -2,10 +2,11 @@
 """
 The envelope around every answer of KIE: ``{"code": …, "msg": …, "data": …}``.
 
-The rule that lives here and nowhere else: an answer is a success only if the HTTP status is 2xx **and** the body
-is a JSON object **and** its ``code`` is 200, as a number or as text. KIE hides most errors, a refused key among them,
-in HTTP 200 (recorded 2026-04-16 to 2026-08-27), answers others with a real HTTP status (pages "Getting Started" and
-"Get WAV Details"), and the edge in front of it answers pages that are not JSON at all.
+The rules that live here and nowhere else: an answer is a success only if the HTTP status is 2xx **and** the body
+is a JSON object **and** its ``code`` is 200, as a number or as text; and which class of error stands for which result
+number. KIE hides most errors, a refused key among them, in HTTP 200 (recorded 2026-04-16 to 2026-08-27), answers others
+with a real HTTP status (pages "Getting Started" and "Get WAV Details"), and the edge in front of it answers pages that
+are not JSON at all.
 """
 
 from __future__ import annotations
@@ -20,20 +21,62 @@ from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeAlias
 
 from airflow_provider_kie.exceptions import (
-    ERROR_BY_CODE,
-    ERROR_BY_STATUS,
+    KieAlreadyConvertedError,
+    KieAuthenticationError,
+    KieBlockedError,
+    KieError,
+    KieFeatureDisabledError,
+    KieInsufficientCreditsError,
+    KieJobFailedError,
+    KieKeyCapError,
+    KieMaintenanceError,
+    KieNotFoundError,
+    KieRateLimitError,
     KieServerError,
+    KieSourceError,
     KieUnexpectedCodeError,
     KieUnreadableAnswerError,
+    KieValidationError,
 )
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["LONGEST_BODY", "Answer", "Json", "decode"]
+__all__ = ["ERROR_BY_CODE", "ERROR_BY_STATUS", "LONGEST_BODY", "Answer", "Json", "decode"]
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 #: Bytes of a body that a transport reads at the most; KIE's answers are below 4 KiB.
 LONGEST_BODY = 1024 * 1024
+
+#: What an HTTP status means where no body gives a number of KIE's. Any 5xx is a :class:`KieServerError`; of a 404, a
+#: 409 and the like nobody knows whether it is KIE that speaks or something on the way.
+ERROR_BY_STATUS: dict[int, type[KieError]] = {
+    401: KieAuthenticationError,
+    403: KieBlockedError,
+    408: KieServerError,
+    429: KieRateLimitError,
+}
+
+#: KIE's result numbers (the ``code`` of a body) and what they mean.
+ERROR_BY_CODE: dict[int, type[KieError]] = {
+    400: KieValidationError,
+    401: KieAuthenticationError,
+    402: KieInsufficientCreditsError,
+    403: KieBlockedError,
+    404: KieNotFoundError,
+    408: KieServerError,
+    409: KieAlreadyConvertedError,
+    422: KieValidationError,
+    429: KieRateLimitError,
+    433: KieKeyCapError,
+    451: KieSourceError,
+    455: KieMaintenanceError,
+    500: KieServerError,
+    501: KieJobFailedError,
+    502: KieServerError,
+    503: KieServerError,
+    504: KieServerError,
+    505: KieFeatureDisabledError,
+}
 
 _LONGEST_RETRY_AFTER = 3600.0
 _SHOWN_OF_A_BODY = 80
@@ -117,18 +160,20 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
     message = envelope.get("msg")
-    text = f": {message.strip()!r}" if isinstance(message, str) and message.strip() else ""
+    said = message.strip() if isinstance(message, str) else ""
     named = _existing_id(envelope)
-    raise ERROR_BY_CODE.get(code, KieUnexpectedCodeError)(
-        f"KIE answered {code}{text}" + (f", naming task {quoted(named)}" if named else ""),
+    error = ERROR_BY_CODE.get(code, KieUnexpectedCodeError)(
+        f"KIE answered {code}" + (f": {said!r}" if said else "") + (f", naming task {quoted(named)}" if named else ""),
         code=code,
         retry_after=_retry_after(answer.retry_after),
         existing_kie_task_id=named,
     )
+    error.said = said
+    raise error
 
 
 def _refuse_without_code(answer: Answer) -> NoReturn:
-    """Take the HTTP status for want of a number of KIE's; few of them say something about KIE and not the way there."""
+    """Fall back to the HTTP status. Most of them come from something between us and KIE."""
     status = answer.status
     if 300 <= status < 400:
         raise KieUnreadableAnswerError(
@@ -150,7 +195,7 @@ def _existing_id(envelope: dict[str, Json]) -> str | None:
     """Return the id that a refusal names: in ``data`` at KIE, beside it on sister sites, and often nowhere."""
     data = envelope.get("data")
     for holder in (data if isinstance(data, dict) else {}, envelope):
-        given = holder.get("taskId")
+        given = holder.get("taskId", holder.get("task_id"))
         found = given.strip() if isinstance(given, str) else ""
         if found and found.isprintable():  # what is not may fit into no database
             return found

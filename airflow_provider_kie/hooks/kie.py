@@ -3,7 +3,7 @@
 The hook, over ``requests``; its async twin is :mod:`airflow_provider_kie.hooks.kie_async`.
 
 What a call is, what its answer means, when it is repeated and what a reading means for a wait is decided on the
-floors below; here is only how bytes get to KIE and back.
+floors below; here calls are carried out, and courses of waits are driven.
 """
 
 from __future__ import annotations
@@ -15,60 +15,31 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from json import dumps
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import requests
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
-from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer, Json
+from airflow_provider_kie.api.envelope import Answer, Json
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.job import Family, KieJob, Submitted, read_job
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import (
-    KieError,
-    KieValidationError,
-)
-from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
+from airflow_provider_kie.exceptions import KieAuthenticationError, KieError, KieValidationError, named
+from airflow_provider_kie.hooks import over_requests
 from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
-from airflow_provider_kie.hooks.transport import (
-    BROKE_OFF,
-    CONNECT_TIMEOUT,
-    COULD_NOT_CONNECT,
-    NO_CERTIFICATES,
-    NOT_TRUSTED,
-    TIMED_OUT,
-    no_answer,
-    no_connection,
-    user_agent,
-)
+from airflow_provider_kie.hooks.transport import no_connection
 from airflow_provider_kie.redaction import harmless, quoted
-from airflow_provider_kie.waiting import (
-    SETTLING_SECONDS,
-    Done,
-    Failed,
-    Look,
-    Reading,
-    Verdict,
-    Wait,
-    as_seconds,
-    conclude,
-    next_delay,
-    refuses_the_key,
-    settling_delay,
-    timed_out,
-)
+from airflow_provider_kie.waiting.course import Course, Pause, poll, wait
+from airflow_provider_kie.waiting.pace import SETTLING_SECONDS, Pace, as_seconds
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait, conclude, timed_out
 
 __all__ = ["KieHook"]
 
 T = TypeVar("T")
-
-#: Is told of a reading after which the wait goes on, and of the seconds that it may still take.
-Report: TypeAlias = Callable[[Wait, float], None]
 
 log = logging.getLogger(__name__)
 
@@ -117,23 +88,11 @@ class KieHook(BaseHook):
             found = self.get_connection(self.kie_conn_id)
         except AirflowNotFoundException as error:
             raise no_connection(self.kie_conn_id) from error
-        settings = KieSettings.from_connection(self.kie_conn_id, found, found.extra_dejson)
-        if settings.webhook_hmac_key:
-            mask_secret(settings.webhook_hmac_key)  # its name is not among those that Airflow masks by itself
-        return settings
+        return KieSettings.from_connection(self.kie_conn_id, found, found.extra_dejson)
 
     @cached_property
     def _session(self) -> requests.Session:
-        settings = self.settings
-        session = _Session()
-        session.trust_env = False
-        session.headers["User-Agent"] = user_agent()
-        session.auth = _BearerAuth(settings)
-        ssl_context(settings, settings.base_url)  # requests itself would only find out while it connects
-        session.verify = ca_bundle(settings)
-        if proxy := proxy_url(settings, settings.base_url):
-            session.proxies = {"http": proxy, "https": proxy}
-        return session
+        return over_requests.open_session(self.settings)
 
     def get_conn(self) -> requests.Session:
         """Return the session; it sends the key to the connection's host and to no other."""
@@ -181,9 +140,7 @@ class KieHook(BaseHook):
         """
         return self.submit_wav_conversion(music_task_id, audio_id, callback_url).kie_task_id
 
-    def submit_wav_conversion(
-        self, music_task_id: str, audio_id: str, callback_url: str | None = None
-    ) -> wav.Submitted:
+    def submit_wav_conversion(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> Submitted:
         """
         Do what :meth:`convert_to_wav` does, and tell whether an earlier conversion is reused.
 
@@ -194,9 +151,8 @@ class KieHook(BaseHook):
         url = callback_url or self.settings.callback_url
         submitted = self.call(wav.convert_to_wav(music_task_id, audio_id, url))
         if submitted.reused:
-            self.log.warning(
-                "KIE has converted track %s before: WAV task %s is reused.", audio_id, submitted.kie_task_id
-            )
+            what = f"WAV task {submitted.kie_task_id}"
+            self.log.warning("KIE has converted track %s before: %s is reused.", audio_id, what)
         return submitted
 
     def get_wav_conversion(self, kie_task_id: str) -> WavConversion | None:
@@ -205,7 +161,11 @@ class KieHook(BaseHook):
 
         :param kie_task_id: the WAV task.
         """
-        return self.call(wav.record_info(kie_task_id))
+        job = self._get_job(WAV, kie_task_id)
+        return wav.as_conversion(job) if job else None
+
+    def _get_job(self, row: Family, kie_task_id: str) -> KieJob | None:
+        return self.call(read_job(row, kie_task_id))
 
     def get_credits(self) -> float:
         """Return the account's remaining credits."""
@@ -232,40 +192,53 @@ class KieHook(BaseHook):
             return False, f"{type(error).__name__}; see the log of the process that ran the test"
         return True, f"{self.settings.base_url} accepts the key; {balance:g} credits are left."
 
-    def look(
+    def poll(
         self,
+        row: Family,
         kie_task_id: str,
         *,
-        until: float = math.inf,
+        timeout: float = math.inf,
         poll_interval: float = SETTLING_SECONDS,
-        patient: bool = False,
-        report: Report | None = None,
+        retry_reads: bool = False,
     ) -> Verdict:
         """
-        Read a conversion once, or until an answer that may still settle has settled.
+        Read a job once, or until an answer that may still settle has settled.
 
-        :param kie_task_id: the WAV task.
-        :param until: when to stop settling at the latest, in seconds of ``time.monotonic``; by default the end of
-            the grace stops it.
-        :param poll_interval: seconds between two looks, which the pauses of one look do not exceed.
-        :param patient: repeat a read that met trouble, for who takes only one look.
-        :param report: is told instead of the log.
+        :param row: the family.
+        :param kie_task_id: the job.
+        :param timeout: seconds after which nothing settles any more; by default the end of the grace stops it.
+        :param poll_interval: seconds between two polls, which the pauses of one poll do not exceed.
+        :param retry_reads: repeat a read that met trouble, for callers that poll only once.
         """
-        look = Look(kie_task_id, self.kie_conn_id)
-        while True:
-            verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
-            if refuses_the_key(verdict) and self._takes_up_what_changed():
-                verdict = look.judge(self._reading(kie_task_id, patient), time.monotonic())
-            if not isinstance(verdict, Wait):
-                return verdict
-            pause = settling_delay(verdict, poll_interval, until - time.monotonic())
-            if pause is None:
-                return verdict
-            if report:
-                report(verdict, until - time.monotonic())
-            else:
-                self.log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
-            time.sleep(pause)
+        judge = Judge(row, kie_task_id, self.kie_conn_id)
+        course = poll(judge, Pace(poll_interval), _countdown(timeout))
+        return self._drive(course, row, kie_task_id, retry_reads=retry_reads)
+
+    def wait(
+        self,
+        row: Family,
+        kie_task_id: str,
+        *,
+        poll_interval: float,
+        timeout: float,
+        report: Callable[[Pause], None] | None = None,
+    ) -> Done | Failed:
+        """
+        Wait in this process until a job has ended, and return how.
+
+        :param row: the family.
+        :param kie_task_id: the job.
+        :param poll_interval: seconds between two polls.
+        :param timeout: seconds to wait at most.
+        :param report: is told of each pause instead of the log.
+        """
+
+        def new_judge() -> Judge:
+            return Judge(row, kie_task_id, self.kie_conn_id)
+
+        course = wait(new_judge, Pace(poll_interval), _countdown(timeout))
+        end = self._drive(course, row, kie_task_id, report=report)
+        return timed_out(row, kie_task_id, self.kie_conn_id, timeout, end.reason) if isinstance(end, Wait) else end
 
     def wait_for_wav_conversion(
         self, kie_task_id: str, *, poll_interval: float | timedelta, timeout: float | timedelta
@@ -274,50 +247,17 @@ class KieHook(BaseHook):
         Wait in this process until a conversion has its file.
 
         :param kie_task_id: the WAV task.
-        :param poll_interval: seconds or a ``timedelta`` between two looks.
+        :param poll_interval: seconds or a ``timedelta`` between two polls.
         :param timeout: seconds or a ``timedelta`` to wait at most.
         :raises KieWaitTimeoutError: not finished in time; names the last status or trouble.
-        :raises KieValidationError: a time is not above 0, or is longer than ten years.
         """
-        return conclude(self.wait_for_verdict(kie_task_id, poll_interval=poll_interval, timeout=timeout))
-
-    def wait_for_verdict(
-        self,
-        kie_task_id: str,
-        *,
-        poll_interval: float | timedelta,
-        timeout: float | timedelta,
-        report: Report | None = None,
-    ) -> Done | Failed:
-        """
-        Do what :meth:`wait_for_wav_conversion` does, and return the end instead of raising it.
-
-        :param kie_task_id: the WAV task.
-        :param poll_interval: seconds or a ``timedelta`` between two looks.
-        :param timeout: seconds or a ``timedelta`` to wait at most.
-        :param report: is told instead of the log.
-        :raises KieValidationError: a time is not above 0, or is longer than ten years.
-        """
-        poll_interval, timeout = as_seconds("poll_interval", poll_interval), as_seconds("timeout", timeout)
-        until = time.monotonic() + timeout
-        looks = 0
-        while True:
-            verdict = self.look(kie_task_id, until=until, poll_interval=poll_interval, report=report)
-            looks += 1
-            if not isinstance(verdict, Wait):
-                return verdict
-            rest = until - time.monotonic()
-            if rest <= 0:
-                return Failed(timed_out(kie_task_id, self.kie_conn_id, timeout, verdict.reason))
-            if report:
-                report(verdict, rest)
-            else:
-                self.log.info("WAV task %s: %s; up to %.0f seconds left.", kie_task_id, verdict.reason, rest)
-            time.sleep(min(next_delay(poll_interval, looks), rest))
+        interval, limit = as_seconds("poll_interval", poll_interval), as_seconds("timeout", timeout)
+        end = self.wait(WAV, kie_task_id, poll_interval=interval, timeout=limit)
+        return wav.as_conversion(conclude(end))
 
     def call(self, call: Call[T]) -> T:
         """
-        Carry out a call, and repeat it where that may help and can not pay twice.
+        Carry out a call, and repeat it where that may help and cannot pay twice.
 
         :param call: what to send and how to read the answer.
         """
@@ -340,6 +280,9 @@ class KieHook(BaseHook):
             COOLDOWNS.note(settings.conn_id, error)
             raise
 
+    def _send(self, call: Call[Any]) -> Answer:
+        return over_requests.send(self._session, self.settings, call)
+
     def _takes_up_what_changed(self) -> bool:
         """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
         try:
@@ -355,78 +298,52 @@ class KieHook(BaseHook):
         self.settings = found
         return True
 
-    def _reading(self, kie_task_id: str, patient: bool) -> Reading:
+    def _drive(
+        self,
+        course: Course[T],
+        row: Family,
+        kie_task_id: str,
+        *,
+        retry_reads: bool = False,
+        report: Callable[[Pause], None] | None = None,
+    ) -> T:
+        """Give a course the readings that it asks for, and pause when it asks for that, until it returns its end."""
+        reading: Reading = None
+        while True:
+            try:
+                pause = course.send(reading)
+            except StopIteration as end:
+                ended: T = end.value
+                return ended
+            reading = None
+            if pause is None:
+                reading = self._reading(row, kie_task_id, retry_reads)
+                continue
+            if report:
+                report(pause)
+            else:
+                level = logging.WARNING if pause.settling else logging.INFO
+                self.log.log(level, "%s: %s", named(row.tag, kie_task_id), pause.text)
+            time.sleep(pause.seconds)
+
+    def _reading(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
+        reading = self._outcome(row, kie_task_id, retry_reads)
+        if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
+            return self._outcome(row, kie_task_id, retry_reads)
+        return reading
+
+    def _outcome(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
         try:
-            call = wav.record_info(kie_task_id)
-            return self.call(call) if patient else self.attempt(call, patience=0.0)
+            call = read_job(row, kie_task_id)
+            return self.call(call) if retry_reads else self.attempt(call, patience=0.0)
         except KieError as error:
             return error
 
-    def _send(self, call: Call[Any]) -> Answer:
-        settings, session = self.settings, self._session
-        started = time.monotonic()
-        try:
-            with session.request(
-                call.method,
-                settings.base_url + call.path,
-                params=call.params,
-                json=call.json,
-                timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                body = _read_body(response, until=started + settings.timeout)
-                return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
-        except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
-            raise call.explain(no_answer(settings, *_explain_requests(error))) from error
 
-
-class _Session(requests.Session):
-    """Follows no redirect, not even in thought: requests would parse the target, and some can not be parsed."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Say that there is none."""
-
-
-class _BearerAuth(AuthBase):
-    """Adds the key to requests to the connection's own host."""
-
-    def __init__(self, settings: KieSettings) -> None:
-        self._settings = settings
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        own, asked = urlsplit(self._settings.base_url), urlsplit(request.url or "")
-        if (own.scheme, own.netloc) == (asked.scheme, asked.netloc):
-            request.headers["Authorization"] = f"Bearer {self._settings.api_key}"
-        return request
+def _countdown(seconds: float) -> Callable[[], float]:
+    until = time.monotonic() + seconds
+    return lambda: until - time.monotonic()
 
 
 def _as_it_is(data: Json) -> Json:
     return data
-
-
-def _read_body(response: requests.Response, until: float) -> bytes:
-    """Read as the bytes come, because a server that drips them would keep a plain read busy for ever."""
-    body = bytearray()
-    while chunk := response.raw.read1(65536, decode_content=True):
-        body += chunk
-        if len(body) > LONGEST_BODY:
-            break
-        if time.monotonic() > until:
-            raise requests.ReadTimeout("the answer came too slowly")
-    return bytes(body)
-
-
-def _explain_requests(error: OSError | HTTPError) -> tuple[str, bool]:
-    """Return what happened, and whether the request may have reached KIE."""
-    cause = error.args[0] if error.args else None
-    if not isinstance(error, (requests.RequestException, HTTPError)):
-        return NO_CERTIFICATES, True  # the only thing of which requests complains in this way
-    if isinstance(error, requests.exceptions.SSLError):
-        return NOT_TRUSTED, True
-    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
-        return COULD_NOT_CONNECT, False
-    if isinstance(getattr(cause, "reason", None), NewConnectionError):
-        return COULD_NOT_CONNECT, False
-    timed_out = isinstance(error, (requests.Timeout, ReadTimeoutError)) or isinstance(cause, ReadTimeoutError)
-    return (TIMED_OUT if timed_out else BROKE_OFF), True

@@ -7,34 +7,26 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
-import aiohttp
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_kie.api import wav
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.job import Family, KieJob, read_job
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.hooks.environment import proxy_url, ssl_context
+from airflow_provider_kie.exceptions import KieAuthenticationError, KieError
+from airflow_provider_kie.hooks.environment import ssl_context
+from airflow_provider_kie.hooks.over_aiohttp import AiohttpTransport
 from airflow_provider_kie.hooks.pacing import COOLDOWNS
-from airflow_provider_kie.hooks.transport import (
-    BROKE_OFF,
-    CONNECT_TIMEOUT,
-    COULD_NOT_CONNECT,
-    NOT_TRUSTED,
-    TIMED_OUT,
-    no_answer,
-    no_connection,
-    user_agent,
-)
-from airflow_provider_kie.waiting import Look, Reading, Verdict, Wait, refuses_the_key, settling_delay
+from airflow_provider_kie.hooks.transport import no_connection
+from airflow_provider_kie.waiting.course import Course, Pause, wait
+from airflow_provider_kie.waiting.pace import Pace, on_tick
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Wait
 
 __all__ = ["KieAsyncHook"]
 
@@ -42,8 +34,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Sockets to KIE per connection and event loop; at KIE's usual 0.6 seconds enough for 800 reads a second.
-MOST_SOCKETS = 512
 #: Seconds for which a connection that was looked up serves all who start to wait on it.
 FRESH_SECONDS = 5.0
 #: Seconds after which one who waits for such a search takes it for hung. The next attempt starts another one.
@@ -54,38 +44,23 @@ class KieAsyncHook:
     """
     The async twin of :class:`KieHook`, over ``aiohttp``: what a triggerer needs, and nothing that blocks its loop.
 
-    Get one from :meth:`connect`; all who wait on the same connection and event loop get the same.
+    Get one from :meth:`connect`; all waits on the same connection and event loop share one.
 
     :param settings: the checked connection.
-    :param check: how to check the host's certificate; False for not at all. Replaced where the CA bundle has changed.
+    :param check: how to check the host's certificate; False for not at all.
     """
 
     def __init__(self, settings: KieSettings, check: ssl.SSLContext | bool) -> None:
         self.settings = settings
-        self.check = check
-        self._reads_certificates = False
-        self._proxy = proxy_url(settings, settings.base_url)
-        self._timeout = aiohttp.ClientTimeout(
-            total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
-        )
-        self._headers = {"Authorization": f"Bearer {settings.api_key}"}
-
-    @cached_property
-    def session(self) -> aiohttp.ClientSession:
-        """The client, opened when the first request needs it."""
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MOST_SOCKETS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": user_agent()},
-        )
+        self.transport = AiohttpTransport(settings, check)
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, kie_conn_id: str) -> AsyncIterator[KieAsyncHook]:
         """
-        Look the connection up once, without blocking, and hold the hook that is shared by all who wait on it.
+        Look the connection up once, without blocking, and hold the hook that all waits on it share.
 
-        The first who comes makes the hook, the last who leaves closes its client.
+        The first wait makes the hook, the last one closes its client.
 
         :param kie_conn_id: the Airflow connection of type ``kie``.
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
@@ -97,27 +72,37 @@ class KieAsyncHook:
         finally:
             await _leave(shared)
 
-    async def look(self, kie_task_id: str, *, until: float, poll_interval: float) -> Verdict:
+    async def wait(
+        self,
+        row: Family,
+        kie_task_id: str,
+        *,
+        pace: Pace,
+        left: Callable[[], float],
+        polls: int,
+        report: Callable[[Pause], None],
+    ) -> Done | Failed | Wait:
         """
-        Do what :meth:`KieHook.look` does.
+        Do what :meth:`KieHook.wait` does; where the time is up, return the last reason to wait.
 
-        :param kie_task_id: the WAV task.
-        :param until: when to stop settling at the latest, in seconds of ``time.monotonic``.
-        :param poll_interval: seconds between two looks.
+        :param row: the family.
+        :param kie_task_id: the job.
+        :param pace: how often to poll.
+        :param left: gives the seconds that the wait may still take.
+        :param polls: polls that were made before, for the back-off.
+        :param report: is told of each pause.
         :raises KieError: KIE refused the key, and the connection has changed: :meth:`connect` again.
         """
-        look = Look(kie_task_id, self.settings.conn_id)
-        while True:
-            verdict = look.judge(await self._reading(kie_task_id), time.monotonic())
-            if refuses_the_key(verdict) and await _has_changed(self.settings):
-                raise KieError("KIE refused the key, and the connection has changed", conn_id=self.settings.conn_id)
-            if not isinstance(verdict, Wait):
-                return verdict
-            pause = settling_delay(verdict, poll_interval, until - time.monotonic())
-            if pause is None:
-                return verdict
-            log.warning("WAV task %s: %s; reading again.", kie_task_id, verdict.reason)
-            await asyncio.sleep(pause)
+
+        def new_judge() -> Judge:
+            return Judge(row, kie_task_id, self.settings.conn_id)
+
+        try:
+            call = read_job(row, kie_task_id)
+        except KieError as error:  # an id that cannot be one of KIE
+            error.conn_id = self.settings.conn_id
+            return Failed(error)
+        return await self._drive(wait(new_judge, pace, left, polls), call, report)
 
     async def attempt(self, call: Call[T]) -> T:
         """
@@ -134,50 +119,34 @@ class KieAsyncHook:
             COOLDOWNS.note(settings.conn_id, error)
             raise
 
-    async def _reading(self, kie_task_id: str) -> Reading:
+    async def _send(self, call: Call[T]) -> Answer:
+        return await self.transport.send(call)
+
+    async def _drive(self, course: Course[T], call: Call[KieJob | None], report: Callable[[Pause], None]) -> T:
+        reading: Reading = None
+        while True:
+            try:
+                pause = course.send(reading)
+            except StopIteration as end:
+                ended: T = end.value
+                return ended
+            reading = None  # a sleeping wait keeps nothing
+            if pause is None:
+                reading = await self._reading(call)
+            else:
+                report(pause)
+                await asyncio.sleep(on_tick(pause.seconds, time.monotonic()))
+
+    async def _reading(self, call: Call[KieJob | None]) -> Reading:
         try:
-            return await self.attempt(wav.record_info(kie_task_id))
+            return await self.attempt(call)
         except KieError as error:
-            # A reading like any other from here on; with its past it would be a cycle for the garbage collector.
+            if isinstance(error, KieAuthenticationError) and await _has_changed(self.settings):
+                problem = "KIE refused the key, and the connection has changed"
+                raise KieError(problem, conn_id=self.settings.conn_id) from None
+            # A reading like any other from here on; its traceback would form a reference cycle.
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
-
-    async def _send(self, call: Call[Any]) -> Answer:
-        settings = self.settings
-        try:
-            async with self.session.request(
-                call.method,
-                settings.base_url + call.path,
-                params=call.params,
-                json=call.json,
-                headers=self._headers,
-                timeout=self._timeout,
-                proxy=self._proxy,
-                ssl=self.check,
-                allow_redirects=False,
-            ) as response:
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > LONGEST_BODY:
-                        break
-                return Answer.of(response.status, response.headers, bytes(body), secret=settings.api_key)
-        except (TimeoutError, aiohttp.ClientError) as error:
-            if isinstance(error, aiohttp.ClientSSLError):
-                await self._read_certificates()
-            # What aiohttp says of a proxy holds the proxy's password.
-            raise call.explain(no_answer(settings, *_explain_aiohttp(error))) from (None if self._proxy else error)
-
-    async def _read_certificates(self) -> None:
-        """Read the CA bundle again where it has changed; of thousands who meet the same trouble, one does."""
-        if self._reads_certificates:
-            return
-        self._reads_certificates = True
-        try:
-            with suppress(KieError):  # it may be only half written
-                self.check = await asyncio.to_thread(ssl_context, self.settings, self.settings.base_url)
-        finally:
-            self._reads_certificates = False
 
 
 _Key: TypeAlias = tuple[asyncio.AbstractEventLoop, KieSettings]
@@ -237,7 +206,7 @@ async def _look_up(kie_conn_id: str) -> _Found:
     settings = KieSettings.from_connection(kie_conn_id, found, await get_async_extra_dejson(found))
     check = await asyncio.to_thread(ssl_context, settings, settings.base_url)
     if shared := _SHARED.get((asyncio.get_running_loop(), settings)):
-        shared.hook.check = check
+        shared.hook.transport.check = check
     return _Found(settings, check)
 
 
@@ -273,14 +242,4 @@ async def _leave(shared: _Shared) -> None:
     shared.holders -= 1
     if not shared.holders:
         del _SHARED[shared.key]  # not by the running loop, which there is none of where a loop ended too soon
-        if "session" in vars(shared.hook):  # else no request was ever sent
-            await shared.hook.session.close()
-
-
-def _explain_aiohttp(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:
-    """Return what happened, and whether the request may have reached KIE."""
-    if isinstance(error, aiohttp.ClientSSLError):
-        return NOT_TRUSTED, True
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)):
-        return COULD_NOT_CONNECT, False
-    return (TIMED_OUT if isinstance(error, asyncio.TimeoutError) else BROKE_OFF), True
+        await shared.hook.transport.close()

@@ -7,9 +7,8 @@ import platform
 from functools import cache
 from urllib.parse import urlsplit
 
-from airflow import __version__ as airflow_version
-
 from airflow_provider_kie import __version__
+from airflow_provider_kie.compat import airflow_version
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConnectionError, KieConnectionNotFoundError
 

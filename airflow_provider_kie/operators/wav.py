@@ -5,55 +5,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg, conf
+from airflow.providers.common.compat.sdk import XComArg, conf
 
-from airflow_provider_kie.api.call import check_id
-from airflow_provider_kie.api.wav import convert_to_wav
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.fields import check_id
+from airflow_provider_kie.api.wav import as_conversion, convert_to_wav
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.durable import Memory
-from airflow_provider_kie.exceptions import final
-from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
-from airflow_provider_kie.templates import as_rendered
-from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, NO_CANCEL, deferral, ended_by_airflow, verdict_of
-from airflow_provider_kie.waiting import WORTH_A_NEW_SUBMIT, Done, Failed, Verdict, as_seconds, conclude, finished
+from airflow_provider_kie.durable import Record
+from airflow_provider_kie.operators.job import SubmitOperator
+from airflow_provider_kie.tasks import JobTask, as_rendered
+from airflow_provider_kie.triggers.wav import WavConversionTrigger
+from airflow_provider_kie.waiting.verdict import Failed, conclude, finished
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.hooks.kie import KieHook
+    from airflow_provider_kie.api.job import KieJob, Submitted
 
 __all__ = ["ConvertToWavOperator", "WavUrlOperator"]
 
+#: Where the conversion of a task is in the state store.
+STORE_KEY = "kie_wav_conversion"
 
-class _KieOperator(BaseOperator):
-    """What the operators share."""
 
-    kie_conn_id: str
-    operator_extra_links = (KieLogsLink(), WavFileLink())
-    #: For the link, once this run of the task has it.
-    wav_url: str = ""
+class _WavTask(JobTask):
+    """What the operators say of a finished conversion."""
 
-    @cached_property
-    def hook(self) -> KieHook:
-        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
-        from airflow_provider_kie.hooks.kie import KieHook
+    row = WAV
 
-        return KieHook(self.kie_conn_id)
-
-    def _finish(self, context: Context, verdict: Done | Failed) -> str:
-        conversion = conclude(verdict)
-        if isinstance(verdict, Done) and verdict.warning:
-            self.log.warning("WAV task %s: %s", conversion["kie_task_id"], verdict.warning)
+    def _result(self, context: Context, job: KieJob) -> str:
+        conversion = as_conversion(job)
         context["ti"].xcom_push(key="wav_conversion", value=dict(conversion))
-        self.log.info("WAV task %s is finished.", conversion["kie_task_id"])
         self.wav_url = str(conversion["wav_url"])
         return self.wav_url
 
 
-class ConvertToWavOperator(_KieOperator):
+class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     """
     Submit the WAV conversion of one track, and wait for it unless told otherwise.
 
@@ -67,8 +56,8 @@ class ConvertToWavOperator(_KieOperator):
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the file; otherwise return after the submit.
     :param deferrable: wait in the triggerer instead of a worker slot.
-    :param poll_interval: seconds or a ``timedelta`` between two looks at KIE.
-    :param timeout: seconds or a ``timedelta`` to wait at the most; more than the 10 minutes after which KIE itself
+    :param poll_interval: seconds or a ``timedelta`` between two polls.
+    :param timeout: seconds or a ``timedelta`` to wait at most; more than the 10 minutes after which KIE itself
         gives up.
     :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
         with the conversion that an earlier try submitted, in every mode. Below 3.3 only KIE's own refusal of a
@@ -91,111 +80,40 @@ class ConvertToWavOperator(_KieOperator):
         durable: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            kie_conn_id=kie_conn_id,
+            wait_for_completion=wait_for_completion,
+            deferrable=deferrable,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            durable=durable,
+            **kwargs,
+        )
         self.music_task_id = as_rendered(music_task_id)
         self.audio_id = as_rendered(audio_id)
         self.callback_url = as_rendered(callback_url)
-        self.kie_conn_id = as_rendered(kie_conn_id)
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
-        self.poll_interval = as_seconds("poll_interval", poll_interval)
-        self.timeout = as_seconds("timeout", timeout)
-        self.durable = durable
-        self._kie_task_id: str | None = None
 
-    def execute(self, context: Context) -> str:
-        """
-        Submit, or go on with what an earlier try submitted; push the id; wait as told.
-
-        :param context: Airflow's context.
-        :raises KieValidationError: an argument is wrong; nothing was noted or sent.
-        """
-        # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
-        wait: dict[str, Any] = {name: as_seconds(name, getattr(self, name)) for name in ("poll_interval", "timeout")}
-        track = check_id("music_task_id", self.music_task_id), check_id("audio_id", self.audio_id)
-        memory = Memory(context if self.durable else None, *track)
-        verdict = self._take_up(context, memory)
-        if verdict is None or isinstance(verdict, Failed):
-            self._submit(context, memory, verdict)
-        kie_task_id = str(self._kie_task_id)
-        if not self.wait_for_completion:
-            return kie_task_id
-        if isinstance(verdict, Done):
-            return self._finish(context, verdict)
-        if self.deferrable:
-            self.defer(**deferral(kie_task_id=kie_task_id, kie_conn_id=self.kie_conn_id, **wait))
-        return self._end_wait(context, self.hook.wait_for_verdict(kie_task_id, **wait))
-
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """
-        Go on after the trigger's event.
-
-        :param context: Airflow's context.
-        :param event: the trigger's event.
-        """
-        return self._end_wait(context, verdict_of(event))
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> str:
-        """
-        Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id.
-
-        :param next_method: what to call.
-        :param next_kwargs: with what.
-        :param context: Airflow's context.
-        """
-        if next_method != ENDED_BY_AIRFLOW:
-            url: str = super().resume_execution(next_method, next_kwargs, context)
-            return url
-        ti = context["ti"]
-        kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
-        return self._end_wait(context, ended_by_airflow(kie_task_id, self.kie_conn_id, next_kwargs))
-
-    def on_kill(self) -> None:
-        """Say what goes on after a user killed the task."""
-        if self._kie_task_id:
-            self.log.warning(NO_CANCEL, self._kie_task_id)
-
-    def _take_up(self, context: Context, memory: Memory) -> Verdict | None:
-        """Return how the earlier try's conversion stands: a failure that a new submit may cure, or None for none."""
-        kie_task_id = memory.recall()
-        if kie_task_id is None:
-            return None
-        self._know(context, kie_task_id)
-        verdict = self.hook.look(kie_task_id, patient=True)
-        if not isinstance(verdict, Failed):
-            self.log.info("Going on with WAV task %s, which an earlier try submitted.", kie_task_id)
-        elif isinstance(verdict.error, WORTH_A_NEW_SUBMIT):
-            self.log.warning(
-                "The track is submitted anew, because the earlier try's conversion ended: %s", verdict.error
-            )
-        else:
-            raise verdict.error
-        return verdict
-
-    def _submit(self, context: Context, memory: Memory, earlier: Failed | None) -> None:
-        # What cannot be sent must not leave a note, so it is checked before the hook does so.
+    def _check(self) -> None:
         convert_to_wav(self.music_task_id, self.audio_id, self.callback_url or self.hook.settings.callback_url)
-        memory.reserve()
-        submitted = self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
-        memory.keep(submitted.kie_task_id)
-        self._know(context, submitted.kie_task_id)
-        if earlier and earlier.error.kie_task_id == submitted.kie_task_id:
-            raise earlier.error  # KIE names the failed conversion again instead of starting another
+
+    def _send(self) -> Submitted:
+        return self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
+
+    def _record(self, context: Context) -> Record:
+        track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}
+        return Record(context if self.durable else None, WAV, STORE_KEY, track)
+
+    def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> WavConversionTrigger:
+        return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout)
+
+    def _announce_submit(self, submitted: Submitted) -> None:
         self.log.info("Track %s is converted by WAV task %s.", self.audio_id, submitted.kie_task_id)
 
-    def _know(self, context: Context, kie_task_id: str) -> None:
-        self._kie_task_id = kie_task_id
-        context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
-
-    def _end_wait(self, context: Context, verdict: Done | Failed) -> str:
-        remembers = Memory(context if self.durable else None).lasts
-        if isinstance(verdict, Failed) and not (remembers or isinstance(verdict.error, WORTH_A_NEW_SUBMIT)):
-            # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
-            verdict = Failed(final(verdict.error))
-        return self._finish(context, verdict)
+    def _why_again(self, earlier: Failed) -> str:
+        return f"The track is submitted again, because the earlier try's conversion ended: {earlier.error}"
 
 
-class WavUrlOperator(_KieOperator):
+class WavUrlOperator(_WavTask):
     """
     Push the WAV URL of a finished conversion to XCom.
 
@@ -222,4 +140,6 @@ class WavUrlOperator(_KieOperator):
         :param context: Airflow's context.
         :raises KieNotReadyError: the conversion still runs.
         """
-        return self._finish(context, finished(self.kie_task_id, self.hook.look(self.kie_task_id, patient=True)))
+        end = finished(WAV, self.kie_task_id, self.hook.poll(WAV, self.kie_task_id, retry_reads=True))
+        self._log_end(WAV, end)
+        return self._result(context, conclude(end))

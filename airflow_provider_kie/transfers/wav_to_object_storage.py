@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
-from airflow_provider_kie.arguments import is_empty, pushed_nothing
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.fields import is_blank, pushed_nothing
+from airflow_provider_kie.api.wav import as_conversion
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
@@ -19,17 +21,17 @@ from airflow_provider_kie.exceptions import (
     KieLinkExpiredError,
     KieValidationError,
 )
+from airflow_provider_kie.files.storage import Comparison, DiffersError, Place
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
-from airflow_provider_kie.templates import as_rendered
-from airflow_provider_kie.transfers.storage import Comparison, DiffersError, Place
-from airflow_provider_kie.waiting import finished
+from airflow_provider_kie.tasks import as_rendered
+from airflow_provider_kie.waiting.verdict import finished
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.hooks.download import Downloaded
-    from airflow_provider_kie.hooks.file_host import Link
+    from airflow_provider_kie.files.download import Downloaded
+    from airflow_provider_kie.files.host import Link
     from airflow_provider_kie.hooks.kie import KieHook
 
 __all__ = ["WavToObjectStorageOperator"]
@@ -132,7 +134,7 @@ class WavToObjectStorageOperator(BaseOperator):
 
     def _choose_source(self, context: Context) -> None:
         """Leave a value in one of the sources, and None in the other."""
-        filled = [name for name in _SOURCES if not is_empty(getattr(self, name))]
+        filled = [name for name in _SOURCES if not is_blank(getattr(self, name))]
         if not filled and (passed := self._passed(context)):
             raise pushed_nothing(*passed)
         if len(filled) != 1:
@@ -181,8 +183,8 @@ class WavToObjectStorageOperator(BaseOperator):
         return got
 
     def _download(self, place: Place, sink: Any) -> Downloaded:
-        from airflow_provider_kie.hooks.download import download
-        from airflow_provider_kie.hooks.file_host import FileHost
+        from airflow_provider_kie.files.download import download
+        from airflow_provider_kie.files.host import FileHost
 
         links = _Seen(self._links())
         host = FileHost(self.hook.settings, allow_private_hosts=self.allow_private_hosts)
@@ -195,7 +197,7 @@ class WavToObjectStorageOperator(BaseOperator):
 
     def _links(self) -> Iterator[Link]:
         """Give the file's link; when it expired KIE's newest one, then temporary ones of 20 minutes."""
-        from airflow_provider_kie.hooks.file_host import Link
+        from airflow_provider_kie.files.host import Link
 
         if self.wav_url is not None:
             url = self.wav_url
@@ -217,8 +219,8 @@ class WavToObjectStorageOperator(BaseOperator):
 
     def _wav_url(self) -> str:
         kie_task_id: Any = self.kie_task_id  # the hook checks it, also its type
-        verdict = finished(kie_task_id, self.hook.look(kie_task_id, patient=True))
-        return str(verdict.conversion["wav_url"])
+        end = finished(WAV, kie_task_id, self.hook.poll(WAV, kie_task_id, retry_reads=True))
+        return str(as_conversion(end.job)["wav_url"])
 
     # --- What others see of it
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from airflow.sdk import DAG
 
-from airflow_provider_kie.durable import Memory
+from airflow_provider_kie.durable import Record
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 
 CRASHES = os.environ.get("KIE_CRASH_LOG", os.devnull)
@@ -37,8 +37,8 @@ def die(point: str, track: str) -> NoReturn:
 
 #: point: what is patched in the task's process, and whether it is still carried out before the process dies.
 POINTS: dict[str, tuple[type, str, bool]] = {
-    "answered": (Memory, "keep", False),
-    "kept": (Memory, "keep", True),
+    "answered": (Record, "commit", False),
+    "kept": (Record, "commit", True),
     "resumed": (ConvertToWavOperator, "execute_complete", False),
 }
 

@@ -23,9 +23,9 @@ from packaging.version import Version
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
-from airflow_provider_kie.hooks import download as download_module
+from airflow_provider_kie.files import download as download_module
+from airflow_provider_kie.files.storage import Place
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.transfers.storage import Place
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator, _asset_uri
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import database, load_dag, run_dag

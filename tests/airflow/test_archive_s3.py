@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
-from airflow_provider_kie.hooks import download as download_module
-from airflow_provider_kie.transfers import storage
+from airflow_provider_kie.files import download as download_module
+from airflow_provider_kie.files import storage
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from tests.file_server import Act, FileServer
 from tests.task_instance import TaskInstance

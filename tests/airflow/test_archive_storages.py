@@ -14,8 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.transfers import storage
-from airflow_provider_kie.transfers.storage import Place
+from airflow_provider_kie.files import storage
+from airflow_provider_kie.files.storage import Place
 
 NEW, OLD = b"the new file", b"an older one"
 assert len(NEW) == len(OLD)

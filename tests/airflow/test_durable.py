@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.durable import Memory
+from airflow_provider_kie.durable import Record
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -88,7 +88,7 @@ def crash_while_waiting(task, monkeypatch):
     if task.arguments["deferrable"]:
         crash(monkeypatch, ConvertToWavOperator, "resume_execution")
     else:
-        crash(monkeypatch, KieHook, "wait_for_verdict")
+        crash(monkeypatch, KieHook, "wait")
     with pytest.raises(WorkerCrash):
         task.run_once()
 
@@ -124,7 +124,7 @@ def test_a_retry_goes_on_with_the_conversion_that_was_paid_for(kie, task, own_pa
 
 
 def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, task, own_patches):
-    crash(own_patches, Memory, "keep")
+    crash(own_patches, Record, "commit")
     with pytest.raises(WorkerCrash):
         task.run_once()
     assert task.run_once().startswith(kie.url)

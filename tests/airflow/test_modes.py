@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from airflow_provider_kie import exceptions, waiting
+from airflow_provider_kie import exceptions
+from airflow_provider_kie.waiting import pace
 from tests.cases import TABLE
 from tests.modes import MODES, run_sensor
 
@@ -108,7 +109,7 @@ def test_an_unknown_id_gets_the_grace_and_is_then_not_found(kie, monkeypatch, mo
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_id_that_becomes_visible_late_is_found(kie, monkeypatch, mode):
-    monkeypatch.setattr(waiting, "GRACE_SECONDS", QUICK["timeout"])  # the fixture's short one is for running out
+    monkeypatch.setattr(pace, "GRACE_SECONDS", QUICK["timeout"])  # the fixture's short one is for running out
     kie_task_id = kie.create_conversion(finished=True)
     kie.play("task-unknown", "task-unknown", "pending")
     assert run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from airflow import settings
 
-from airflow_provider_kie.sensors import wav
+from airflow_provider_kie.compat import CAN_START_FROM_TRIGGER
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from tests.dag_runs import as_stored, load_dag, run_dag
 
-needs_3_3 = pytest.mark.skipif(not wav.CAN_START_FROM_TRIGGER, reason="the scheduler acts on it from Airflow 3.3")
+needs_3_3 = pytest.mark.skipif(not CAN_START_FROM_TRIGGER, reason="the scheduler acts on it from Airflow 3.3")
 
 DAG_FILE = """
 from datetime import datetime

@@ -8,42 +8,88 @@ import ipaddress
 import json
 import logging
 import sys
+import threading
+from base64 import b64encode
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from airflow_provider_kie import cli, terminal
 from airflow_provider_kie.emulator import KieEmulator
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.hooks import download, file_host
+from airflow_provider_kie.files import download
+from airflow_provider_kie.files import host as file_host
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
+from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
-from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW, WavConversionTrigger
+from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import load_dag, run_dag
 from tests.modes import only_event
 from tests.task_instance import TaskInstance
 
 CANARY = "canary-7f3a91c0d2e84b56"
-HMAC_CANARY = "hmac-canary-55d1"
 PROXY_CANARY = "proxy-canary-91aa"
 
 
 @pytest.fixture
 def kie(monkeypatch, short_times):
     with KieEmulator(api_key=CANARY, conversion_seconds=0.2, submits_per_window=None) as emulator:
-        connection = json.loads(emulator.connection_json()) | {"extra": {"webhook_hmac_key": HMAC_CANARY}}
-        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", emulator.connection_json())
         yield emulator
+
+
+class Forward(BaseHTTPRequestHandler):
+    """Passes a request on to where its URL says, and notes the credentials that it came with."""
+
+    credentials: ClassVar[set[str | None]] = set()
+
+    def do_GET(self):
+        self.credentials.add(self.headers["Proxy-Authorization"])
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        url = urlsplit(self.path)
+        server = HTTPConnection(url.netloc, timeout=10)
+        server.request(self.command, url._replace(scheme="", netloc="").geturl(), body, dict(self.headers))
+        answer = server.getresponse()
+        content = answer.read()
+        server.close()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        """Say nothing: what is said is looked through for secrets."""
+
+
+@pytest.fixture
+def kie_behind_a_proxy(kie, monkeypatch):
+    """The emulator, and the credentials with which the proxy in front of it was asked."""
+    monkeypatch.setattr(Forward, "credentials", set())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forward) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        extra = {"proxy": f"http://user:{PROXY_CANARY}@127.0.0.1:{proxy.server_port}"}
+        connection = json.loads(kie.connection_json()) | {"extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+        yield kie, Forward.credentials
+        proxy.shutdown()
 
 
 def files_with(secret: str) -> list[Path]:
     return [path for path in AIRFLOW_HOME.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
-def test_nothing_that_a_run_leaves_behind_holds_the_key(kie, caplog, capfd):
+def test_nothing_that_a_run_leaves_behind_holds_the_key_or_the_proxys_password(kie_behind_a_proxy, caplog, capfd):
+    kie, credentials = kie_behind_a_proxy
     with caplog.at_level(logging.DEBUG):
         run = run_dag(load_dag("every_way"))
         assert run.state == "success"
@@ -51,7 +97,8 @@ def test_nothing_that_a_run_leaves_behind_holds_the_key(kie, caplog, capfd):
         failed = run_dag(load_dag("every_way"))
         assert failed.state == "failed"
     output = capfd.readouterr()
-    for secret in (CANARY, HMAC_CANARY):
+    assert credentials == {f"Basic {b64encode(f'user:{PROXY_CANARY}'.encode()).decode()}"}
+    for secret in (CANARY, PROXY_CANARY):
         assert secret not in caplog.text + output.out + output.err
         assert files_with(secret) == []
     assert "Unauthorized: invalid key ***" in caplog.text + output.out + output.err
@@ -168,7 +215,7 @@ def test_no_command_shows_an_argument_with_its_signature(kie, argv, url, interru
         def press_ctrl_c(*_, **__):
             raise KeyboardInterrupt
 
-        for method in ("get_wav_conversion", "wait_for_verdict", "submit_wav_conversion", "get_credits"):
+        for method in ("get_wav_conversion", "wait", "submit_wav_conversion", "get_credits"):
             monkeypatch.setattr(KieHook, method, press_ctrl_c)
     monkeypatch.setattr(terminal, "claim_stdout", lambda: sys.stdout)
     with pytest.raises(SystemExit) as ended:
@@ -183,12 +230,12 @@ def test_no_repr_shows_a_secret(monkeypatch):
     connection = {
         "conn_type": "kie",
         "password": CANARY,
-        "extra": {"webhook_hmac_key": HMAC_CANARY, "proxy": f"http://user:{PROXY_CANARY}@127.0.0.1:9"},
+        "extra": {"proxy": f"http://user:{PROXY_CANARY}@127.0.0.1:9"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
     hook = KieHook()
     shown = repr(hook) + repr(hook.settings) + str(hook.settings) + repr(hook.get_conn()) + repr(hook.get_conn().auth)
-    for secret in (CANARY, HMAC_CANARY, PROXY_CANARY):
+    for secret in (CANARY, PROXY_CANARY):
         assert secret not in shown
     ok, message = hook.test_connection()
     assert not ok

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task_group
 
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
-from airflow_provider_kie.sensors import wav
+from airflow_provider_kie.sensors import start_in_triggerer
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.modes import only_event
@@ -30,7 +30,9 @@ def build(of=WavConversionSensor, **arguments):
     )
 
 
-needs_3_3 = pytest.mark.skipif(not wav.CAN_START_FROM_TRIGGER, reason="the scheduler acts on it from Airflow 3.3")
+needs_3_3 = pytest.mark.skipif(
+    not start_in_triggerer.CAN_START_FROM_TRIGGER, reason="the scheduler acts on it from Airflow 3.3"
+)
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_within_a_mapped_task_group_it_has_no_effect():
 
 
 def test_an_older_airflow_runs_it_as_any_deferrable_sensor(kie, said, monkeypatch):
-    monkeypatch.setattr(wav, "CAN_START_FROM_TRIGGER", False)
+    monkeypatch.setattr(start_in_triggerer, "CAN_START_FROM_TRIGGER", False)
     sensor = build(kie_task_id=kie.create_conversion(finished=True))
     assert not getattr(sensor, "start_from_trigger", False)
     sensor.execute({})

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
-from airflow_provider_kie.triggers.wav import ENDED_BY_AIRFLOW
+from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW
 
 
 class _Ended:

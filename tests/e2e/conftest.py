@@ -28,7 +28,6 @@ LAST_SEEN = ROOT / "build" / "last-seen"
 DAG_ID = "wav_of_a_track"
 OPTIONS = {
     "core.test_connection": "Enabled",
-    "core.sensitive_var_conn_names": "webhook_hmac_key",
     "core.parallelism": "2",
 }
 #: A sensor that no worker starts, fed by another task.

@@ -22,7 +22,7 @@ from airflow_provider_kie.emulator.server import DEFAULT_KEY
 from tests.e2e.conftest import DAG_ID, Picture, Site
 
 CONN_ID = "kie_default"
-HMAC_KEY = "canary-of-the-hmac-key"
+PROXY_PASSWORD = "canary-of-the-proxy"
 PRINT_CONNECTION = """
 import json, sys
 from airflow.models import Connection
@@ -36,12 +36,12 @@ CREDITS_LEFT = re.compile(r"accepts the key; [\d.]+ credits are left")
 # --- The form
 
 
-def open_form(page: Page) -> Locator:
+def open_form(page: Page, conn_id: str = CONN_ID) -> Locator:
     """Open the form for a new connection of type KIE.ai, with no more than its id."""
     page.goto("/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
-    form.get_by_label("Connection ID").fill(CONN_ID)
+    form.get_by_label("Connection ID").fill(conn_id)
     form.get_by_label("Connection Type").fill("KIE")
     page.get_by_role("option", name="KIE.ai").click()
     return form
@@ -60,6 +60,11 @@ def fill(form: Locator, values: dict[str, str]) -> None:
 
 def open_extra_fields(form: Locator) -> None:
     form.get_by_role("button", name="Extra Fields", exact=True).click()
+
+
+def save(form: Locator) -> None:
+    form.get_by_role("button", name="Save").click()
+    expect(form.page.get_by_text("Connection has been successfully created")).to_be_visible()
 
 
 def expect_labels(form: Locator, *labels: str) -> None:
@@ -93,9 +98,8 @@ def connection(visitor: BrowserContext, site: Site) -> str:
     form = open_form(page)
     fill(form, {"Base URL": site.emulator.url, "API key": DEFAULT_KEY})
     open_extra_fields(form)
-    fill(form, {"Timeout": "45", "Webhook HMAC key": HMAC_KEY})
-    form.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Connection has been successfully created")).to_be_visible()
+    fill(form, {"Timeout": "45"})
+    save(form)
     page.close()
     return CONN_ID
 
@@ -112,7 +116,6 @@ def test_what_was_saved_is_in_the_form_again(connection: str, page: Page, site: 
     expect(field(form, "API key")).to_have_value("***")
     open_extra_fields(form)
     expect(field(form, "Timeout")).to_have_value("45")
-    expect(field(form, "Webhook HMAC key")).to_have_value("***")
 
 
 def test_tasks_get_what_was_saved(connection: str, site: Site) -> None:
@@ -126,16 +129,33 @@ def test_tasks_get_what_was_saved(connection: str, site: Site) -> None:
     host, password, extra = json.loads(answer.stdout.splitlines()[-1])
     assert (host, password) == (site.emulator.url, DEFAULT_KEY)
     filled_in = {name: value for name, value in extra.items() if value is not None}
-    assert filled_in == {"timeout": 45, "webhook_hmac_key": HMAC_KEY}
+    assert filled_in == {"timeout": 45}
 
 
-def test_the_rest_api_gives_no_secret_away(connection: str, page: Page) -> None:
-    in_the_list(page, connection)  # to be somebody who may ask
-    answer = page.request.get(f"/api/v2/connections/{connection}")
+@pytest.fixture
+def connection_with_proxy(page: Page, site: Site) -> Iterator[str]:
+    """The id of a connection with two secrets, made with the form."""
+    conn_id = "kie_with_proxy"
+    form = open_form(page, conn_id)
+    fill(form, {"Base URL": site.emulator.url, "API key": DEFAULT_KEY})
+    open_extra_fields(form)
+    fill(form, {"Timeout": "45", "Proxy": f"http://user:{PROXY_PASSWORD}@proxy.example.com:3128"})
+    save(form)
+    yield conn_id
+    site.airflow.call("DELETE", f"connections/{conn_id}", {})
+
+
+def test_neither_the_form_nor_the_rest_api_gives_a_secret_away(connection_with_proxy: str, page: Page) -> None:
+    in_the_list(page, connection_with_proxy).get_by_role("button", name="Edit Connection").click()
+    form = page.get_by_role("dialog")
+    expect(field(form, "API key")).to_have_value("***")
+    open_extra_fields(form)
+    expect(field(form, "Proxy")).to_have_value("***")
+    answer = page.request.get(f"/api/v2/connections/{connection_with_proxy}")
     assert answer.ok
     assert "timeout" in answer.text()
     assert DEFAULT_KEY not in answer.text()
-    assert HMAC_KEY not in answer.text()
+    assert PROXY_PASSWORD not in answer.text()
 
 
 # --- The button that tests a connection

@@ -6,11 +6,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Context, PokeReturnValue, XComArg
 from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.wav import Submitted, WavConversion
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.hooks.kie import KieHook
@@ -19,7 +20,8 @@ from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOpera
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
-from airflow_provider_kie.waiting import Verdict
+
+T = TypeVar("T")
 
 
 class StudioHook(KieHook):
@@ -139,13 +141,13 @@ class TaggedTrigger(WavConversionTrigger):
 
 
 class CountingAsyncHook(KieAsyncHook):
-    """Counts its looks."""
+    """Counts its calls."""
 
     def __init__(self, settings: KieSettings, check: ssl.SSLContext | bool) -> None:
         super().__init__(settings, check)
-        self.looks = 0
+        self.calls = 0
 
-    async def look(self, kie_task_id: str, *, until: float, poll_interval: float) -> Verdict:
-        """Count, and look."""
-        self.looks += 1
-        return await super().look(kie_task_id, until=until, poll_interval=poll_interval)
+    async def attempt(self, call: Call[T]) -> T:
+        """Count, and carry it out."""
+        self.calls += 1
+        return await super().attempt(call)

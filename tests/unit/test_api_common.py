@@ -15,9 +15,11 @@ from urllib3.util import parse_url
 from yarl import URL as YarlURL
 
 from airflow_provider_kie.api.call import Repeat
-from airflow_provider_kie.api.common import credit, download_url, http_url
+from airflow_provider_kie.api.common import credit, download_url
 from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.exceptions import KieUnreadableAnswerError, KieValidationError
+from airflow_provider_kie.hosts import split_url
 
 URL = "https://tempfile.example/s/1.wav"
 
@@ -230,3 +232,5 @@ def test_all_libraries_see_the_same_host(text):
     assert YarlURL(written).raw_host.rstrip(".") == host.rstrip(".")
     if "@" not in urlsplit(written).netloc:  # of those requests takes the user apart
         assert urlsplit(requests.Request("GET", written).prepare().url).hostname == host
+    in_a_connection = split_url(text)
+    assert in_a_connection is None or in_a_connection.hostname == host

@@ -8,16 +8,18 @@ from dataclasses import FrozenInstanceError
 import pytest
 from jinja2.nativetypes import NativeEnvironment
 
-from airflow_provider_kie.api.call import Call, Repeat, check_id
+from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.fields import check_id
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
     KieError,
     KieNotFoundError,
     KieServerError,
+    KieUnreadableAnswerError,
     KieValidationError,
-    final,
 )
+from airflow_provider_kie.final_errors import final
 
 SEVEN = Answer(200, b'{"code":200,"data":7}')
 REFUSED = Answer(200, b'{"code":401,"msg":"no"}')
@@ -105,6 +107,12 @@ def test_a_refusal_can_become_another_error():
 def test_what_is_no_error_of_kie_is_a_fault_of_ours_and_shows():
     with pytest.raises(ZeroDivisionError):
         make(lambda data: 1 // 0, recover=lambda error: "hidden").read(SEVEN)
+
+
+def test_an_answer_that_is_nested_too_deeply_for_its_parser_cannot_be_read():
+    with pytest.raises(KieUnreadableAnswerError, match=r"^Counting: KIE's answer is nested too deeply") as caught:
+        make(lambda data: raise_(RecursionError()), recover=raise_).read(SEVEN)
+    assert isinstance(caught.value.__cause__, RecursionError)
 
 
 def test_explain_gives_the_error_back():

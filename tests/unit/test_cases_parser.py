@@ -12,14 +12,16 @@ from requests_mock import ANY
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.emulator.answers import ANSWERS
 from airflow_provider_kie.exceptions import KieConnectionError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.waiting import Done, Failed, Look, Wait
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
 from tests.cases import COMMON, ELSEWHERE, KIE_TASK_ID, LEFT_OUT, TABLE, WAV_URL
 
 SUBMIT = wav.convert_to_wav("music", "track", "https://api.example.com/callback")
-READ = wav.record_info(KIE_TASK_ID)
+READ = read_job(WAV, KIE_TASK_ID)
 CALL_OF_COMMON = {"credit": common.credit(), "download-url": common.download_url(WAV_URL)}
 
 READABLE = [name for name in TABLE if ANSWERS[name].body is not None and not ANSWERS[name].fault]
@@ -48,7 +50,7 @@ def check_submit(expected, outcome):
 def check_read(expected, outcome):
     if expected == "record":
         assert outcome["kie_task_id"] == KIE_TASK_ID
-        assert outcome["wav_url"] in (None, WAV_URL)
+        assert wav.as_conversion(outcome)["wav_url"] in (None, WAV_URL)
     elif expected == "unknown":
         assert outcome is None
     else:
@@ -79,12 +81,12 @@ def test_parser_on_a_read(name):
 def test_waiting_rule(name):
     """The first look settles what may settle; the verdict after the grace is the table's."""
     reading = outcome_of(READ.read, as_received(name))
-    look = Look(KIE_TASK_ID, "kie_default")
-    first, last = look.judge(reading, 0.0), look.judge(reading, math.inf)
+    judge = Judge(WAV, KIE_TASK_ID, "kie_default")
+    first, last = judge.judge(reading, 0.0), judge.judge(reading, math.inf)
     expected = TABLE[name].wait
     if expected == "done":
         assert isinstance(first, Done)
-        assert first.conversion["wav_url"] == WAV_URL
+        assert wav.as_conversion(first.job)["wav_url"] == WAV_URL
     elif expected == "time-out":
         assert isinstance(first, Wait)
         assert isinstance(last, Wait)

@@ -31,9 +31,8 @@ from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 CONN_ID = "my_kie"
 KEY = "sk-3c9f7a1e5b2d4086"
 PROXY_PASSWORD = "pr0xy-8d1f6c"
-HMAC_KEY = "hmac-5e7b90aa42"
 PROXY = f"http://user:{PROXY_PASSWORD}@proxy.example.com:3128"
-SECRETS = (KEY, PROXY_PASSWORD, HMAC_KEY)
+SECRETS = (KEY, PROXY_PASSWORD)
 
 
 def read(
@@ -57,9 +56,8 @@ def assert_no_secret(*texts: str) -> None:
 
 def refused(field: str, extra: dict[str, Any] | None = None, **fields: Any) -> str:
     """Return the message of a refusal, which names the connection and the field and shows no secret."""
-    secrets = {"proxy": PROXY, "webhook_hmac_key": HMAC_KEY}
     with pytest.raises(KieConfigurationError) as caught:
-        read({**secrets, **(extra or {})}, **fields)
+        read({"proxy": PROXY, **(extra or {})}, **fields)
     error = caught.value
     message = str(error)
     assert repr(CONN_ID) in message
@@ -288,10 +286,6 @@ CA_BUNDLE = certifi.where()
         ("verify", "", True),
         ("verify", CA_BUNDLE, CA_BUNDLE),
         ("verify", str(Path(CA_BUNDLE).parent), str(Path(CA_BUNDLE).parent)),
-        ("webhook_hmac_key", None, None),
-        ("webhook_hmac_key", "", None),
-        ("webhook_hmac_key", HMAC_KEY, HMAC_KEY),
-        ("webhook_hmac_key", "any text, schlüssel", "any text, schlüssel"),
         *[("verify", true, True) for true in (True, "true", "True", " TRUE ", "yes", "on", "1", 1)],
         *[("verify", false, False) for false in (False, "false", "False", "no", "off", "0", 0)],
     ],
@@ -324,6 +318,9 @@ BAD_URLS = (
         "https://[::1",
         "https://a.example:0",
         "https://☃.example",
+        "https://%61.example",
+        "https://ä%2Eexample",
+        "https://[fe80::1%25eth0]",
         f"http://{PROXY_PASSWORD}\\user:pw@a.example",
     ],
 )
@@ -359,7 +356,6 @@ NO_VERIFY = (
             ("verify", NO_VERIFY),
             ("verify", (NO_VERIFY[0], [KEY])),
             ("insecure_http", NO_FLAG),
-            ("webhook_hmac_key", ("text, not", [1, True, [HMAC_KEY], {"key": HMAC_KEY}])),
         ]
         for value in values
     ],
@@ -368,8 +364,17 @@ def test_an_extra_field_that_can_not_work_is_refused(field: str, why: str, value
     assert why in refused(field, {field: value})
 
 
-def test_extra_fields_of_others_are_ignored() -> None:
-    assert read({"team": "sound", "extra__kie__timeout": 1}) == read()
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"team": "sound"},
+        {"extra__kie__timeout": 1},
+        {"webhook_hmac_key": "of an older form"},
+        {"webhook_hmac_key": [1]},
+    ],
+)
+def test_a_key_of_the_extra_that_is_no_field_is_ignored(unknown: dict[str, Any]) -> None:
+    assert read(unknown) == read()
 
 
 @pytest.mark.parametrize("field", [extra.name for extra in EXTRA_FIELDS])
@@ -380,9 +385,9 @@ def test_every_field_of_the_form_is_read(field: str) -> None:
 # --- What is shown
 
 
-def test_settings_show_neither_key_nor_proxy_nor_hmac_key_and_stay_as_they_are() -> None:
-    found = read({"proxy": PROXY, "webhook_hmac_key": HMAC_KEY})
-    assert (found.api_key, found.proxy, found.webhook_hmac_key) == (KEY, PROXY, HMAC_KEY)
+def test_settings_show_neither_key_nor_proxy_and_stay_as_they_are() -> None:
+    found = read({"proxy": PROXY})
+    assert (found.api_key, found.proxy) == (KEY, PROXY)
     assert_no_secret(repr(found), str(found), f"{found}", "%r" % [found])
     assert CONN_ID in repr(found)
     with pytest.raises(FrozenInstanceError):
@@ -450,8 +455,8 @@ FORMS: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
         {"base_url": "https://a.example:8443"},
     ),
     "JSON, extra as object": (
-        {"password": KEY, "extra": {"timeout": 5, "verify": False, "proxy": PROXY, "webhook_hmac_key": HMAC_KEY}},
-        {"timeout": 5.0, "verify": False, "proxy": PROXY, "webhook_hmac_key": HMAC_KEY},
+        {"password": KEY, "extra": {"timeout": 5, "verify": False, "proxy": PROXY}},
+        {"timeout": 5.0, "verify": False, "proxy": PROXY},
     ),
     "JSON, extra as text": ({"password": KEY, "extra": '{"timeout": 5}'}, {"timeout": 5.0}),
     "JSON, extra null": ({"password": KEY, "extra": None}, {}),
@@ -507,7 +512,7 @@ async def test_every_form_of_a_connection_works_on_the_worker_and_in_the_trigger
         {"host": "http://127.0.0.1:8080"},
         {"host": "127.0.0.1", "schema": "http", "port": 8080},
         {"extra": {"timeout": 2.5, "verify": False, "proxy": PROXY, "callback_url": "https://a.example/?b=c&d"}},
-        {"host": "kie.internal", "schema": "http", "extra": {"insecure_http": True, "webhook_hmac_key": HMAC_KEY}},
+        {"host": "kie.internal", "schema": "http", "extra": {"insecure_http": True}},
     ],
 )
 @pytest.mark.parametrize("way", ["get_uri", "as_json"])
@@ -539,7 +544,7 @@ def test_a_connection_survives_the_way_through_airflows_own_uri_and_json(
         (f"kie://:{KEY}@?insecure_http=maybe", "insecure_http"),
         (f"kie://:{KEY}@?callback_url=a.example", "callback_url"),
         ({"password": KEY, "extra": {"proxy": f"socks5://u:{PROXY_PASSWORD}@proxy.example.com"}}, "proxy"),
-        ({"password": KEY, "extra": {"webhook_hmac_key": [HMAC_KEY]}}, "webhook_hmac_key"),
+        ({"password": KEY, "extra": {"proxy": [PROXY]}}, "proxy"),
     ],
 )
 async def test_a_wrong_value_is_refused_alike_on_the_worker_and_in_the_triggerer(
@@ -631,7 +636,7 @@ def test_the_older_form_shows_every_field_with_its_caption_and_help_and_hides_th
         "secret": ("PasswordField", "BS3PasswordFieldWidget"),
         "boolean": ("BooleanField", "NoneType"),
     }
-    look_of = {"proxy": "secret", "webhook_hmac_key": "secret", "insecure_http": "boolean"}
+    look_of = {"proxy": "secret", "insecure_http": "boolean"}
     assert shown == {e.name: (*looks[look_of.get(e.name, "text")], e.label, e.description) for e in EXTRA_FIELDS}
 
 
@@ -645,10 +650,7 @@ def test_the_older_form_calls_the_password_api_key_and_hides_what_has_no_meaning
 def test_the_newer_form_has_the_same_fields_and_hides_the_same_secrets() -> None:
     fields = subject.build_conn_fields()
     assert list(fields) == [extra.name for extra in EXTRA_FIELDS]
-    assert {name for name, field in fields.items() if field["schema"].get("format") == "password"} == {
-        "proxy",
-        "webhook_hmac_key",
-    }
+    assert [name for name, field in fields.items() if field["schema"].get("format") == "password"] == ["proxy"]
     assert all("null" in field["schema"]["type"] for field in fields.values())
 
 

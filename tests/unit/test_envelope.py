@@ -11,9 +11,8 @@ from itertools import count
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer, decode
+from airflow_provider_kie.api.envelope import ERROR_BY_CODE, LONGEST_BODY, Answer, decode
 from airflow_provider_kie.exceptions import (
-    ERROR_BY_CODE,
     KieAlreadyConvertedError,
     KieAuthenticationError,
     KieBlockedError,

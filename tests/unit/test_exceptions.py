@@ -12,18 +12,16 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_kie import exceptions as subject
+from airflow_provider_kie.api.envelope import ERROR_BY_CODE, ERROR_BY_STATUS
 from airflow_provider_kie.exceptions import (
-    ERROR_BY_CODE,
-    ERROR_BY_STATUS,
     KieConnectionError,
     KieConversionFailedError,
     KieError,
     KieNotFoundError,
     KieSensorTimeoutError,
     KieWaitTimeoutError,
-    final,
-    for_sensor,
 )
+from airflow_provider_kie.final_errors import final, for_sensor
 from airflow_provider_kie.redaction import redact
 
 T, F = True, False
@@ -31,8 +29,8 @@ T, F = True, False
 #: For each class: a wait goes on; a submit certainly created nothing; Airflow does not retry; a part of the advice.
 TREE = {
     "KieError": (F, F, F, ""),
-    "KieConfigurationError": (F, F, T, "Correct this setting; nothing was sent."),
-    "KieConnectionNotFoundError": (F, F, F, "Define the connection with type 'kie'"),
+    "KieConfigurationError": (F, T, T, "Correct this setting; nothing was sent."),
+    "KieConnectionNotFoundError": (F, T, F, "Define the connection with type 'kie'"),
     "KieAuthenticationError": (F, T, T, "keys are managed at https://kie.ai/api-key."),
     "KieInsufficientCreditsError": (F, T, T, "Buy credits at https://kie.ai"),
     "KieNotFoundError": (F, T, F, "Pass the id that /wav/generate gave (not the music task's id)"),
@@ -49,6 +47,9 @@ TREE = {
     "KieUnreadableAnswerError": (T, F, F, "Check the connection's host and proxy"),
     "KieConnectionError": (T, F, F, "Check the network, proxy and host of the connection"),
     "KieWrongTaskError": (F, F, F, "Do not use this answer"),
+    "KieMaybeSubmittedError": (F, F, T, "Look at https://kie.ai/logs whether the job is there"),
+    "KieJobFailedError": (F, F, F, "a retry of the submitting task submits the job again."),
+    "KieJobRefusedError": (F, F, T, "Correct the input that KIE's text names"),
     "KieConversionFailedError": (F, F, F, "a retry of the submitting task submits the track again."),
     "KieNotReadyError": (F, F, F, "Put a WavConversionSensor before this task"),
     "KieWaitTimeoutError": (F, F, F, "wait for the same kie_task_id again"),
@@ -78,7 +79,7 @@ def full(name: str) -> KieError:
 def test_the_table_has_every_class_that_users_can_import():
     exported = {name for name in subject.__all__ if inspect.isclass(getattr(subject, name))}
     assert exported == set(TREE)
-    assert set(subject.__all__) - exported == {"ERROR_BY_CODE", "ERROR_BY_STATUS", "final", "for_sensor"}
+    assert set(subject.__all__) - exported == {"label", "named"}
 
 
 @pytest.mark.parametrize("name", TREE)
@@ -219,7 +220,7 @@ def test_from_dict_leaves_its_argument_alone(name):
     assert described == before
 
 
-@pytest.mark.parametrize("kind", ["Nonsense", "", "redact", "AirflowFailException", "ERROR_BY_CODE", None, 5])
+@pytest.mark.parametrize("kind", ["Nonsense", "", "redact", "AirflowFailException", "label", None, 5])
 def test_an_unknown_type_is_a_plain_error(kind):
     rebuilt = KieError.from_dict({"type": kind, "problem": "It broke"})
     assert type(rebuilt) is KieError
@@ -268,7 +269,7 @@ def test_what_each_number_of_kie_means():
         451: "KieSourceError",
         455: "KieMaintenanceError",
         500: "KieServerError",
-        501: "KieConversionFailedError",
+        501: "KieJobFailedError",
         502: "KieServerError",
         503: "KieServerError",
         504: "KieServerError",

@@ -13,9 +13,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_kie.api.riff import WavHeader, WavReader, shown
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.exceptions import KieDownloadError, KieError, KieFileCutOffError, KieNotAWavError
+from airflow_provider_kie.files.riff import WavHeader, WavReader, shown
 from tests.wav_files import UNKNOWN, chunk, fmt, long_wav, wav
 
 

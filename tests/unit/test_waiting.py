@@ -12,8 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kie import waiting as subject
-from airflow_provider_kie.api.wav import WavConversion
+from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
     KieConfigurationError,
@@ -26,33 +25,30 @@ from airflow_provider_kie.exceptions import (
     KieValidationError,
     KieWaitTimeoutError,
 )
-from airflow_provider_kie.waiting import (
+from airflow_provider_kie.waiting import pace as times
+from airflow_provider_kie.waiting.course import Pause, poll, wait
+from airflow_provider_kie.waiting.pace import Pace, as_seconds, on_tick
+from airflow_provider_kie.waiting.verdict import (
     RATE_LIMITED,
     Done,
     Failed,
-    Look,
+    Judge,
     Wait,
-    as_seconds,
-    coalesced,
     conclude,
-    ends_the_search,
+    connection_is_lost,
     finished,
-    looks_within,
-    next_delay,
-    settling_delay,
     timed_out,
 )
+from tests.jobs import URL
+from tests.jobs import wav_job as record
 from tests.unit.test_exceptions import CLASSES, TREE
 
-SETTLING = Wait("not known yet", settling=True)
-URL = "https://tempfile.example/s/1.wav"
 TROUBLE = KieServerError("It thundered")
 BAD_KEY = KieAuthenticationError("No key")
 
 
-def record(status: str = "PENDING", **fields: object) -> WavConversion:
-    empty = dict.fromkeys(WavConversion.__annotations__)
-    return WavConversion(**{**empty, "kie_task_id": "wav-1", "status": status, **fields})
+def new_judge() -> Judge:
+    return Judge(WAV, "wav-1", "kie_default")
 
 
 #: Readings that go on waiting, by their reason and whether a user should see it.
@@ -133,22 +129,20 @@ ODD_SUCCESSES = {
 
 
 def test_the_seconds_that_people_wait():
-    assert (subject.GRACE_SECONDS, subject.SETTLING_SECONDS, subject.SHORTEST_DELAY) == (60.0, 5.0, 0.1)
+    assert (times.GRACE_SECONDS, times.SETTLING_SECONDS, times.SHORTEST_DELAY) == (60.0, 5.0, 0.1)
 
 
 @pytest.mark.parametrize("now", [0.0, 100.0, math.inf])
 @pytest.mark.parametrize("name", WAITS)
 def test_an_unfinished_conversion_is_waited_for(name, now):
     reading, reason, warning = WAITS[name]
-    assert Look("wav-1", "kie_default").judge(reading, now) == Wait(
-        reason, settling=False, warning=warning, trouble=None
-    )
+    assert new_judge().judge(reading, now) == Wait(reason, settling=False, warning=warning, trouble=None)
 
 
 @pytest.mark.parametrize("name", FAILS)
 def test_a_failure_ends_the_wait_at_once(name):
     reading, problem = FAILS[name]
-    verdict = Look("wav-1", "kie_default").judge(reading, 0.0)
+    verdict = new_judge().judge(reading, 0.0)
     assert isinstance(verdict, Failed)
     assert type(verdict.error) is KieConversionFailedError
     assert verdict.error.problem == problem
@@ -160,7 +154,7 @@ def test_a_failure_ends_the_wait_at_once(name):
 @pytest.mark.parametrize("trouble", [{}, {"error_code": 500, "error_message": "dead"}])
 def test_a_url_wins_over_the_status(status, trouble):
     reading = record(status, wav_url=URL, **trouble)
-    assert Look("wav-1", "kie_default").judge(reading, 0.0) == Done(reading, ODD_SUCCESSES[status])
+    assert new_judge().judge(reading, 0.0) == Done(reading, ODD_SUCCESSES[status])
 
 
 def test_done_is_not_odd_by_itself():
@@ -171,11 +165,11 @@ def test_done_is_not_odd_by_itself():
 @pytest.mark.parametrize("name", SETTLES)
 def test_what_may_settle_is_read_again_for_the_grace_and_no_longer(name, start):
     reading, error_class, problem, code = SETTLES[name]
-    look = Look("wav-1", "kie_default")
+    judge = new_judge()
     for elapsed in (0.0, 30.0, 59.875):
         expected = Wait(problem, settling=True, warning=True, trouble=None)
-        assert look.judge(reading, start + elapsed) == expected
-    verdict = look.judge(reading, start + 60.0)
+        assert judge.judge(reading, start + elapsed) == expected
+    verdict = judge.judge(reading, start + 60.0)
     assert isinstance(verdict, Failed)
     assert type(verdict.error) is error_class
     assert (verdict.error.problem, verdict.error.code) == (problem, code)
@@ -185,44 +179,44 @@ def test_what_may_settle_is_read_again_for_the_grace_and_no_longer(name, start):
 @pytest.mark.parametrize("first", SETTLES)
 @pytest.mark.parametrize("second", ["unknown", "success"])
 def test_one_grace_covers_everything_that_may_settle(first, second):
-    look = Look("wav-1", "kie_default")
-    look.judge(SETTLES[first][0], 0.0)
-    assert isinstance(look.judge(SETTLES[second][0], 59.0), Wait)
-    assert isinstance(look.judge(SETTLES[second][0], 60.0), Failed)
+    judge = new_judge()
+    judge.judge(SETTLES[first][0], 0.0)
+    assert isinstance(judge.judge(SETTLES[second][0], 59.0), Wait)
+    assert isinstance(judge.judge(SETTLES[second][0], 60.0), Failed)
 
 
 @pytest.mark.parametrize("name", WAITS)
 def test_an_ordinary_answer_ends_the_grace(name):
-    look = Look("wav-1", "kie_default")
-    look.judge(None, 0.0)
-    assert not look.judge(WAITS[name][0], 50.0).settling
-    assert look.judge(None, 100.0).settling
-    assert look.judge(None, 159.0).settling
-    assert isinstance(look.judge(None, 160.0), Failed)
+    judge = new_judge()
+    judge.judge(None, 0.0)
+    assert not judge.judge(WAITS[name][0], 50.0).settling
+    assert judge.judge(None, 100.0).settling
+    assert judge.judge(None, 159.0).settling
+    assert isinstance(judge.judge(None, 160.0), Failed)
 
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
 def test_trouble_alone_is_waited_out_without_reading_again_soon(now):
-    look = Look("wav-1", "kie_default")
+    judge = new_judge()
     for later in (0.0, 59.0, 1e6):
         expected = Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
-        assert look.judge(TROUBLE, now + later) == expected
+        assert judge.judge(TROUBLE, now + later) == expected
 
 
 def test_trouble_neither_starts_nor_ends_the_grace():
-    look = Look("wav-1", "kie_default")
-    look.judge(TROUBLE, 0.0)
-    assert look.judge(None, 70.0).settling
-    assert look.judge(TROUBLE, 100.0) == Wait("It thundered", settling=True, warning=True, trouble=TROUBLE)
-    assert look.judge(TROUBLE, 129.875).settling
-    assert look.judge(TROUBLE, 130.0) == Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
-    assert isinstance(look.judge(None, 130.0), Failed)
+    judge = new_judge()
+    judge.judge(TROUBLE, 0.0)
+    assert judge.judge(None, 70.0).settling
+    assert judge.judge(TROUBLE, 100.0) == Wait("It thundered", settling=True, warning=True, trouble=TROUBLE)
+    assert judge.judge(TROUBLE, 129.875).settling
+    assert judge.judge(TROUBLE, 130.0) == Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
+    assert isinstance(judge.judge(None, 130.0), Failed)
 
 
 @pytest.mark.parametrize("name", TREE)
 def test_only_trouble_that_can_pass_is_waited_out(name):
     error = CLASSES[name]("It broke")
-    verdict = Look("wav-1", "kie_default").judge(error, 0.0)
+    verdict = new_judge().judge(error, 0.0)
     reason = RATE_LIMITED if name == "KieRateLimitError" else "It broke"
     expected = Wait(reason, warning=True, trouble=error) if TREE[name][0] else Failed(error)
     assert verdict == expected
@@ -230,14 +224,14 @@ def test_only_trouble_that_can_pass_is_waited_out(name):
 
 
 def test_what_can_not_be_helped_ends_even_a_grace():
-    look = Look("wav-1", "kie_default")
-    look.judge(None, 0.0)
-    assert look.judge(BAD_KEY, 1.0) == Failed(BAD_KEY)
+    judge = new_judge()
+    judge.judge(None, 0.0)
+    assert judge.judge(BAD_KEY, 1.0) == Failed(BAD_KEY)
 
 
 def test_two_looks_know_nothing_of_each_other():
-    Look("wav-1", "kie_default").judge(None, 0.0)
-    assert Look("wav-1", "kie_default").judge(None, 100.0).settling
+    new_judge().judge(None, 0.0)
+    assert new_judge().judge(None, 100.0).settling
 
 
 def test_conclude_gives_the_conversion_or_raises_the_end():
@@ -275,7 +269,8 @@ def test_conclude_gives_the_conversion_or_raises_the_end():
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
 def test_the_pause_between_two_looks(monkeypatch, arguments, options, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
-    assert next_delay(*arguments, **options) == pytest.approx(nominal * factor, rel=1e-12)
+    interval, polls = arguments
+    assert Pace(interval, **options).pause(polls) == pytest.approx(nominal * factor, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -291,11 +286,11 @@ def test_the_pause_between_two_looks(monkeypatch, arguments, options, nominal, d
     ],
 )
 def test_a_wait_that_moves_on_knows_how_often_it_has_looked(waited, poll_interval, looks):
-    assert looks_within(waited, poll_interval) == looks
+    assert Pace(poll_interval).polls_within(waited) == looks
 
 
 def test_pauses_differ():
-    pauses = {next_delay(100.0, 1) for _ in range(200)}
+    pauses = {Pace(100.0).pause(1) for _ in range(200)}
     assert len(pauses) > 100
     assert 90.0 <= min(pauses) < 95.0
     assert 105.0 < max(pauses) <= 110.0
@@ -303,39 +298,100 @@ def test_pauses_differ():
 
 @given(delay=st.floats(1.0, 86400.0), now=st.floats(0.0, 1e9))
 def test_waits_that_share_a_clock_wake_up_on_its_ticks(delay, now):
-    pause = coalesced(delay, now)
+    pause = on_tick(delay, now)
     ticks = (now + pause) * 10
     assert ticks == pytest.approx(round(ticks), abs=1e-4, rel=0)
     assert delay - 1e-6 <= pause <= delay + 0.1 + 1e-6
 
 
 def test_waits_of_one_tick_wake_up_together_and_others_stay_apart():
-    moments = {round(now + coalesced(10.0, now), 6) for now in (70.001, 70.05, 70.099, 70.151)}
+    moments = {round(now + on_tick(10.0, now), 6) for now in (70.001, 70.05, 70.099, 70.151)}
     assert moments == {80.1, 80.2}
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.999])
 def test_a_short_delay_stays_as_it_is(delay):
-    assert coalesced(delay, 70.05) == delay
+    assert on_tick(delay, 70.05) == delay
 
 
 @pytest.mark.parametrize(("poll_interval", "nominal"), [(30.0, 5.0), (5.0, 5.0), (2.0, 2.0), (0.0, 0.1)])
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
 def test_the_pause_between_two_readings_of_one_look(monkeypatch, poll_interval, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
-    pause = nominal * factor
-    assert settling_delay(SETTLING, poll_interval, math.inf) == pytest.approx(pause, rel=1e-12)
-    assert settling_delay(SETTLING, poll_interval, pause * 1.001) is not None
-    assert settling_delay(SETTLING, poll_interval, pause * 0.999) is None
+    assert Pace(poll_interval).settling_pause() == pytest.approx(nominal * factor, rel=1e-12)
 
 
-def test_a_look_whose_verdict_does_not_settle_is_over():
-    assert settling_delay(Wait("status PENDING"), 5.0, math.inf) is None
+class Drive:
+    """Drives a course on a clock of its own, with these readings, of which the last one is given for ever."""
+
+    def __init__(self, monkeypatch, *readings, seconds):
+        self.now, self.until, self.readings, self.pauses = 1000.0, 1000.0 + seconds, list(readings), []
+        monkeypatch.setattr("airflow_provider_kie.waiting.course.time.monotonic", lambda: self.now)
+
+    def left(self):
+        return self.until - self.now
+
+    def __call__(self, course):
+        answer = None
+        try:
+            while True:
+                step = course.send(answer)
+                if step is None:
+                    answer = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+                    continue
+                assert isinstance(step, Pause)
+                self.pauses.append(step)
+                self.now += step.seconds
+                answer = None
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_poll_reads_again_what_may_settle_until_it_does(monkeypatch):
+    drive = Drive(monkeypatch, None, None, record("SUCCESS", wav_url=URL), seconds=3600.0)
+    assert isinstance(drive(poll(new_judge(), Pace(30.0), drive.left)), Done)
+    assert [pause.settling for pause in drive.pauses] == [True, True]
+    assert all(4.5 <= pause.seconds <= 5.5 for pause in drive.pauses)
+
+
+def test_a_poll_ends_with_the_grace(monkeypatch):
+    drive = Drive(monkeypatch, None, seconds=3600.0)
+    assert isinstance(drive(poll(new_judge(), Pace(30.0), drive.left)), Failed)
+    assert 60.0 <= sum(pause.seconds for pause in drive.pauses) < 66.0
+
+
+def test_a_poll_does_not_settle_longer_than_it_has_time(monkeypatch):
+    drive = Drive(monkeypatch, None, seconds=12.0)
+    assert drive(poll(new_judge(), Pace(30.0), drive.left)).settling
+    assert drive.left() >= 0
+
+
+def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
+    drive = Drive(monkeypatch, record(), TROUBLE, record("QUEUED"), record("SUCCESS", wav_url=URL), seconds=3600.0)
+    assert isinstance(drive(wait(new_judge, Pace(30.0), drive.left)), Done)
+    assert [(pause.reason.partition(",")[0], pause.warning) for pause in drive.pauses] == [
+        ("status PENDING", False),
+        ("It thundered", True),
+        ("status QUEUED", True),
+    ]
+    assert drive.pauses[0].text == "status PENDING; up to 3600 seconds left."
+
+
+def test_a_wait_whose_time_is_up_polls_once_more_and_says_what_was_last(monkeypatch):
+    drive = Drive(monkeypatch, record(), seconds=100.0)
+    assert drive(wait(new_judge, Pace(30.0), drive.left)) == Wait("status PENDING")
+    assert sum(pause.seconds for pause in drive.pauses) == pytest.approx(100.0)
+
+
+def test_a_wait_backs_off_from_where_it_was(monkeypatch):
+    drive = Drive(monkeypatch, record(), record("SUCCESS", wav_url=URL), seconds=3600.0)
+    drive(wait(new_judge, Pace(10.0, exponential_backoff=True), drive.left, polls=3))
+    assert drive.pauses[0].seconds > 70
 
 
 @pytest.mark.parametrize(("timeout", "shown"), [(3600, "3600"), (3600.0, "3600"), (0.5, "0.5"), (0, "0")])
 def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
-    error = timed_out("wav-1", "kie_other", timeout, "status PENDING")
+    error = timed_out(WAV, "wav-1", "kie_other", timeout, "status PENDING").error
     assert type(error) is KieWaitTimeoutError
     assert (error.kie_task_id, error.conn_id) == ("wav-1", "kie_other")
     assert error.problem == f"The WAV conversion was not finished within {shown} seconds; last: status PENDING"
@@ -343,7 +399,7 @@ def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
 
 @pytest.mark.parametrize("reading", [KieAuthenticationError("No key"), record("WAV_FAILED")], ids=["error", "record"])
 def test_a_failure_says_through_which_connection(reading):
-    assert Look("wav-1", "kie_other").judge(reading, 0.0).error.conn_id == "kie_other"
+    assert Judge(WAV, "wav-1", "kie_other").judge(reading, 0.0).error.conn_id == "kie_other"
 
 
 TEN_YEARS = 315_360_000
@@ -395,15 +451,15 @@ def test_no_length_of_time(name, value):
 
 def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
     done = Done(record("SUCCESS", wav_url=URL))
-    assert finished("wav-1", done) is done
+    assert finished(WAV, "wav-1", done) is done
     with pytest.raises(KieNotReadyError, match="not finished: status PENDING") as early:
-        finished("wav-1", Wait("status PENDING"))
+        finished(WAV, "wav-1", Wait("status PENDING"))
     assert early.value.kie_task_id == "wav-1"
     with pytest.raises(KieServerError) as trouble:
-        finished("wav-1", Wait("It thundered", trouble=TROUBLE))
+        finished(WAV, "wav-1", Wait("It thundered", trouble=TROUBLE))
     assert trouble.value is TROUBLE
     with pytest.raises(AirflowFailException, match="It failed"):
-        finished("wav-1", Failed(KieConversionFailedError("It failed")))
+        finished(WAV, "wav-1", Failed(KieConversionFailedError("It failed")))
 
 
 @pytest.mark.parametrize(
@@ -417,4 +473,4 @@ def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
     ],
 )
 def test_what_ends_the_search_for_the_connection(error, waited, was_found, ends):
-    assert ends_the_search(error, waited, was_found=was_found) is ends
+    assert connection_is_lost(error, waited, was_found=was_found) is ends

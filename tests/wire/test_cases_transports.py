@@ -11,6 +11,8 @@ import ssl
 import pytest
 
 from airflow_provider_kie.api import common, wav
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.emulator.answers import ANSWERS
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
@@ -61,7 +63,7 @@ def test_submit(kie, name):
 @pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].read is not None])
 def test_read(kie, name):
     kie_task_id = kie.create_conversion(finished=True)
-    sync, asynchronous = play_for_both(kie, name, wav.record_info(kie_task_id))
+    sync, asynchronous = play_for_both(kie, name, read_job(WAV, kie_task_id))
     assert sync == asynchronous
     expected = TABLE[name].read
     if expected == "record":

@@ -17,9 +17,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.hooks import download as subject
-from airflow_provider_kie.hooks import file_host
-from airflow_provider_kie.hooks.file_host import FileHost, Link
+from airflow_provider_kie.files import download as subject
+from airflow_provider_kie.files import host as file_host
+from airflow_provider_kie.files.host import FileHost, Link
 from tests.certificates import certificate
 from tests.file_server import MODIFIED, Act, FileServer
 from tests.wav_files import UNKNOWN, chunk, long_wav, wav

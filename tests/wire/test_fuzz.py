@@ -25,8 +25,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.common import http_url
 from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.fields import http_url
+from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.emulator.state import PRICE
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
@@ -38,7 +40,7 @@ from airflow_provider_kie.exceptions import (
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.waiting import Done, Failed, Look, Wait, timed_out
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait, timed_out
 
 KEY = "sk-canary/0123456789+key"
 CANARY = "QUERYCANARY"
@@ -54,7 +56,7 @@ bounded = settings(
 #: Calls of each kind; the reads ask for the id that most generated records bear.
 CALLS: dict[str, Call[Any]] = {
     "submit": wav.convert_to_wav("music", "track", "https://api.example.com/callback"),
-    "read": wav.record_info("wav-1"),
+    "read": read_job(WAV, "wav-1"),
     "credit": common.credit(),
     "download-url": common.download_url(URL),
     "request": Call("GET /any", "GET", "/any", lambda data: data),
@@ -174,9 +176,12 @@ def check_outcome(outcome: object) -> None:
         json.dumps(outcome)
 
 
-def check_record(record: wav.WavConversion | None) -> None:
-    if record is None:
+def check_record(job: KieJob | None) -> None:
+    if job is None:
         return
+    assert json.loads(json.dumps(job, allow_nan=False)) == job
+    assert all(file["url"] == http_url(file["url"]) for file in job["files"])
+    record = wav.as_conversion(job)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == set(wav.WavConversion.__annotations__)
     assert record["kie_task_id"] == "wav-1"
@@ -194,13 +199,14 @@ def check_verdict(verdict: object, reading: object) -> None:
     match verdict:
         case Done():
             check_texts(verdict.warning)
-            assert verdict.conversion["wav_url"] == http_url(verdict.conversion["wav_url"]) is not None
+            url = wav.as_conversion(verdict.job)["wav_url"]
+            assert url == http_url(url) is not None
         case Failed():
             check_outcome(verdict.error)
             assert not verdict.error.transient
         case Wait():
             check_texts(verdict.reason)
-            check_outcome(timed_out("wav-1", "kie_default", 5.0, verdict.reason))
+            check_outcome(timed_out(WAV, "wav-1", "kie_default", 5.0, verdict.reason).error)
             assert (verdict.trouble is not None) == isinstance(reading, KieError)
         case _:
             raise AssertionError(verdict)
@@ -238,10 +244,10 @@ def test_the_parser_gives_a_result_or_an_error_of_ours(status, body, retry_after
     pauses=st.lists(st.floats(0.0, 100.0), min_size=4, max_size=4),
 )
 def test_the_waiting_rule_never_fails_on_trouble_and_is_never_done_without_a_url(readings, pauses):
-    look, now = Look("wav-1", "kie_default"), 0.0
+    judge, now = Judge(WAV, "wav-1", "kie_default"), 0.0
     for (status, body), pause in zip(readings, pauses, strict=False):
         reading = outcome_of(CALLS["read"].read, Answer.of(status, {}, body, secret=KEY))
-        verdict = look.judge(reading, now)
+        verdict = judge.judge(reading, now)
         check_verdict(verdict, reading)
         if isinstance(reading, KieError):
             assert isinstance(verdict, Wait) == reading.transient

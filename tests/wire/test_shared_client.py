@@ -17,9 +17,9 @@ from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
 async def hold(conn_id, entered, leave):
     async with KieAsyncHook.connect(conn_id) as hook:
-        entered.append(hook.session)
+        entered.append(hook.transport.session)
         await leave.wait()
-    return hook.session
+    return hook.transport.session
 
 
 async def hold_several(conn_ids):
@@ -142,7 +142,7 @@ def test_a_search_that_hangs_is_followed_by_another(kie, monkeypatch):
 
     monkeypatch.setattr(kie_async, "get_async_connection", hang_once)
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(kie_async, "LONGEST_SEARCH", 0.1)
+    monkeypatch.setattr(kie_async, "LONGEST_SEARCH", 0.5)
     assert asyncio.run(search_twice()) == kie.url
 
 

@@ -20,19 +20,17 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, timezone
 from packaging.version import Version
 
-from airflow_provider_kie import waiting as waiting_rules
 from airflow_provider_kie.exceptions import KieAuthenticationError, KieError
 from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.triggers.wav import (
-    AHEAD_OF_AIRFLOW,
-    LEAVING,
-    LONGEST_RECOVERY,
-    WavConversionTrigger,
-    deferral,
-    verdict_of,
-)
-from airflow_provider_kie.waiting import Done, Failed, Wait, next_delay
+from airflow_provider_kie.tasks import deferral
+from airflow_provider_kie.triggers.event import read_event
+from airflow_provider_kie.triggers.job import AIRFLOW_MARGIN, EXIT_MARGIN, LONGEST_RECOVERY, KieJobTrigger
+from airflow_provider_kie.triggers.wav import WavConversionTrigger
+from airflow_provider_kie.waiting import pace
+from airflow_provider_kie.waiting.pace import Pace
+from airflow_provider_kie.waiting.verdict import Done, Failed
+from tests.jobs import URL, wav_job
 from tests.modes import only_event
 
 
@@ -91,7 +89,7 @@ def test_airflows_own_limit_comes_after_the_triggers_event(kie, without):
     kie.configure(conversion_seconds=600)
     arguments = trigger(kie.create_conversion(), seconds=3600).serialize()[1] | without
     waiting = WavConversionTrigger(**arguments)
-    limit = timezone.utcnow() + timedelta(seconds=AHEAD_OF_AIRFLOW + 0.2)
+    limit = timezone.utcnow() + timedelta(seconds=AIRFLOW_MARGIN + 0.2)
     waiting.timeout_after = limit  # as Airflow sets it
     event = asyncio.run(only_event(waiting))
     assert event["error"]["type"] == "KieWaitTimeoutError"
@@ -153,14 +151,14 @@ def test_code_that_can_not_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch)
 
 def test_an_unexpected_error_does_not_end_the_wait(kie, monkeypatch):
     kie_task_id = kie.create_conversion(finished=True)
-    original, failures = KieAsyncHook.look, iter([ValueError("once"), RuntimeError("twice")])
+    original, failures = KieAsyncHook.wait, iter([ValueError("once"), RuntimeError("twice")])
 
     async def sometimes_broken(self, *args, **kwargs):
         for failure in failures:
             raise failure
         return await original(self, *args, **kwargs)
 
-    monkeypatch.setattr(KieAsyncHook, "look", sometimes_broken)
+    monkeypatch.setattr(KieAsyncHook, "wait", sometimes_broken)
     assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
 
 
@@ -168,7 +166,7 @@ def test_an_unexpected_error_that_stays_ends_at_the_deadline(kie, monkeypatch):
     async def broken(self, *args, **kwargs):
         raise ValueError("always")
 
-    monkeypatch.setattr(KieAsyncHook, "look", broken)
+    monkeypatch.setattr(KieAsyncHook, "wait", broken)
     event = asyncio.run(only_event(trigger("988e00aa", seconds=0.2)))
     assert event["error"]["type"] == "KieWaitTimeoutError"
     assert "unexpected ValueError" in event["error"]["problem"]
@@ -185,7 +183,7 @@ def test_whatever_it_is_given_it_ends_in_an_event(kie, odd):
 def test_a_wait_that_found_its_connection_outlasts_the_secrets_backend(kie, monkeypatch):
     """``start_from_trigger``, after the minute in which nobody may know the connection."""
     find, troubles = kie_async.get_async_connection, [None, AirflowNotFoundException("away"), None]
-    look, faults = KieAsyncHook.look, [ValueError("once")]
+    look, faults = KieAsyncHook.wait, [ValueError("once")]
 
     async def find_sometimes(conn_id):
         if trouble := troubles.pop(0):
@@ -197,10 +195,10 @@ def test_a_wait_that_found_its_connection_outlasts_the_secrets_backend(kie, monk
             raise faults.pop()
         return await look(self, *args, **kwargs)
 
-    monkeypatch.setattr(waiting_rules, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "GRACE_SECONDS", 0.0)
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(kie_async, "get_async_connection", find_sometimes)
-    monkeypatch.setattr(KieAsyncHook, "look", look_in_the_end)
+    monkeypatch.setattr(KieAsyncHook, "wait", look_in_the_end)
     arguments = trigger(kie.create_conversion(finished=True)).serialize()[1] | {"deadline": None}
     assert asyncio.run(only_event(WavConversionTrigger(**arguments)))["status"] == "success"
     assert troubles == []
@@ -280,12 +278,11 @@ def test_a_wait_that_sleeps_through_an_outage_keeps_nothing_of_it(kie, trouble, 
         monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(nobody))
     else:
         kie.play(trouble, endpoint="record-info", repeat=True)
-    looks, original = Counter(), WavConversionTrigger._look
+    looks, original = Counter(), KieJobTrigger._report
 
-    async def counted(self, hook):
-        end = await original(self, hook)
+    def counted(self, pause):
+        original(self, pause)
         looks[self.kie_task_id] += 1
-        return end
 
     async def errors_left_by_looks():
         waits = [asyncio.create_task(only_event(trigger(f"wav-{n}", 3600.0, poll_interval=0.2))) for n in range(20)]
@@ -306,7 +303,7 @@ def test_a_wait_that_sleeps_through_an_outage_keeps_nothing_of_it(kie, trouble, 
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    monkeypatch.setattr(WavConversionTrigger, "_look", counted)
+    monkeypatch.setattr(KieJobTrigger, "_report", counted)
     # Who reads at this very moment has its error in hand.
     assert len(asyncio.run(errors_left_by_looks())) <= 5
 
@@ -319,13 +316,13 @@ def errors_in_memory():
 @pytest.fixture
 def pauses(monkeypatch):
     """The pauses that the trigger asks for between its looks, none of which is kept."""
-    asked = []
+    original, asked = Pace.pause, []
 
-    def keep(*args, **kwargs):
-        asked.append(next_delay(*args, **kwargs))
+    def keep(self, polls):
+        asked.append(original(self, polls))
         return 0.0
 
-    monkeypatch.setattr("airflow_provider_kie.triggers.wav.next_delay", keep)
+    monkeypatch.setattr(Pace, "pause", keep)
     return asked
 
 
@@ -365,15 +362,15 @@ def test_waits_wake_up_together_and_stay_spread_over_the_interval(kie, monkeypat
             moments.append(time.monotonic() + seconds)
         await sleep(0)
 
-    async def pending(self, kie_task_id, **arguments):
-        return Wait("status PENDING") if len(moments) < 600 else Done({"wav_url": "https://host.example/1.wav"})
+    async def pending(self, call):
+        return wav_job() if len(moments) < 600 else wav_job("SUCCESS", wav_url=URL)
 
     async def wait_for_many():
         with monkeypatch.context() as patched:
             patched.setattr(asyncio, "sleep", note)
             await asyncio.gather(*[only_event(trigger(f"wav-{n}", 3600.0, poll_interval=10.0)) for n in range(200)])
 
-    monkeypatch.setattr(KieAsyncHook, "look", pending)
+    monkeypatch.setattr(KieAsyncHook, "attempt", pending)
     asyncio.run(wait_for_many())
     ticks = [moment * 10 for moment in moments]
     assert sum(abs(tick - round(tick)) < 0.1 for tick in ticks) > 0.95 * len(ticks)
@@ -395,7 +392,7 @@ def test_a_last_look_that_hangs_is_cut_off_before_airflows_limit(kie):
     kie_task_id = kie.create_conversion(finished=True)
     kie.play("hang", endpoint="record-info", repeat=True)
     waiting = trigger(kie_task_id, seconds=3600)
-    limit = timezone.utcnow() + timedelta(seconds=LEAVING + 0.5)
+    limit = timezone.utcnow() + timedelta(seconds=EXIT_MARGIN + 0.5)
     waiting.timeout_after = limit
     event = asyncio.run(only_event(waiting))
     assert event["error"]["type"] == "KieWaitTimeoutError"
@@ -407,7 +404,7 @@ def test_a_last_look_that_hangs_is_cut_off_before_airflows_limit(kie):
 def test_airflow_2_11_keeps_its_limit_in_the_task_instance(kie):
     kie.configure(conversion_seconds=600)
     waiting = trigger(kie.create_conversion(), seconds=3600)
-    limit = timezone.utcnow() + timedelta(seconds=AHEAD_OF_AIRFLOW + 0.2)
+    limit = timezone.utcnow() + timedelta(seconds=AIRFLOW_MARGIN + 0.2)
     waiting.task_instance = SimpleNamespace(trigger_timeout=limit.replace(tzinfo=None))
     event = asyncio.run(only_event(waiting))
     assert event["error"]["type"] == "KieWaitTimeoutError"
@@ -443,7 +440,7 @@ def test_a_kill_comes_out_with_the_word_by_which_airflow_knows_it(kie, reading):
 
 
 def test_airflows_own_limit_of_the_deferral_comes_after_the_triggers(kie):
-    arguments = deferral(kie_task_id="988e00aa", kie_conn_id="kie_default", poll_interval=30, timeout=600)
+    arguments = deferral(WavConversionTrigger("988e00aa", "kie_default", 30.0, None, 600.0))
     assert arguments["timeout"].total_seconds() > 600
     assert arguments["trigger"].deadline == pytest.approx(time.time() + 600, abs=5)
 
@@ -454,11 +451,11 @@ def test_airflows_own_limit_of_the_deferral_comes_after_the_triggers(kie):
      {"status": "success", "conversion": {"wav_url": ""}}, {"status": "failed"}, {"status": "failed", "error": "x"}],
 )  # fmt: skip
 def test_an_event_that_is_no_clear_success_is_a_failure(event):
-    assert isinstance(verdict_of(event), Failed)
+    assert isinstance(read_event(event), Failed)
 
 
 def test_an_event_of_success_brings_the_conversion(kie):
     kie_task_id = kie.create_conversion(finished=True)
-    verdict = verdict_of(asyncio.run(only_event(trigger(kie_task_id))))
+    verdict = read_event(asyncio.run(only_event(trigger(kie_task_id))))
     assert isinstance(verdict, Done)
-    assert verdict.conversion["kie_task_id"] == kie_task_id
+    assert verdict.job["kie_task_id"] == kie_task_id

@@ -24,7 +24,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_kie.api.common import http_url
+from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConnectionError, KieDownloadError, KieUnsafeUrlError, KieValidationError
 from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context

@@ -4,8 +4,8 @@ How a WAV file gets from a file host into a sink: in pieces, checked on the way,
 
 A transfer goes on where it broke off only if the host vouches that the file is still the same (``If-Range`` with a
 strong validator, RFC 9110 section 13.1.5); otherwise it starts over, and so does its sink. What counts as a WAV file
-is decided by :mod:`airflow_provider_kie.api.riff`, where a download may go by
-:mod:`airflow_provider_kie.hooks.file_host`.
+is decided by :mod:`airflow_provider_kie.files.riff`, where a download may go by
+:mod:`airflow_provider_kie.files.host`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from airflow_provider_kie.api.riff import WavHeader, WavReader, shown
 from airflow_provider_kie.exceptions import (
     KieConnectionError,
     KieDownloadError,
@@ -34,7 +33,8 @@ from airflow_provider_kie.exceptions import (
     KieLinkExpiredError,
     KieNotAWavError,
 )
-from airflow_provider_kie.hooks.file_host import FileHost, Link
+from airflow_provider_kie.files.host import FileHost, Link
+from airflow_provider_kie.files.riff import WavHeader, WavReader, shown
 from airflow_provider_kie.redaction import quoted, redact
 
 __all__ = ["Downloaded", "Sink", "download"]

@@ -16,7 +16,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.arguments import is_empty, pushed_nothing
+from airflow_provider_kie.api.fields import is_blank, pushed_nothing
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 
@@ -61,7 +61,7 @@ class Place:
     def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        if is_empty(destination):
+        if is_blank(destination):
             raise pushed_nothing("destination")
         if not isinstance(destination, (str, os.PathLike, ObjectStoragePath)):
             raise KieValidationError(f"destination is a {type(destination).__name__}, but must be a URL or a path")
@@ -71,7 +71,7 @@ class Place:
         self.url = destination
         scheme = destination.partition("://")[0] if "://" in destination else "file"
         try:
-            path = ObjectStoragePath(destination, **({} if is_empty(conn_id) else {"conn_id": conn_id}))
+            path = ObjectStoragePath(destination, **({} if is_blank(conn_id) else {"conn_id": conn_id}))
             self.fs: Any = path.fs
         except (ValueError, ImportError) as error:
             raise KieValidationError(

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Lenient readers of single values: ids, URLs, texts, numbers and times, and the paths that lead to them.
+
+No recorded answer of a finished job exists for most families, and dialects of the same software differ in letter case
+and underscores. So everything is read leniently that cannot be mistaken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.exceptions import KieValidationError
+from airflow_provider_kie.hosts import in_ascii
+from airflow_provider_kie.redaction import harmless, printable, quoted, redact
+
+__all__ = [
+    "begin_of_link",
+    "check_id",
+    "check_url",
+    "dig",
+    "error_code",
+    "first",
+    "http_url",
+    "is_blank",
+    "is_empty",
+    "is_id",
+    "message",
+    "number",
+    "pushed_nothing",
+    "storable",
+    "text",
+    "time",
+    "whole",
+]
+
+# Those that were seen are 32 hex characters and UUIDs. An id that KIE gives may be paid for, so the characters of other
+# usual kinds, base64 for URLs among them, are taken as well.
+_ID = re.compile(r"[A-Za-z0-9._:~+=-]{1,128}")
+_HTTP_URL = re.compile(
+    r"""
+    (?P<scheme>https?://)
+    (?:(?P<user>[^/?#]*)@)?
+    (?P<host>\[[0-9A-F:.]+] | [^/?#@:]+)
+    (?P<port>:[0-9]*)?
+    (?P<rest>[/?#].*)?
+    """,
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+_HOST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[.+]")
+# What HTTP takes as it is, as requests has it. The brackets are not in RFC 3986, but everybody takes them.
+_LEFT_ALONE = "!#$%&'()*+,/:;=?@[]~"
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+_STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def dig(value: Json, path: str) -> list[Json]:
+    """
+    Return all that a path leads to, without what is empty.
+
+    :param value: a record of KIE.
+    :param path: keys between dots, whose letter case and underscores do not count; ``[]`` behind a key goes through a
+        list, and ``{a,b}`` at the end takes these keys as one object. JSON within a text is read.
+    """
+    found = [value]
+    for step in path.split("."):
+        key, through_list = step.removesuffix("[]"), step.endswith("[]")
+        found = [leaf for each in found for leaf in _children(_parsed(each), key, through_list)]
+    return [leaf for leaf in map(_parsed, found) if not is_empty(leaf)]
+
+
+def first(value: Json, *paths: str) -> Json:
+    """
+    Return the first thing that one of the paths leads to, or None.
+
+    :param value: a record of KIE.
+    :param paths: see :func:`dig`.
+    """
+    return next((leaf for path in paths for leaf in dig(value, path)), None)
+
+
+def is_empty(value: Json) -> bool:
+    """
+    Tell whether a value says nothing: null, an empty text, or a list or object of such.
+
+    :param value: any JSON.
+    """
+    if isinstance(value, (dict, list)):
+        return all(is_empty(each) for each in (value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def storable(value: Json) -> Json:
+    """
+    Return a value as every database and every JSON reader takes it.
+
+    :param value: any JSON; KIE's can hold NUL, half a surrogate pair, and numbers that Python reads as infinite.
+    """
+    if isinstance(value, dict):
+        return {str(storable(name)): storable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, str):
+        return _NOT_STORABLE.sub(" ", value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parsed(value: Json) -> Json:
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            parsed: Json = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return parsed
+    return value
+
+
+def _children(value: Json, key: str, through_list: bool) -> list[Json]:
+    if not isinstance(value, dict):
+        return []
+    if key.startswith("{"):
+        wanted = key.strip("{}").split(",")
+        return [{name: next(iter(_children(value, name, False)), None) for name in wanted}]
+    hits = [child for name, child in value.items() if _folded(name) == _folded(key)]
+    if not through_list:
+        return hits
+    return [each for hit in map(_parsed, hits) if isinstance(hit, list) for each in hit]
+
+
+def _folded(key: str) -> str:
+    return key.replace("_", "").strip().lower()
+
+
+def text(value: Json) -> str | None:
+    """
+    Return a text in one printable line, or None for anything else.
+
+    :param value: any JSON.
+    """
+    return printable(value).strip() or None if isinstance(value, str) else None
+
+
+def message(value: Json) -> str | None:
+    """
+    Return a text fit for a log, or None for anything else.
+
+    :param value: any JSON.
+    """
+    found = text(value)
+    return redact(found) if found else None
+
+
+def whole(value: Json) -> int | None:
+    """
+    Read an int, or a float or text that stands for one, within 64 bits.
+
+    :param value: any JSON.
+    """
+    number: object = value
+    if (isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value.strip())) or (
+        isinstance(value, float) and value.is_integer()
+    ):
+        number = int(value)
+    return number if type(number) is int and abs(number) < 2**63 else None
+
+
+def number(value: Json) -> float | None:
+    """
+    Read a finite number, also one that comes as text.
+
+    :param value: any JSON.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def error_code(value: Json) -> int | str | None:
+    """
+    Read an error code; None where KIE reports no error (null, 0, 200 or an empty text).
+
+    :param value: any JSON.
+    """
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and not value.strip()):
+        return None
+    number = whole(value)
+    if number is not None:
+        return None if number in (0, 200) else number
+    return redact(str(value))
+
+
+def time(value: Json) -> str | None:
+    """
+    Read epoch seconds or milliseconds as ISO 8601 in UTC; keep a text as it is.
+
+    :param value: any JSON.
+    """
+    number = whole(value) if not isinstance(value, bool) else None
+    if number is None:
+        return text(value)
+    seconds = number / 1000 if abs(number) >= 10**11 else number
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def is_blank(value: object) -> bool:
+    """
+    Tell whether a rendered argument has no value.
+
+    :param value: None, a blank text, the word None, as a template renders it, or what Jinja makes of an unknown name.
+    """
+    return str(value).strip() in ("", "None")
+
+
+def pushed_nothing(*names: str) -> KieValidationError:
+    """
+    Return the error for arguments that the DAG passed, but that have no value.
+
+    :param names: the arguments' names.
+    """
+    empty = " and ".join(f"{name} is empty" for name in names)
+    return KieValidationError(f"{empty}; the task that should provide it pushed nothing")
+
+
+def check_id(field: str, value: object) -> str:
+    """
+    Return an id of KIE, or say which argument is wrong before anything is sent.
+
+    :param field: the argument's name.
+    :param value: the rendered argument. An ``int`` counts as its digits, which ``render_template_as_native_obj`` makes
+        numbers of.
+    :raises KieValidationError: empty, ``None`` (also the word, as a template renders it), odd characters, a URL, or a
+        ``float``, of which the id cannot be told any more.
+    """
+    if is_blank(value):
+        raise pushed_nothing(field)
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, float):
+        raise KieValidationError(
+            f"{field} is the number {quoted(value)}: render_template_as_native_obj takes an id of digits and one 'e' "
+            "for one; quote the template, as in \"'{{ … }}'\", or pass the other task's .output"
+        )
+    if not isinstance(value, str):
+        raise KieValidationError(f"{field} must be a text, not {type(value).__name__}")
+    if "://" in value:
+        raise KieValidationError(f"{field} is {quoted(value)}, a URL and not an id of KIE")
+    if not is_id(value):
+        raise KieValidationError(
+            f"{field} is {quoted(value)}, but an id of KIE has only letters, digits and . _ : ~ + = -"
+        )
+    return value
+
+
+def is_id(text: str) -> bool:
+    """
+    Tell whether a text can be an id of KIE.
+
+    :param text: any.
+    """
+    return _ID.fullmatch(text) is not None
+
+
+def http_url(value: object) -> str | None:
+    """
+    Return a URL as HTTP wants it; None for what is no absolute http or https URL with a host.
+
+    Spaces, control characters, quotes and everything that is not ASCII are percent-encoded, as UTF-8; the host is
+    written in IDNA, as browsers do. What is encoded already stays as it is. The result holds nothing that libraries
+    read differently, except a user's name in front of the host.
+
+    :param value: anything, in which white space around the URL does not count.
+    """
+    found = _HTTP_URL.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    scheme, user, host, port, rest = found.group("scheme", "user", "host", "port", "rest")
+    try:
+        host = in_ascii(host)
+        user = "" if user is None else _percent_encoded(user).replace("@", "%40") + "@"
+        written = f"{scheme}{user}{host}{port or ''}{_percent_encoded(rest or '')}"
+        _ = urlsplit(written).port  # raises for one beyond 65535, and urlsplit for a false address in brackets
+    except ValueError:  # also that of idna, and that of half a surrogate pair
+        return None
+    return written if _HOST.fullmatch(host) else None
+
+
+def _percent_encoded(text: str) -> str:
+    return quote(_STRAY_PERCENT.sub("%25", text), safe=_LEFT_ALONE)
+
+
+def check_url(field: str, value: object) -> str:
+    """
+    Return a URL that a user gave as HTTP wants it.
+
+    :param field: the argument's name.
+    :param value: the rendered argument.
+    :raises KieValidationError: not an http(s) URL.
+    """
+    url = http_url(value)
+    if url is None:
+        raise KieValidationError(f"{field} is not an http(s) URL")
+    return url
+
+
+def begin_of_link(link: Json) -> str:
+    """
+    Return scheme and host of a link, or the first letters of what is none, for a message.
+
+    :param link: what stands in the place of a link.
+    """
+    found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link).strip())
+    return quoted(found[0] if found else "")

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What all families of KIE's jobs have in common.
+
+It is the type of their rows, the job that any record reads into, and the two calls that are made from a row.
+
+The rules that live here and nowhere else:
+
+* a record is about the job that was asked for, or it is not used;
+* an id that KIE does not know is answered with null, or with 404, 422 or 500 and a text that says so (recorded
+  2026-04-28 to 2026-09); both mean *not visible yet*;
+* files are where the row's paths lead, never what looks like a link, because records echo their inputs;
+* numbers and words mean what the row says. A word that it does not name fails only if it says so itself; a number that
+  it does not name, where its words are numbers, is no success.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple, TypedDict
+
+from airflow_provider_kie.api import fields
+from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.api.fields import http_url
+from airflow_provider_kie.exceptions import (
+    KieAlreadyConvertedError,
+    KieError,
+    KieJobFailedError,
+    KieNotFoundError,
+    KieUnexpectedCodeError,
+    KieUnreadableAnswerError,
+    KieValidationError,
+    KieWrongTaskError,
+    label,
+    named,
+)
+from airflow_provider_kie.redaction import quoted, redact
+
+__all__ = [
+    "Family",
+    "KieFile",
+    "KieJob",
+    "KieTrack",
+    "Means",
+    "Submitted",
+    "Words",
+    "no_cancel",
+    "read_job",
+    "submit_job",
+]
+
+#: What refusals say of an id that KIE does not know, under these numbers.
+_UNKNOWN_TEXTS = ("not exist", "not found", "is null")
+_UNKNOWN_CODES = (404, 422, 500)
+#: What a submit that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
+_FINAL_REASONS = ("paused", "not within", "not exist", "must")
+_LONGEST_WORD = 80
+
+
+class KieFile(TypedDict):
+    """A result that is a file: its ``url``, what it is (``name``), and its ``index`` among those of that name."""
+
+    url: str
+    name: str
+    index: int
+
+
+class KieTrack(TypedDict):
+    """One song of a music job, by the two ids with which other jobs refer to it."""
+
+    music_task_id: str
+    audio_id: str
+
+
+class KieJob(TypedDict):
+    """
+    One job as KIE describes it, in JSON values, fit for XCom.
+
+    ``family``, ``model``: what kind of job it is; ``model`` is None outside of KIE's Market. ``kie_task_id``: its id at
+    KIE. ``status``: KIE's own word or number, as text. ``files``: main results first, in KIE's order; KIE deletes them
+    14 days after success. ``result``: what KIE gave besides or instead of files, or None. ``tracks``: the songs of a
+    music job. ``progress``: from 0 to 1, or None. ``credits``: what the job cost, or None. ``create_time``,
+    ``complete_time``: ISO 8601 where KIE sent a number, else KIE's text, whose time zone is not documented.
+    ``error_code``, ``error_message``: None where KIE reports no error.
+    """
+
+    family: str
+    model: str | None
+    kie_task_id: str
+    status: str
+    files: list[KieFile]
+    result: Json
+    tracks: list[KieTrack]
+    progress: float | None
+    credits: float | None
+    create_time: str | None
+    complete_time: str | None
+    error_code: int | str | None
+    error_message: str | None
+
+
+class Submitted(NamedTuple):
+    """
+    An accepted submit.
+
+    :param kie_task_id: the job to wait for.
+    :param reused: True when KIE named an earlier job, and made no new one.
+    """
+
+    kie_task_id: str
+    reused: bool
+
+
+class Means(Enum):
+    """What a status word or number says of a job."""
+
+    RUNNING = auto()
+    DONE = auto()
+    FAILED = auto()
+    #: KIE could not deliver its callback; the result is usually there.
+    DONE_IF_RESULT = auto()
+
+
+class Words:
+    """
+    What the status words and numbers of a family mean; each stands in one place.
+
+    :param running: the job goes on.
+    :param done: it has succeeded.
+    :param failed: it has failed, which KIE will not take back.
+    :param done_if_result: it has succeeded if there is a result.
+    :param only_words: the family's pages know no numbers, so that another one says nothing.
+    :raises ValueError: a word stands twice, whatever its letter case, or a meaning that every job can have has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        running: tuple[str | int, ...],
+        done: tuple[str | int, ...],
+        failed: tuple[str | int, ...],
+        done_if_result: tuple[str | int, ...] = (),
+        only_words: bool = False,
+    ) -> None:
+        groups = {Means.RUNNING: running, Means.DONE: done, Means.FAILED: failed, Means.DONE_IF_RESULT: done_if_result}
+        named = [(str(word), means) for means, words in groups.items() for word in words]
+        self._meanings = dict(named)
+        self._spellings = {word.upper(): word for word in self._meanings}
+        if len(self._spellings) != len(named) or not (running and done and failed):
+            raise ValueError(f"status words stand twice, or are missing: {groups}")
+        self._only_words = only_words
+
+    def spelled(self, given: Json) -> str:
+        """
+        Return a status as text, in the spelling of the row where it is known.
+
+        :param given: KIE's word or number.
+        """
+        word = redact(str(given)).strip()[:_LONGEST_WORD] if given is not None else ""
+        # One client has seen words with a text behind them, such as "SUCCESS-Success" (music-video).
+        return self._spellings.get(word.upper()) or self._spellings.get(re.split(r"[-\s]", word.upper())[0], word)
+
+    def meaning(self, status: str) -> Means | None:
+        """
+        Say what a status means; None where nobody knows.
+
+        :param status: as :meth:`spelled` gives it.
+        """
+        if status.upper().endswith(("_FAILED", "_ERROR")):
+            return self._meanings.get(status, Means.FAILED)
+        return self._meanings.get(status)
+
+    def is_foreign_number(self, status: str) -> bool:
+        """
+        Tell whether a status is a number that the family does not name, and so no reason to go on waiting.
+
+        :param status: as :meth:`spelled` gives it.
+        """
+        return not self._only_words and fields.whole(status) is not None and status not in self._meanings
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """
+    What jobs of one kind have in common; everything that differs between families stands in such a row.
+
+    :param name: travels with the id of a job, because an id that is asked at another family's path is unknown for ever.
+    :param submit: path of the call that is paid for.
+    :param query: path of the call that reads a job.
+    :param words: what its status words mean.
+    :param status: where a record has the status; the first key that is there counts.
+    :param files: names of files and where they are; main results come first. Of paths with ``|`` between them the first
+        one that leads to something counts.
+    :param result: what a job has besides or instead of files; the first path that leads to something counts.
+    :param needs_file: a success has a file; otherwise a result is enough.
+    :param tracks: where the ids of songs are.
+    :param errors: where the error's code and its text are.
+    :param id_key: the name of the id.
+    :param callback: KIE demands a callback URL.
+    :param interval: seconds between two polls, where the user does not say it.
+    :param repeat: what a second submit does.
+    :param adopts: result numbers under which a refused submit may name an earlier job, which is then the result.
+    :param file_decides: a file counts whatever the status says.
+    :param failure: the class of a job that failed.
+    :param title: what messages call a job; ``short``: the same where it is clear; ``product``: its result.
+    :param unnamed: triggers, events, store entries and errors do not name the family, as it was before there were
+        others.
+    """
+
+    name: str
+    submit: str
+    query: str
+    words: Words
+    status: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    result: tuple[str, ...] = ()
+    needs_file: bool = True
+    tracks: str | None = None
+    errors: tuple[str, str] = ("errorCode", "errorMessage")
+    id_key: str = "taskId"
+    callback: bool = False
+    interval: float = 10.0
+    repeat: Repeat = Repeat.IF_REFUSED
+    adopts: tuple[int, ...] = ()
+    file_decides: bool = False
+    failure: type[KieJobFailedError] = KieJobFailedError
+    title: str = "job"
+    short: str = "job"
+    product: str = "result"
+    unnamed: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Check the row.
+
+        :raises ValueError: a path cannot be one, or a success could never be told from its absence.
+        """
+        if not (self.submit.startswith("/") and self.query.startswith("/")):
+            raise ValueError(f"the paths of family {self.name!r} do not start with '/'")
+        if not self.status:
+            raise ValueError(f"family {self.name!r} has no key for its status")
+        if (self.needs_file and not self.files) or not (self.files or self.result):
+            raise ValueError(f"family {self.name!r} has no path that leads to its result")
+
+    @property
+    def tag(self) -> str | None:
+        """The name as it travels; None for the family of all that names none."""
+        return None if self.unnamed else self.name
+
+    @property
+    def guarded(self) -> bool:
+        """Whether KIE refuses a second identical submit, so that it is not paid for."""
+        return self.repeat is Repeat.UNDER_GUARD
+
+
+def submit_job(
+    row: Family, body: Mapping[str, Json], *, callback_url: str | None = None, purpose: str | None = None
+) -> Call[Submitted]:
+    """
+    Submit a job, which is paid for.
+
+    :param row: the family.
+    :param body: the fields of the call.
+    :param callback_url: where KIE reports the end.
+    :param purpose: what the call is for, as the start of an error message.
+    """
+    return Call(
+        purpose or f"Submitting the {row.title}",
+        "POST",
+        row.submit,
+        lambda data: _parse_submit(row, data),
+        json={**body, "callBackUrl": callback_url} if callback_url else body,
+        repeat=row.repeat,
+        family=row.tag,
+        recover=lambda error: _adopt_earlier_job(row, error),
+    )
+
+
+def read_job(row: Family, kie_task_id: str) -> Call[KieJob | None]:
+    """
+    Read a job, which is free; None for an id that KIE does not know (or does not know yet).
+
+    :param row: the family.
+    :param kie_task_id: the id that the submit gave.
+    :raises KieValidationError: the id cannot be one of KIE.
+    """
+    if isinstance(kie_task_id, str) and "://" in kie_task_id:
+        raise KieValidationError(
+            "kie_task_id is a URL; the operator that submits pushes the id to XCom under the key 'kie_task_id', and "
+            "returns it only with wait_for_completion=False"
+        )
+    asked = fields.check_id("kie_task_id", kie_task_id)
+    return Call(
+        f"Reading the {row.title}",
+        "GET",
+        row.query,
+        lambda data: _parse_record(row, data, asked),
+        params={row.id_key: asked},
+        family=row.tag,
+        kie_task_id=asked,
+        recover=lambda error: _unknown_is_none(row, error),
+    )
+
+
+def no_cancel(row: Family, kie_task_id: str) -> str:
+    """
+    Return what a user who kills a task should know.
+
+    :param row: the family.
+    :param kie_task_id: the job.
+    """
+    goes_on = f"{named(row.tag, kie_task_id)} goes on, and can be waited for again."
+    return f"KIE has no call that cancels a {row.short}: {goes_on}"
+
+
+def _parse_submit(row: Family, data: Json) -> Submitted:
+    kie_task_id = _id_of(row, data)
+    if kie_task_id is None:
+        raise KieUnreadableAnswerError("KIE accepted the submit but gave no task id")
+    try:
+        return Submitted(fields.check_id(row.id_key, kie_task_id), reused=False)
+    except KieError as error:
+        raise KieUnreadableAnswerError(f"KIE accepted the submit, but {error.problem}") from error
+
+
+def _id_of(row: Family, data: Json) -> str | None:
+    """Return the id in an answer, of which a spelling that nobody expects must not lose what is paid for."""
+    given = fields.first(data, row.id_key)
+    return str(given) if type(given) is int else fields.text(given)
+
+
+def _adopt_earlier_job(row: Family, error: KieError) -> Submitted:
+    if error.existing_kie_task_id and error.code in row.adopts:
+        with suppress(KieValidationError):  # an id that cannot be asked for is left to the user
+            return Submitted(fields.check_id(row.id_key, error.existing_kie_task_id), reused=True)
+    if error.code == 500 and any(reason in error.said.lower() for reason in _FINAL_REASONS):
+        raise KieValidationError(error.problem, **error.details())
+    if isinstance(error, KieAlreadyConvertedError) and not row.guarded:
+        # Of a family without that guard nobody knows what the number means.
+        raise KieUnexpectedCodeError(error.problem, **error.details())
+    raise _refused(_as_failure_of(row, error))
+
+
+def _refused(error: KieError) -> KieError:
+    """Return the error of a submit as one that created nothing, where it says that making the job failed (501)."""
+    error.nothing_created = error.nothing_created or isinstance(error, KieJobFailedError)
+    return error
+
+
+def _unknown_is_none(row: Family, error: KieError) -> None:
+    said = error.said.lower()
+    says_so = error.code in _UNKNOWN_CODES and any(each in said for each in _UNKNOWN_TEXTS)
+    if not (says_so or isinstance(error, KieNotFoundError)):
+        raise _as_failure_of(row, error)
+
+
+def _as_failure_of(row: Family, error: KieError) -> KieError:
+    """Return the error as one of the family, where it says that the job failed."""
+    return row.failure(error.problem, **error.details()) if type(error) is KieJobFailedError else error
+
+
+def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
+    if data is None:
+        return None
+    if not isinstance(data, dict):
+        raise KieUnreadableAnswerError(f"the record is not an object but {type(data).__name__}")
+    answered = _id_of(row, data) or asked
+    if answered != asked:
+        raise KieWrongTaskError(f"KIE answered for {label(row.tag)} {quoted(answered)}, which is not the one asked for")
+    code, text = row.errors
+    job = KieJob(
+        family=row.name,
+        model=fields.text(data.get("model")),
+        kie_task_id=asked,
+        status=row.words.spelled(next((data[key] for key in row.status if data.get(key) is not None), None)),
+        files=_files(row, data),
+        result=fields.storable(_result(row, data)),
+        tracks=_tracks(row, data, asked),
+        progress=_share(data.get("progress")),
+        credits=fields.number(data.get("creditsConsumed")),
+        create_time=fields.time(data.get("createTime")),
+        complete_time=fields.time(data.get("completeTime")),
+        error_code=fields.error_code(data.get(code)),
+        error_message=fields.message(data.get(text)),
+    )
+    succeeded = row.words.meaning(job["status"]) in (Means.DONE, Means.DONE_IF_RESULT)
+    if succeeded and row.needs_file and not job["files"] and (instead := _instead_of_links(row, data)):
+        # The form of a link is no failure of the job, which is paid for.
+        raise KieUnreadableAnswerError(
+            f"the {row.short} ended in {job['status']}, but its link is not an http(s) URL: "
+            f"it begins with {fields.begin_of_link(instead)}"
+        )
+    return job
+
+
+def _links(row: Family, data: Json) -> Iterator[tuple[str, str]]:
+    """Give all texts where the row says that links are, each with the name of its file."""
+    for name, paths in row.files:
+        found = next(filter(None, (fields.dig(data, path) for path in paths.split("|"))), [])
+        yield from ((name, link) for link in found if isinstance(link, str))
+
+
+def _instead_of_links(row: Family, data: dict[str, Json]) -> Json:
+    """Return the first thing that stands where the row says that links are, or where the object around them is."""
+    paths = [path for _, alternatives in row.files for path in alternatives.split("|")]
+    around = [path.partition(".")[0].removesuffix("[]") for path in paths]
+    no_objects = (each for key in around for each in fields.dig(data, key) if not isinstance(each, dict))
+    return fields.first(data, *paths) or next(no_objects, None)
+
+
+def _files(row: Family, data: Json) -> list[KieFile]:
+    files: dict[str, KieFile] = {}
+    for name, link in _links(row, data):
+        url = http_url(link)
+        if url and url not in files:
+            index = sum(file["name"] == name for file in files.values())
+            files[url] = KieFile(url=url, name=name, index=index)
+    return list(files.values())
+
+
+def _result(row: Family, data: Json) -> Json:
+    """Return what the record holds besides files; a text that is not JSON stays, so that it can be shown."""
+    found = fields.first(data, *row.result)
+    if isinstance(found, list):  # a variant of a text may have failed while others are there
+        return [each for each in found if not (isinstance(each, dict) and each.get("status") == "failed")] or None
+    if isinstance(found, dict):
+        files = {path.split(".")[-1].removesuffix("[]") for _, paths in row.files for path in paths.split("|")}
+        rest = {name: value for name, value in found.items() if name not in files and not fields.is_empty(value)}
+        return rest or None
+    return found
+
+
+def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
+    ids = fields.dig(data, row.tracks) if row.tracks else []
+    return [KieTrack(music_task_id=kie_task_id, audio_id=each) for each in map(fields.text, ids) if each]
+
+
+def _share(value: Json) -> float | None:
+    """Read a progress, which is a share in some families and a percentage in others, sometimes as text."""
+    number = fields.number(value)
+    return None if number is None else min(max(number / 100 if number > 1 else number, 0.0), 1.0)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How bytes get to KIE and back over ``requests``, and how a request that got no answer is told."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+
+from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
+from airflow_provider_kie.hooks.transport import (
+    BROKE_OFF,
+    CONNECT_TIMEOUT,
+    COULD_NOT_CONNECT,
+    NO_CERTIFICATES,
+    NOT_TRUSTED,
+    TIMED_OUT,
+    no_answer,
+    user_agent,
+)
+
+__all__ = ["open_session", "send"]
+
+
+def open_session(settings: KieSettings) -> requests.Session:
+    """
+    Return a session that sends the key to the connection's host and to no other.
+
+    :param settings: the connection.
+    :raises KieConfigurationError: the proxy or the certificates cannot work.
+    """
+    session = _Session()
+    session.trust_env = False
+    session.headers["User-Agent"] = user_agent()
+    session.auth = _BearerAuth(settings)
+    ssl_context(settings, settings.base_url)  # requests itself would only find out while it connects
+    session.verify = ca_bundle(settings)
+    if proxy := proxy_url(settings, settings.base_url):
+        session.proxies = {"http": proxy, "https": proxy}
+    return session
+
+
+def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> Answer:
+    """
+    Send a call once.
+
+    :param session: from :func:`open_session`.
+    :param settings: the connection.
+    :param call: what to send.
+    :raises KieConnectionError: no answer.
+    """
+    started = time.monotonic()
+    try:
+        with session.request(
+            call.method,
+            settings.base_url + call.path,
+            params=call.params,
+            json=call.json,
+            timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = _read_body(response, until=started + settings.timeout)
+            return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
+    except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
+        raise call.explain(no_answer(settings, *_explain(error))) from error
+
+
+class _Session(requests.Session):
+    """Never follows or parses a redirect; some targets cannot be parsed."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none."""
+
+
+class _BearerAuth(AuthBase):
+    """Adds the key to requests to the connection's own host."""
+
+    def __init__(self, settings: KieSettings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        own, asked = urlsplit(self._settings.base_url), urlsplit(request.url or "")
+        if (own.scheme, own.netloc) == (asked.scheme, asked.netloc):
+            request.headers["Authorization"] = f"Bearer {self._settings.api_key}"
+        return request
+
+
+def _read_body(response: requests.Response, until: float) -> bytes:
+    """Read as the bytes come, because a server that drips them would keep a plain read busy for ever."""
+    body = bytearray()
+    while chunk := response.raw.read1(65536, decode_content=True):
+        body += chunk
+        if len(body) > LONGEST_BODY:
+            break
+        if time.monotonic() > until:
+            raise requests.ReadTimeout("the answer came too slowly")
+    return bytes(body)
+
+
+def _explain(error: OSError | HTTPError) -> tuple[str, bool]:
+    """Return what happened, and whether the request may have reached KIE."""
+    cause = error.args[0] if error.args else None
+    if not isinstance(error, (requests.RequestException, HTTPError)):
+        return NO_CERTIFICATES, True  # the only thing of which requests complains in this way
+    if isinstance(error, requests.exceptions.SSLError):
+        return NOT_TRUSTED, True
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
+        return COULD_NOT_CONNECT, False
+    if isinstance(getattr(cause, "reason", None), NewConnectionError):
+        return COULD_NOT_CONNECT, False
+    timed_out = isinstance(error, (requests.Timeout, ReadTimeoutError)) or isinstance(cause, ReadTimeoutError)
+    return (TIMED_OUT if timed_out else BROKE_OFF), True

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is paid for, and what a next try may do: the money rules, as pure functions.
+
+*Outcomes of a submit.* Accepted: an answer that names an id, whatever its number. Refused: it certainly created
+nothing, or was never sent. Unknown: everything else that leaves a submit between its first byte and its answer, also
+the death of the process.
+
+*Memory.* An intent is written before the submit; right after it the id, or that it was refused. If that last write
+fails, the outcome is unknown.
+
+*Next try.* With an id it goes on with that job. Refused and failed count as no entry. After an unknown outcome it
+submits again where KIE refuses a second identical submit, which the row of the family says, and stops where that would
+be charged again.
+
+*A new submit is worth it* only after a failure that KIE confirms, and not where the input was the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Final, TypeAlias
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_kie.api import fields
+from airflow_provider_kie.api.job import Family
+from airflow_provider_kie.exceptions import (
+    KieError,
+    KieJobFailedError,
+    KieMaybeSubmittedError,
+    KieNotFoundError,
+)
+
+__all__ = [
+    "Entry",
+    "NextTry",
+    "Outcome",
+    "Resume",
+    "State",
+    "Stop",
+    "Submit",
+    "next_try",
+    "outcome_of",
+    "worth_a_new_submit",
+]
+
+
+class Outcome(Enum):
+    """What is known of a submit that ended in an error."""
+
+    ACCEPTED = auto()
+    REFUSED = auto()
+    UNKNOWN = auto()
+
+
+class State(StrEnum):
+    """What a memory knows of a job."""
+
+    CLAIMED = "claimed"
+    REFUSED = "refused"
+    SUBMITTED = "submitted"
+    #: In a way that makes :func:`worth_a_new_submit`.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    What a memory holds of the last submit.
+
+    :param state: how far it got.
+    :param identity: what was submitted, as names and values.
+    :param kie_task_id: the job, once it is known.
+    """
+
+    state: State
+    identity: Mapping[str, str]
+    kie_task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Nothing was paid for that could be used: submit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """
+    Go on with a job that is paid for.
+
+    :param kie_task_id: the job.
+    """
+
+    kie_task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """
+    Do not submit: it might be paid for again.
+
+    :param error: why, and what to do.
+    """
+
+    error: KieError
+
+
+NextTry: TypeAlias = Submit | Resume | Stop
+
+RESUBMIT: Final = "resubmit"
+FAIL: Final = "fail"
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """
+    Say what is known of a submit that raised.
+
+    :param error: what it raised; Airflow's time-out and the end of the process are such errors too.
+    """
+    if isinstance(error, KieError):
+        if error.existing_kie_task_id and fields.is_id(error.existing_kie_task_id):
+            return Outcome.ACCEPTED
+        if error.nothing_created:
+            return Outcome.REFUSED
+    return Outcome.UNKNOWN
+
+
+def next_try(
+    row: Family,
+    entry: Entry | None,
+    identity: Mapping[str, str],
+    *,
+    on_unknown_submit: str | None = None,
+    cleared: bool = False,
+) -> NextTry:
+    """
+    Say what a try may do, after what an earlier one left in the memory.
+
+    :param row: the family.
+    :param entry: what the memory holds; None for nothing.
+    :param identity: what this try wants to submit.
+    :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the row's guard allows.
+    :param cleared: somebody has cleared the task since, so that another input is another job. What cannot be told
+        counts as a retry.
+    """
+    if entry is None or entry.state in (State.REFUSED, State.FAILED):
+        return Submit()
+    differing = sorted(name for name, value in identity.items() if entry.identity.get(name) != value)
+    if differing and (row.guarded or cleared):
+        return Submit()
+    if differing:
+        names = ", ".join(differing)
+        return _stop(row, entry, f"An earlier try submitted with another {names}, and its job has not failed")
+    if entry.kie_task_id:
+        return Resume(entry.kie_task_id)
+    if (on_unknown_submit or (RESUBMIT if row.guarded else FAIL)) == RESUBMIT:
+        return Submit()
+    return _stop(row, entry, "An earlier try may have submitted the job, and its id is not known")
+
+
+def _stop(row: Family, entry: Entry, problem: str) -> Stop:
+    return Stop(KieMaybeSubmittedError(problem, kie_task_id=entry.kie_task_id, family=row.tag))
+
+
+def worth_a_new_submit(row: Family, error: KieError) -> bool:
+    """
+    Tell whether a new submit may cure the end of a job, so that a retry should make one.
+
+    :param row: the family.
+    :param error: how the job ended. After any end that KIE does not confirm the job may go on, and its id is worth more
+        than another try; under a guard an id that KIE does not know is submitted again for free.
+    """
+    if row.guarded:
+        return isinstance(error, (KieJobFailedError, KieNotFoundError))
+    return isinstance(error, KieJobFailedError) and not isinstance(error, AirflowFailException)

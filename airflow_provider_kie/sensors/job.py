@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wait for a job of any family, in poke, reschedule and deferrable mode, with one meaning."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    XComArg,
+    conf,
+)
+
+from airflow_provider_kie.api.families import find_family
+from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.exceptions import KieError, named
+from airflow_provider_kie.final_errors import for_sensor
+from airflow_provider_kie.sensors.start_in_triggerer import StartInTriggerer
+from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW, JobTask, as_rendered, deferral, ended_by_airflow
+from airflow_provider_kie.triggers.event import read_event
+from airflow_provider_kie.triggers.job import KieJobTrigger
+from airflow_provider_kie.waiting.verdict import Done, Failed, Wait, timed_out
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kie.api.job import Family, KieJob
+
+__all__ = ["KieJobSensor", "WaitSensor"]
+
+
+class WaitSensor(JobTask, StartInTriggerer):
+    """
+    What every sensor that waits for a job does; its family and what it returns are left to its subclasses.
+
+    :param kie_task_id: the job. (templated)
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    :param deferrable: wait in the triggerer instead of a worker slot.
+    :param start_from_trigger: with ``deferrable``, start in the triggerer at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        kie_task_id: str | XComArg,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kie_task_id = as_rendered(kie_task_id)
+        self.kie_conn_id = as_rendered(kie_conn_id)
+        self.deferrable = deferrable
+        self._last_reason = "no poll of KIE"
+        self._until = 0.0
+        self.start_from_trigger = start_from_trigger
+
+    @property
+    @abstractmethod
+    def row(self) -> Family:
+        """The family of the job."""
+
+    @abstractmethod
+    def _trigger(self, **arguments: Any) -> KieJobTrigger:
+        """Return what waits in the triggerer."""
+
+    @abstractmethod
+    def _result(self, job: KieJob) -> Mapping[str, Any]:
+        """Return what the sensor returns for a finished job."""
+
+    def execute(self, context: Context) -> Any:
+        """
+        Wait in the chosen mode.
+
+        :param context: Airflow's context.
+        """
+        self._log_why_on_a_worker()
+        self._until = time.monotonic() + (0.0 if self.deferrable else self.timeout)
+        try:
+            return super().execute(context)
+        except (AirflowSensorTimeout, AirflowSkipException) as end:
+            if not _is_the_loops_own(end):
+                raise
+            self._fail(timed_out(self.row, self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason).error)
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """
+        Poll once; in deferrable mode, defer unless the job is finished.
+
+        :param context: Airflow's context.
+        """
+        left = self._until - time.monotonic()
+        verdict = self.hook.poll(self.row, self.kie_task_id, timeout=left, poll_interval=self.poke_interval)
+        if isinstance(verdict, Wait):
+            self._last_reason = verdict.reason
+            tell = self.log.warning if verdict.warning else self.log.info
+            tell("%s: %s", named(self.row.tag, self.kie_task_id), verdict.reason)
+            if self.deferrable:
+                self.log.info("%s: deferring.", named(self.row.tag, self.kie_task_id))
+                self.defer(**self._deferral())
+            return False
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(verdict))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """
+        Go on after the trigger's event.
+
+        :param context: Airflow's context.
+        :param event: the trigger's event.
+        """
+        return self._conclude(read_event(event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Go on after the deferral, also where Airflow ended it.
+
+        :param next_method: what to call.
+        :param next_kwargs: with what.
+        :param context: Airflow's context.
+        """
+        if next_method == ENDED_BY_AIRFLOW:
+            self._fail(ended_by_airflow(self.row, self.kie_task_id, self.kie_conn_id, next_kwargs).error)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _deferral(self) -> dict[str, Any]:
+        return deferral(
+            self._trigger(
+                kie_task_id=self.kie_task_id,
+                kie_conn_id=self.kie_conn_id,
+                poll_interval=self.poke_interval,
+                deadline=None,
+                timeout=self.timeout,
+                exponential_backoff=bool(self.exponential_backoff),
+                max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+            )
+        )
+
+    def _polls_as_intended(self) -> bool:
+        own = type(self)
+        return own.execute is WaitSensor.execute and own.poke is WaitSensor.poke
+
+    def _conclude(self, end: Done | Failed) -> Any:
+        if isinstance(end, Failed):
+            self._fail(end.error)
+        self._log_end(self.row, end)
+        return self._result(end.job)
+
+    def _fail(self, error: KieError) -> NoReturn:
+        # Airflow itself treats the two flags differently when poking, resuming and timing out; this does not.
+        flag = "soft_fail" if self.soft_fail else "never_fail" if self.never_fail else None
+        if flag:
+            self.log.warning("%s", error)
+            raise AirflowSkipException(f"Skipping due to {flag} is set to True.") from error
+        raise for_sensor(error)
+
+
+class KieJobSensor(WaitSensor):
+    """
+    Wait until a job of any family has its result, and push the job to XCom.
+
+    :param kie_task_id: the job. (templated)
+    :param family: its family; an id that is asked at another family's path is unknown for ever. (templated)
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    :param deferrable: wait in the triggerer instead of a worker slot. A job that is already finished costs no deferral.
+    :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker that polls first.
+    """
+
+    template_fields: Sequence[str] = ("kie_task_id", "family", "kie_conn_id")
+
+    def __init__(self, *, family: str | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.family = as_rendered(family)
+
+    @property
+    def row(self) -> Family:
+        """The family of the job."""
+        return find_family(self.family)
+
+    def _trigger(self, **arguments: Any) -> KieJobTrigger:
+        return KieJobTrigger(**arguments, family=self.family)
+
+    def _result(self, job: KieJob) -> KieJob:
+        return job
+
+
+def _is_the_loops_own(end: Exception) -> bool:
+    """
+    Return whether Airflow's loop made up this time-out, which is a skip under ``soft_fail``.
+
+    What a ``poke()`` raised, the loop lets through, or names as the cause of a skip.
+    """
+    *_, (frame, _) = traceback.walk_tb(end.__traceback__)
+    return end.__cause__ is None and frame.f_globals["__name__"] == BaseSensorOperator.__module__

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tasks of this provider share of Airflow's life cycle: the hook, deferral, and what they say about a job."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast, overload
+
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+
+from airflow_provider_kie.exceptions import KieWaitTimeoutError, named
+from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.waiting.verdict import Done, Failed
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.api.job import Family
+    from airflow_provider_kie.hooks.kie import KieHook
+    from airflow_provider_kie.triggers.job import KieJobTrigger
+
+__all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_airflow"]
+
+log = logging.getLogger(__name__)
+
+#: What Airflow resumes with, in place of the method that :func:`deferral` names, where it ended the deferral itself.
+ENDED_BY_AIRFLOW = "__fail__"
+
+#: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
+DEFER_BACKSTOP = 120.0
+
+
+@overload
+def as_rendered(argument: str | XComArg) -> str: ...
+@overload
+def as_rendered(argument: str | XComArg | None) -> str | None: ...
+def as_rendered(argument: str | XComArg | None) -> str | None:
+    """
+    Return the argument as it is, under the type that it has once Airflow has rendered it.
+
+    Before that it may be an ``XComArg``, whatever its type says. Code that runs in the constructor, or when Airflow
+    reads the DAG, has to be ready for one.
+
+    :param argument: what the DAG passed for a template field.
+    """
+    return cast("str | None", argument)
+
+
+class JobTask(BaseOperator):
+    """An operator or a sensor that deals with one job."""
+
+    kie_conn_id: str
+    operator_extra_links = (KieLogsLink(), WavFileLink())
+    #: For the link, once this run of the task has it.
+    wav_url: str = ""
+
+    @cached_property
+    def hook(self) -> KieHook:
+        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
+        from airflow_provider_kie.hooks.kie import KieHook
+
+        return KieHook(self.kie_conn_id)
+
+    def _log_end(self, row: Family, end: Done) -> None:
+        kie_task_id = end.job["kie_task_id"]
+        if end.warning:
+            self.log.warning("%s: %s", named(row.tag, kie_task_id), end.warning)
+        self.log.info("%s is finished.", named(row.tag, kie_task_id))
+
+
+def deferral(trigger: KieJobTrigger) -> dict[str, Any]:
+    """
+    Return the arguments of ``BaseOperator.defer`` for a wait that starts now and goes on in ``execute_complete``.
+
+    :param trigger: what waits.
+    """
+    limit = timedelta(seconds=trigger.timeout + DEFER_BACKSTOP)
+    return {"trigger": trigger, "method_name": "execute_complete", "timeout": limit}
+
+
+def ended_by_airflow(row: Family, kie_task_id: str, kie_conn_id: str, next_kwargs: dict[str, Any] | None) -> Failed:
+    """
+    Return the end of a wait that Airflow ended: its limit passed while no triggerer answered, or the trigger failed.
+
+    :param row: the family.
+    :param kie_task_id: the job.
+    :param kie_conn_id: the connection.
+    :param next_kwargs: what Airflow resumes the task with: its reason, and a failed trigger's traceback.
+    """
+    said = next_kwargs or {}
+    if traceback := said.get("traceback"):
+        log.error("Trigger failed:\n%s", "\n".join(traceback))
+    problem = f"Airflow ended the wait in the triggerer ({said.get('error', 'Unknown')}), see the triggerer's log"
+    return Failed(KieWaitTimeoutError(problem, kie_task_id=kie_task_id, conn_id=kie_conn_id, family=row.tag))

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one event with which a wait in the triggerer ends, as plain JSON, and how a resumed task reads it.
+
+Workers and triggerers are not replaced in one moment, so an event of WAV conversion is the one that earlier versions
+know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from airflow_provider_kie.api.job import KieJob
+from airflow_provider_kie.api.wav import WavConversion, as_conversion, as_job
+from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.waiting.verdict import Done, Failed
+
+__all__ = ["read_event", "write_event", "write_wav_event"]
+
+
+def write_event(verdict: Done | Failed) -> dict[str, Any]:
+    """
+    Return the event of a job of any family.
+
+    :param verdict: how the wait ended.
+    """
+    if isinstance(verdict, Failed):
+        return {"status": "failed", "error": verdict.error.to_dict()}
+    return {"status": "success", "job": dict(verdict.job), "warning": verdict.warning}
+
+
+def write_wav_event(verdict: Done | Failed) -> dict[str, Any]:
+    """
+    Return the event of a WAV conversion.
+
+    :param verdict: how the wait ended.
+    """
+    event = write_event(verdict)
+    if isinstance(verdict, Done):
+        del event["job"]
+        event["conversion"] = dict(as_conversion(verdict.job))
+    return event
+
+
+def read_event(event: dict[str, Any] | None) -> Done | Failed:
+    """
+    Read the trigger's event; whatever is not clearly a success is a failure.
+
+    :param event: what Airflow handed to the resumed task; None when a task is resumed without one.
+    """
+    match event:
+        case {"status": "success", "job": {"family": str(), "kie_task_id": str()} as job, "warning": str(warning)}:
+            return Done(cast("KieJob", job), warning)
+        case {"status": "success", "conversion": {"wav_url": str(url)} as conversion, "warning": str(warning)} if url:
+            return Done(as_job(cast("WavConversion", conversion)), warning)
+        case {"status": "failed", "error": {"type": str(), "problem": str()} as error}:
+            return Failed(KieError.from_dict(error))
+    return Failed(KieError("The task was resumed without the trigger's event"))

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trigger that waits for a job, and how a task defers to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_kie.api.families import find_family, tag_of
+from airflow_provider_kie.api.job import no_cancel
+from airflow_provider_kie.compat import deferral_limit
+from airflow_provider_kie.exceptions import KieError, KieWaitTimeoutError, named
+from airflow_provider_kie.triggers.event import write_event
+from airflow_provider_kie.waiting import pace as limits
+from airflow_provider_kie.waiting.course import Pause
+from airflow_provider_kie.waiting.pace import Pace, on_tick
+from airflow_provider_kie.waiting.verdict import Done, Failed, Wait, connection_is_lost, timed_out
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.api.job import Family
+    from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+
+__all__ = ["KieJobTrigger"]
+
+#: Not the trigger's own ``log``, which is several more objects for each wait.
+log = logging.getLogger(__name__)
+
+#: Seconds between two attempts to find the connection again, at most.
+LONGEST_RECOVERY = 60.0
+#: Seconds by which the trigger's event comes before a limit of Airflow's own, such as the task's ``execution_timeout``.
+AIRFLOW_MARGIN = 5.0
+#: What the time-out then adds.
+SHORTER_LIMIT = "; the task's execution_timeout, or a queue before the triggerer, left no more of its {:g} seconds"
+#: Seconds that a poll, or the search for the connection, may go on after the deadline.
+FINAL_POLL_SECONDS = 60.0
+#: Seconds before Airflow's own limit at which whatever still goes on is cut off, so that the event gets out.
+EXIT_MARGIN = 2.0
+
+
+class KieJobTrigger(BaseTrigger):
+    """
+    Wait for a job on the triggerer's event loop, and fire exactly one event, whatever happens.
+
+    All arguments are JSON scalars, because they are stored in the metadata database; the key is not among them.
+
+    :param kie_task_id: the job.
+    :param kie_conn_id: the Airflow connection of type ``kie``.
+    :param poll_interval: seconds between two polls; each is jittered by a tenth.
+    :param deadline: when the wait ends, in epoch seconds. Wall clock on purpose: the trigger may go on in another
+        triggerer, where a monotonic clock starts again. None for ``timeout`` seconds from when the trigger starts,
+        where no worker could say it before (``start_from_trigger``).
+    :param timeout: the seconds that the whole wait was given.
+    :param exponential_backoff: double the interval from poll to poll.
+    :param max_wait: seconds that the doubled interval does not exceed.
+    :param family: the family of the job.
+    """
+
+    _hook_class: ClassVar[type[KieAsyncHook] | None] = None
+    _write_event = staticmethod(write_event)
+
+    def __init__(
+        self,
+        kie_task_id: str,
+        kie_conn_id: str,
+        poll_interval: float,
+        deadline: float | None,
+        timeout: float,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+        *,
+        family: str,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own
+        self.kie_task_id = kie_task_id
+        self.kie_conn_id = kie_conn_id
+        self.poll_interval = poll_interval
+        self.deadline = time.time() + timeout if deadline is None else deadline
+        self._was_found = deadline is not None
+        self._began = self.deadline - timeout
+        self._last = ""
+        self._cut_short = ""
+        self.timeout = timeout
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
+        self.family = family
+        self._tag = tag_of(family)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments with which the trigger is built again."""
+        arguments = {
+            "kie_task_id": self.kie_task_id,
+            "kie_conn_id": self.kie_conn_id,
+            "poll_interval": self.poll_interval,
+            "deadline": self.deadline,
+            "timeout": self.timeout,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": self.max_wait,
+            "family": self.family,
+        }
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield the one event."""
+        try:
+            verdict = await self._verdict()
+        except Exception as error:
+            # Airflow fails the task of a trigger that raises without a word of the job.
+            log.exception("%s: the wait broke off", named(self._tag, self.kie_task_id))
+            problem = f"The wait in the triggerer broke off: unexpected {type(error).__name__}, see the triggerer's log"
+            verdict = Failed(
+                KieWaitTimeoutError(problem, kie_task_id=self.kie_task_id, conn_id=self.kie_conn_id, family=self._tag)
+            )
+        yield TriggerEvent(self._write_event(verdict))  # type: ignore[no-untyped-call]  # Airflow's own
+
+    async def on_kill(self) -> None:
+        """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
+        log.warning("%s", no_cancel(find_family(self.family), self.kie_task_id))
+
+    async def _verdict(self) -> Done | Failed:
+        row = find_family(self.family)
+        airflows_limit = deferral_limit(self)
+        if airflows_limit - AIRFLOW_MARGIN < self.deadline:
+            self._cut_short = SHORTER_LIMIT.format(self.timeout)
+            self.deadline = airflows_limit - AIRFLOW_MARGIN
+            self.timeout = max(0.0, round(self.deadline - self._began, 1))
+        # A deadline that passed while no triggerer ran still leaves time for one poll.
+        at_most = min(max(self._left(), 0.0) + FINAL_POLL_SECONDS, airflows_limit - EXIT_MARGIN - time.time())
+        try:
+            async with asyncio.timeout(at_most):
+                return await self._attempts(row)
+        except TimeoutError:
+            return self._timed_out(row)
+
+    async def _attempts(self, row: Family) -> Done | Failed:
+        pause, failures = self._first_pause(), 0
+        while True:
+            await self._sleep(pause)
+            try:
+                hook_class = self._hook_class or await self._load_hook_class()
+                async with hook_class.connect(self.kie_conn_id) as hook:
+                    self._was_found = True
+                    return await self._wait(row, hook)
+            except Exception as error:
+                # Reading again is free and the job is paid for, so only the deadline ends the wait.
+                waited = time.time() - self._began
+                if isinstance(error, KieError) and connection_is_lost(error, waited, was_found=self._was_found):
+                    error.kie_task_id, error.family = self.kie_task_id, row.tag
+                    return Failed(error)
+                self._log_trouble(error)
+            if self._left() <= 0:
+                return self._timed_out(row)
+            failures += 1
+            interval = min(self.poll_interval, LONGEST_RECOVERY)
+            pause = Pace(interval, exponential_backoff=True, max_wait=LONGEST_RECOVERY).pause(failures)
+
+    def _first_pause(self) -> float:
+        """Spread the first polls, which keeps a thousand triggers apart; the worker that deferred has just polled."""
+        pause = random.uniform(0.0, 1.0) * self.poll_interval
+        if not self._was_found:  # no worker deferred
+            return pause
+        waited = max(time.time() - self._began, 0.0)  # the worker's clock may be ahead
+        return max(pause, limits.DEFERRAL_SECONDS - waited)
+
+    async def _wait(self, row: Family, hook: KieAsyncHook) -> Done | Failed:
+        pace = Pace(self.poll_interval, self.exponential_backoff, self.max_wait)
+        polls = pace.polls_within(time.time() - self._began)
+        end = await hook.wait(row, self.kie_task_id, pace=pace, left=self._left, polls=polls, report=self._report)
+        if not isinstance(end, Wait):
+            return end
+        self._log_once(end.reason, logging.WARNING if end.warning else logging.INFO)
+        return self._timed_out(row)
+
+    def _report(self, pause: Pause) -> None:
+        self._log_once(pause.reason, logging.WARNING if pause.warning else logging.INFO)
+
+    def _log_trouble(self, error: Exception) -> None:
+        if isinstance(error, KieError):
+            self._log_once(error.problem, logging.WARNING)
+        else:
+            self._log_once(f"unexpected {type(error).__name__}", logging.ERROR, error)
+
+    def _log_once(self, reason: str, level: int, error: Exception | None = None) -> None:
+        """Log what is new; thousands of waits may meet the same trouble again and again."""
+        if reason != self._last:
+            log.log(level, "%s: %s", named(self._tag, self.kie_task_id), reason, exc_info=error)
+        self._last = reason
+
+    @classmethod
+    async def _load_hook_class(cls) -> type[KieAsyncHook]:
+        # The hook brings in aiohttp: a DAG file that imports this module does not need it, and a quarter of a second
+        # is too long for the event loop.
+        module = await asyncio.to_thread(import_module, "airflow_provider_kie.hooks.kie_async")
+        cls._hook_class = module.KieAsyncHook
+        return cls._hook_class
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, min(on_tick(seconds, time.monotonic()), self._left())))
+
+    def _timed_out(self, row: Family) -> Failed:
+        last = (self._last or "no answer to the first poll") + self._cut_short
+        return timed_out(row, self.kie_task_id, self.kie_conn_id, self.timeout, last)
+
+    def _left(self) -> float:
+        return self.deadline - time.time()

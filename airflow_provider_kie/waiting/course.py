@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The course of a wait, written once: a generator that asks for a reading or a pause, and returns how the wait ended.
+
+The two hooks drive it, each with its own way to read and to sleep. A *poll* is one or more readings in a row that
+belong together: an answer that may still settle is read again within the same poll, because a sensor in reschedule mode
+remembers nothing from one poll to the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from airflow_provider_kie.waiting.pace import Pace
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait
+
+__all__ = ["Course", "Pause", "poll", "wait"]
+
+
+class Pause(NamedTuple):
+    """
+    A pause before the next reading.
+
+    It holds no verdict: an error that thousands of sleeping waits keep slows every full garbage collection.
+
+    :param seconds: how long.
+    :param reason: why the wait goes on.
+    :param warning: True when the reason is something that a user should see.
+    :param left: seconds that the wait may still take.
+    :param settling: True when it is a pause within one poll.
+    """
+
+    seconds: float
+    reason: str
+    warning: bool
+    left: float
+    settling: bool = False
+
+    @property
+    def text(self) -> str:
+        """What to say of it in a log."""
+        return f"{self.reason}; " + ("reading again." if self.settling else f"up to {self.left:.0f} seconds left.")
+
+
+T = TypeVar("T")
+#: Asks for a reading with None, or for a pause, and returns how it ended.
+Course: TypeAlias = Generator[Pause | None, Reading, T]
+
+
+def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]:
+    """
+    Read a job once, or until an answer that may still settle has settled.
+
+    :param judge: judges the readings.
+    :param pace: how often the wait polls; pauses within a poll are not longer.
+    :param left: gives the seconds that the poll may still take.
+    """
+    while True:
+        verdict = judge.judge((yield None), time.monotonic())
+        if not (isinstance(verdict, Wait) and verdict.settling):
+            return verdict
+        pause = Pause(pace.settling_pause(), verdict.reason, verdict.warning, left(), settling=True)
+        if pause.seconds > pause.left:
+            return verdict
+        del verdict
+        yield pause
+
+
+def wait(
+    new_judge: Callable[[], Judge], pace: Pace, left: Callable[[], float], polls: int = 0
+) -> Course[Done | Failed | Wait]:
+    """
+    Poll a job until it has ended; where the time is up before, return the last reason to wait.
+
+    :param new_judge: makes what judges the readings of one poll.
+    :param pace: how often to poll.
+    :param left: gives the seconds that the wait may still take.
+    :param polls: polls that were made before, for the back-off.
+    """
+    while isinstance(verdict := (yield from poll(new_judge(), pace, left)), Wait):
+        polls += 1
+        rest = left()
+        if rest <= 0:
+            return verdict
+        pause = Pause(min(pace.pause(polls), rest), verdict.reason, verdict.warning, rest)
+        del verdict
+        yield pause
+    return verdict

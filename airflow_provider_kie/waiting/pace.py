@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often a job is polled: the interval, its jitter and back-off, and the limits of time."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from airflow_provider_kie.exceptions import KieValidationError
+from airflow_provider_kie.redaction import quoted
+
+__all__ = ["DEFERRAL_SECONDS", "GRACE_SECONDS", "SETTLING_SECONDS", "Pace", "as_seconds", "on_tick"]
+
+#: Seconds for which an answer that may still settle is read again before it counts as final.
+GRACE_SECONDS = 60.0
+#: Seconds between the readings of such an answer.
+SETTLING_SECONDS = 5.0
+#: Seconds between two readings at least, whatever interval was asked for.
+SHORTEST_DELAY = 0.1
+#: Seconds after a worker deferred in which nothing is polled. Airflow fails a task whose trigger fires before the
+#: scheduler has taken note of the deferral ("finished with state success, but the task instance's state attribute is
+#: queued": apache/airflow #66374, #67287, #72716; seen on 3.3.2).
+DEFERRAL_SECONDS = 5.0
+#: Moments in a second at which the waits on one event loop wake up.
+TICKS_PER_SECOND = 10
+#: Seconds that a wait may last: ten years.
+LONGEST_WAIT = 10 * 365 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """
+    How often a wait polls.
+
+    :param interval: seconds between two polls; each is jittered by a tenth, which keeps a thousand waits that started
+        together from polling together.
+    :param exponential_backoff: double the interval from poll to poll.
+    :param max_wait: seconds that the doubled interval does not exceed.
+    """
+
+    interval: float
+    exponential_backoff: bool = False
+    max_wait: float | None = None
+
+    def pause(self, polls: int) -> float:
+        """
+        Return the seconds to sleep before the next poll.
+
+        :param polls: polls already made, 1 or more.
+        """
+        interval = self.interval
+        if self.exponential_backoff:
+            interval = min(interval * 2.0 ** min(polls - 1, 30), math.inf if self.max_wait is None else self.max_wait)
+        return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
+
+    def settling_pause(self) -> float:
+        """Return the seconds to sleep before an answer that may still settle is read again."""
+        return Pace(min(self.interval, SETTLING_SECONDS)).pause(1)
+
+    def polls_within(self, seconds: float) -> int:
+        """
+        Return how many polls a wait with back-off has made, so that one that moves on does not begin again.
+
+        :param seconds: how long the wait has lasted.
+        """
+        return int(math.log2(1 + max(seconds, 0.0) / max(self.interval, SHORTEST_DELAY)))
+
+
+def on_tick(delay: float, now: float) -> float:
+    """
+    Return a delay that ends on the next tick, so that the waits on one event loop wake up and read together.
+
+    A read that shares a turn of the loop with others costs less CPU than one for which an idle core wakes up. Over the
+    interval the reads stay spread. A delay below a second stays as it is: a tick would be much of it.
+
+    :param delay: seconds to sleep at least.
+    :param now: seconds of the clock that the waits share, such as ``time.monotonic``.
+    """
+    if delay < 1.0:
+        return delay
+    return math.ceil((now + delay) * TICKS_PER_SECOND) / TICKS_PER_SECOND - now
+
+
+def as_seconds(name: str, value: object) -> float:
+    """
+    Read a length of time that a user gave.
+
+    :param name: the argument's name.
+    :param value: seconds, or a ``timedelta``.
+    :raises KieValidationError: not a number of seconds above 0 and up to ten years.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_WAIT:
+        return float(seconds)
+    raise KieValidationError(
+        f"{name} is {quoted(value)}, but must be seconds or a timedelta, above 0 and up to ten years"
+    )

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a reading of a job means for whoever waits for it, in every mode and for every family.
+
+The rules that live here and nowhere else:
+
+* transient trouble never ends a wait, only its deadline does;
+* what repeating cannot help ends it at once;
+* what may still settle (an unknown id, a success without a result, an error on a running job) is read again for
+  :data:`~airflow_provider_kie.waiting.pace.GRACE_SECONDS` before it counts;
+* unknown status words mean "wait", except words that end in ``_FAILED`` or ``_ERROR``;
+* whether a file decides, and what the words mean, stands in the family's row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from airflow_provider_kie.api.job import Family, KieJob, Means
+from airflow_provider_kie.exceptions import (
+    KieConfigurationError,
+    KieConnectionNotFoundError,
+    KieError,
+    KieJobRefusedError,
+    KieNotFoundError,
+    KieNotReadyError,
+    KieRateLimitError,
+    KieUnexpectedCodeError,
+    KieUnreadableAnswerError,
+    KieWaitTimeoutError,
+    label,
+)
+from airflow_provider_kie.final_errors import final
+from airflow_provider_kie.redaction import quoted
+from airflow_provider_kie.waiting import pace
+
+__all__ = [
+    "Done",
+    "Failed",
+    "Judge",
+    "Reading",
+    "Verdict",
+    "Wait",
+    "conclude",
+    "connection_is_lost",
+    "finished",
+    "timed_out",
+]
+
+#: What a wait says while KIE's rate limit holds the connection back.
+RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
+
+#: A job that failed with one of these was refused for its input, and would fail again.
+_BY_THE_INPUT = (400, 413, 422, 451, "SENSITIVE_WORD_ERROR")
+
+#: What one reading brought: the job, None for an unknown id, or the error that stood in the way.
+Reading: TypeAlias = KieJob | KieError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """
+    The job is not finished.
+
+    :param reason: what the last reading said, for the log and for the message of a time-out.
+    :param settling: True when the same poll should read again soon.
+    :param warning: True when the reason is something that a user should see.
+    :param trouble: the error that stood in the way of the last reading, if one did.
+    """
+
+    reason: str
+    settling: bool = False
+    warning: bool = False
+    trouble: KieError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """
+    The job has succeeded, and its result is there.
+
+    :param job: the record.
+    :param warning: what was odd about it, or an empty text.
+    """
+
+    job: KieJob
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """
+    The wait is over without a result.
+
+    :param error: the cause.
+    """
+
+    error: KieError
+
+
+Verdict: TypeAlias = Wait | Done | Failed
+
+
+class Judge:
+    """
+    Judges the readings of one poll, until its verdict no longer asks for another.
+
+    :param row: the family.
+    :param kie_task_id: the job.
+    :param conn_id: the connection, for the errors.
+    """
+
+    __slots__ = ("_conn_id", "_kie_task_id", "_row", "_unsettled_since")
+
+    def __init__(self, row: Family, kie_task_id: str, conn_id: str) -> None:
+        self._row = row
+        self._kie_task_id = kie_task_id
+        self._conn_id = conn_id
+        self._unsettled_since: float | None = None
+
+    def judge(self, reading: Reading, now: float) -> Verdict:
+        """
+        Say what a reading means.
+
+        :param reading: what the reading brought.
+        :param now: seconds on any clock that only goes forward.
+        """
+        if isinstance(reading, KieError):
+            # Trouble says nothing about the job, so it neither starts nor ends the grace.
+            if not reading.transient:
+                return self._failed(reading)
+            # Whether a poll met the limit itself or only the pause after it is chance, and not worth telling apart.
+            reason = RATE_LIMITED if isinstance(reading, KieRateLimitError) else reading.problem
+            return Wait(reason, settling=self._in_grace(now), warning=True, trouble=reading)
+        judged = _judge(self._row, self._kie_task_id, reading)
+        if not isinstance(judged, _Objection):
+            if isinstance(judged, Wait):
+                self._unsettled_since = None
+            return judged
+        if not judged.may_settle:
+            return self._failed(judged.error)
+        if self._unsettled_since is None:
+            self._unsettled_since = now
+        if self._in_grace(now):
+            return Wait(judged.error.problem, settling=True, warning=True)
+        return self._failed(judged.error)
+
+    def _failed(self, error: KieError) -> Failed:
+        error.conn_id = self._conn_id
+        return Failed(error)
+
+    def _in_grace(self, now: float) -> bool:
+        return self._unsettled_since is not None and now - self._unsettled_since < pace.GRACE_SECONDS
+
+
+class _Objection(NamedTuple):
+    """What speaks against going on to wait, and whether it may still settle."""
+
+    error: KieError
+    may_settle: bool
+
+
+def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _Objection:
+    if job is None:
+        problem = f"KIE does not know this {label(row.tag)}"
+        return _Objection(KieNotFoundError(problem, kie_task_id=kie_task_id, family=row.tag), True)
+    status = job["status"] or "none"
+    means = row.words.meaning(job["status"])
+    has_result = bool(job["files"]) or (not row.needs_file and isinstance(job["result"], (dict, list)))
+    if has_result and (means is Means.DONE or means is Means.DONE_IF_RESULT or (row.file_decides and job["files"])):
+        odd = f"KIE gave a {row.product} together with status {status}; the {row.product.split()[-1]} counts"
+        return Done(job, "" if means is Means.DONE else odd)
+    if means is Means.DONE or means is Means.DONE_IF_RESULT:
+        return _Objection(_without_result(row, job, f"The {row.short} ended in {status} without a {row.product}"), True)
+    if means is Means.FAILED:
+        return _Objection(_failure(row, job, f"The {row.short} failed with status {status}"), False)
+    if row.words.is_foreign_number(job["status"]):
+        problem = f"The {row.short} has status {status}, which is none of KIE's documented numbers"
+        return _Objection(KieUnexpectedCodeError(_with_details(problem, job), **_about(row, job)), False)
+    if job["error_code"] is not None or job["error_message"]:
+        return _Objection(_refusal(row, job, f"KIE refused the {row.short} (status {status})"), True)
+    if means is Means.RUNNING:
+        return Wait(f"status {status}")
+    return Wait(f"status {status}, which is not one of KIE's documented words", warning=True)
+
+
+def _failure(row: Family, job: KieJob, problem: str, error_class: type[KieError] | None = None) -> KieError:
+    by_the_input = job["error_code"] in _BY_THE_INPUT or job["status"] in _BY_THE_INPUT
+    error_class = KieJobRefusedError if by_the_input and not row.guarded else error_class or row.failure
+    return error_class(_with_details(problem, job), **_about(row, job))
+
+
+def _refusal(row: Family, job: KieJob, problem: str) -> KieError:
+    """Return the error of a running job with an error, which confirms no failure; only a guard makes up for that."""
+    return _failure(row, job, problem, row.failure if row.guarded else KieUnexpectedCodeError)
+
+
+def _without_result(row: Family, job: KieJob, problem: str) -> KieError:
+    """Return the error of a success without a result, which confirms no failure; only a guard makes up for that."""
+    error_class = row.failure if row.guarded else KieUnreadableAnswerError
+    if isinstance(job["result"], str):
+        problem = f"{problem}, but with {quoted(job['result'])}"
+    return error_class(_with_details(problem, job), **_about(row, job))
+
+
+def _with_details(problem: str, job: KieJob) -> str:
+    code, message = job["error_code"], job["error_message"]
+    said = [f"code {code}" if code is not None else "", repr(message) if message else ""]
+    details = ", ".join(filter(None, said))
+    return f"{problem}: {details}" if details else problem
+
+
+def _about(row: Family, job: KieJob) -> dict[str, Any]:
+    code = job["error_code"]
+    return {
+        "code": code if isinstance(code, int) else None,
+        "kie_task_id": job["kie_task_id"],
+        "family": row.tag,
+    }
+
+
+def conclude(verdict: Done | Failed) -> KieJob:
+    """
+    Return the job of a wait that is over, or raise what ended it.
+
+    :param verdict: the wait's.
+    :raises KieError: what ended the wait without a result.
+    """
+    if isinstance(verdict, Failed):
+        raise verdict.error
+    return verdict.job
+
+
+def finished(row: Family, kie_task_id: str, verdict: Verdict) -> Done:
+    """
+    Return the end of a job for callers that poll once and do not wait, or raise what stands in the way.
+
+    :param row: the family.
+    :param kie_task_id: the job.
+    :param verdict: the poll's.
+    :raises KieNotReadyError: the job still runs.
+    :raises KieError: the trouble of the poll, or the failure, which is final.
+    """
+    if isinstance(verdict, Wait):
+        problem = f"The {row.title} is not finished: {verdict.reason}"
+        raise verdict.trouble or KieNotReadyError(problem, kie_task_id=kie_task_id, family=row.tag)
+    if isinstance(verdict, Failed):
+        raise final(verdict.error)
+    return verdict
+
+
+def connection_is_lost(error: KieError, waited: float, *, was_found: bool) -> bool:
+    """
+    Return whether trouble with the connection ends a wait, before there was a poll.
+
+    :param error: what stood in the way of the connection.
+    :param waited: how long the wait has lasted, in seconds.
+    :param was_found: whether this wait has found the connection before, on a worker perhaps. That proves that it is
+        there; then it is the secrets backend that is unreachable.
+    """
+    if isinstance(error, KieConnectionNotFoundError):
+        return not was_found and waited >= pace.GRACE_SECONDS
+    return isinstance(error, KieConfigurationError)
+
+
+def timed_out(row: Family, kie_task_id: str, conn_id: str, timeout: float, last: str) -> Failed:
+    """
+    Return the end of a wait that reached its deadline.
+
+    :param row: the family.
+    :param kie_task_id: the job.
+    :param conn_id: the connection.
+    :param timeout: seconds that the wait was given.
+    :param last: the reason of the last :class:`Wait`.
+    """
+    problem = f"The {row.title} was not finished within {timeout:g} seconds; last: {last}"
+    return Failed(KieWaitTimeoutError(problem, kie_task_id=kie_task_id, conn_id=conn_id, family=row.tag))

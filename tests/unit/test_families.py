@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A family is a row: nothing but its row and its faces knows its name."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_kie
+from airflow_provider_kie.api.families import FAMILIES, find_family, tag_of
+from airflow_provider_kie.exceptions import KieValidationError
+
+ROOT = Path(airflow_provider_kie.__file__).parent
+ROWS = "api/families.py"
+#: What the family of WAV conversions has besides its row, for DAGs that were written before there were others.
+FACES = {
+    "api/wav.py",
+    "cli.py",
+    "hooks/kie.py",
+    "operators/wav.py",
+    "sensors/wav.py",
+    "transfers/wav_to_object_storage.py",
+    "triggers/wav.py",
+}
+BESIDE = "emulator/"
+MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.expr]:
+    """Give the texts that are statements: docstrings, and what stands below a constant to explain it."""
+    return (
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    )
+
+
+def texts(source: str) -> list[str]:
+    """Return all string literals of a module, the parts of f-strings included, without the docstrings."""
+    tree = ast.parse(source)
+    ignored = {id(node) for node in docstrings(tree)}
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in ignored)
+    return [node.value for node in found if isinstance(node.value, str)]
+
+
+def names_in(module: str) -> list[str]:
+    return [text for text in texts(MODULES[module].read_text(encoding="utf-8")) if text in FAMILIES]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in {ROWS, *FACES}])
+def test_no_other_module_knows_a_family_by_its_name(module):
+    if not module.startswith(BESIDE):
+        assert names_in(module) == []
+
+
+def test_a_name_stands_in_its_row_and_only_once():
+    assert sorted(names_in(ROWS)) == sorted(FAMILIES)
+
+
+def test_the_faces_are_there():
+    assert set(MODULES) >= {ROWS, *FACES}
+
+
+def test_the_search_finds_what_it_looks_for():
+    source = (
+        '"""wav"""\ndef f(x="wav"):\n    """wav"""\n    return {"wav": x == "wav"}, f"{x}wav", "wave", b"wav", wav\n'
+    )
+    assert sorted(texts(source)) == ["wav", "wav", "wav", "wav", "wave"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_found_by_its_name_and_as_it_travels(name):
+    row = FAMILIES[name]
+    assert row.name == name
+    assert find_family(name) is find_family(row.tag) is row
+    assert tag_of(name) == row.tag
+
+
+def test_one_family_travels_without_a_name():
+    assert [name for name, row in FAMILIES.items() if row.unnamed] == ["wav"]
+    assert find_family(None) is FAMILIES["wav"]
+
+
+@pytest.mark.parametrize("name", ["WAV", "", "holograms", "https://kie.ai/wav?key=secret"])
+def test_what_is_no_family_is_refused_with_those_that_are(name):
+    with pytest.raises(KieValidationError, match=r"must be one of .*\bwav\b") as caught:
+        find_family(name)
+    assert "secret" not in str(caught.value)
+    assert tag_of(name) == name
+
+
+@pytest.mark.parametrize("row", FAMILIES.values(), ids=FAMILIES)
+def test_every_row_has_other_paths(row):
+    others = [other for other in FAMILIES.values() if other is not row]
+    assert row.submit not in {other.submit for other in others}
+    assert row.submit.startswith("/api/v1/")
+    assert row.query.startswith("/api/v1/")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is paid for, line by line as docs/design.md says it."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.api.call import Repeat
+from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.job import Family, Words
+from airflow_provider_kie.money import (
+    Entry,
+    Outcome,
+    Resume,
+    State,
+    Stop,
+    Submit,
+    next_try,
+    outcome_of,
+    worth_a_new_submit,
+)
+
+CHARGED = Family(
+    name="charged",
+    submit="/submit",
+    query="/query",
+    words=Words(running=("wait",), done=("success",), failed=("fail",)),
+    status=("state",),
+    files=(("result", "url"),),
+    repeat=Repeat.IF_REFUSED,
+)
+ROWS = {"guarded": WAV, "charged": CHARGED}
+SAME = {"account": "kie_default", "digest": "1234"}
+OTHER = SAME | {"digest": "5678"}
+
+ACCEPTED, REFUSED, UNKNOWN = Outcome.ACCEPTED, Outcome.REFUSED, Outcome.UNKNOWN
+
+OUTCOMES = {
+    "an id, whatever the number": (e.KieValidationError("x", code=400, existing_kie_task_id="a1"), ACCEPTED),
+    "an id under an unlisted number": (e.KieUnexpectedCodeError("x", code=0, existing_kie_task_id="a1"), ACCEPTED),
+    "wrong key": (e.KieAuthenticationError("x"), REFUSED),
+    "no credits": (e.KieInsufficientCreditsError("x"), REFUSED),
+    "rate limit": (e.KieRateLimitError("x"), REFUSED),
+    "wrong input": (e.KieValidationError("x"), REFUSED),
+    "maintenance": (e.KieMaintenanceError("x"), REFUSED),
+    "never sent": (e.KieConnectionError("x", sent=False), REFUSED),
+    "broke off": (e.KieConnectionError("x"), UNKNOWN),
+    "server error": (e.KieServerError("x", code=500), UNKNOWN),
+    "unlisted number": (e.KieUnexpectedCodeError("x", code=531), UNKNOWN),
+    "unreadable": (e.KieUnreadableAnswerError("x"), UNKNOWN),
+    "Airflow's time-out": (TimeoutError(), UNKNOWN),
+    "the process ends": (SystemExit(), UNKNOWN),
+    "any other mistake": (ValueError(), UNKNOWN),
+}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_outcome_of_a_submit(name):
+    error, outcome = OUTCOMES[name]
+    assert outcome_of(error) is outcome
+
+
+def entry(state: State, kie_task_id: str | None = None, identity: dict[str, str] = SAME) -> Entry:
+    return Entry(state, identity, kie_task_id)
+
+
+#: What an earlier try left, what the user asked for, and what the next try does with and without KIE's guard.
+NEXT = {
+    "nothing": (None, {}, Submit(), Submit()),
+    "refused": (entry(State.REFUSED), {}, Submit(), Submit()),
+    "refused, of another input": (entry(State.REFUSED, identity=OTHER), {}, Submit(), Submit()),
+    "an id": (entry(State.SUBMITTED, "a1"), {}, Resume("a1"), Resume("a1")),
+    "an id after a clear": (entry(State.SUBMITTED, "a1"), {"cleared": True}, Resume("a1"), Resume("a1")),
+    "confirmed failure": (entry(State.FAILED, "a1"), {}, Submit(), Submit()),
+    "unknown": (entry(State.CLAIMED), {}, Submit(), Stop),
+    "unknown, resubmit": (entry(State.CLAIMED), {"on_unknown_submit": "resubmit"}, Submit(), Submit()),
+    "unknown, fail": (entry(State.CLAIMED), {"on_unknown_submit": "fail"}, Stop, Stop),
+    "unknown after a clear": (entry(State.CLAIMED), {"cleared": True}, Submit(), Stop),
+    "another input runs": (entry(State.SUBMITTED, "a1", OTHER), {}, Submit(), Stop),
+    "another input failed": (entry(State.FAILED, "a1", OTHER), {}, Submit(), Submit()),
+    "another input unknown": (entry(State.CLAIMED, identity=OTHER), {}, Submit(), Stop),
+    "another input after a clear": (entry(State.SUBMITTED, "a1", OTHER), {"cleared": True}, Submit(), Submit()),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("name", NEXT)
+def test_next_try(name, row):
+    left, asked, guarded, charged = NEXT[name]
+    decision = next_try(ROWS[row], left, SAME, **asked)
+    expected = guarded if row == "guarded" else charged
+    if expected is Stop:
+        assert isinstance(decision.error, e.KieMaybeSubmittedError)
+        assert isinstance(decision.error, AirflowFailException)  # no retry of Airflow's may pay either
+        assert decision.error.kie_task_id == left.kie_task_id
+    else:
+        assert decision == expected
+
+
+def test_a_stop_names_what_differs():
+    decision = next_try(CHARGED, entry(State.SUBMITTED, "a1", SAME | {"account": "studio", "digest": "5"}), SAME)
+    assert "another account, digest" in str(decision.error)
+    assert "charged job 'a1'" in str(decision.error)
+
+
+#: Ends of a job, and whether a new submit may cure them with and without KIE's guard.
+ENDS = {
+    "confirmed failure": (e.KieJobFailedError("x"), True, True),
+    "failed conversion": (e.KieConversionFailedError("x"), True, True),
+    "the input was refused": (e.KieJobRefusedError("x"), True, False),
+    "unknown id": (e.KieNotFoundError("x"), True, False),
+    "success without a readable result": (e.KieUnreadableAnswerError("x"), False, False),
+    "a number that nobody names": (e.KieUnexpectedCodeError("x"), False, False),
+    "a foreign record": (e.KieWrongTaskError("x"), False, False),
+    "time-out": (e.KieWaitTimeoutError("x"), False, False),
+    "wrong key": (e.KieAuthenticationError("x"), False, False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_new_submit_is_worth_it(name):
+    error, guarded, charged = ENDS[name]
+    assert worth_a_new_submit(WAV, error) is guarded
+    assert worth_a_new_submit(CHARGED, error) is charged
