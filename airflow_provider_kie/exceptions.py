@@ -150,10 +150,11 @@ class KieError(AirflowException):
         """
         Rebuild the error that :meth:`to_dict` described.
 
-        :param data: the dict; an unknown ``type`` gives a plain :class:`KieError`.
+        :param data: the dict; an unknown ``type`` gives a plain :class:`KieError`. What a later version wrote besides
+            is left out.
         """
-        rest = dict(data)
-        return _class_named(str(rest.pop("type", "")))(**rest)
+        known = {name: data[name] for name in ("problem", *KieError("").details(), "family") if name in data}
+        return _class_named(str(data.get("type", "")))(**known)
 
 
 class KieConfigurationError(KieError, AirflowFailException):

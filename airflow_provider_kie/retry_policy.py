@@ -42,6 +42,8 @@ KIE_RETRY_POLICY = ExceptionRetryPolicy(
                 exceptions.KieBlockedError,
                 exceptions.KieConfigurationError,
                 exceptions.KieFeatureDisabledError,
+                exceptions.KieJobRefusedError,
+                exceptions.KieMaybeSubmittedError,
             ],
             action=RetryAction.FAIL,
             reason="KIE refuses this until somebody acts; the error says what to do",

@@ -54,9 +54,10 @@ __all__ = [
     "submit_job",
 ]
 
-#: What refusals say of an id that KIE does not know, under these numbers.
-_UNKNOWN_TEXTS = ("not exist", "not found", "is null")
-_UNKNOWN_CODES = (404, 422, 500)
+#: What refusals say of an id that KIE does not know, under these numbers. A whole short sentence, because trouble of
+#: KIE's own ("Cannot invoke … because "task" is null") uses the same words.
+_UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\W*", re.IGNORECASE)
+_UNKNOWN_CODES = (422, 500)
 #: What a submit that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
 _FINAL_REASONS = ("paused", "not within", "not exist", "must")
 _LONGEST_WORD = 80
@@ -134,7 +135,8 @@ class Words:
     :param done: it has succeeded.
     :param failed: it has failed, which KIE will not take back.
     :param done_if_result: it has succeeded if there is a result.
-    :param only_words: the family's pages know no numbers, so that another one says nothing.
+    :param only_words: the family's pages know no numbers, so that one in the row stands for the first word of its
+        meaning, and another one says nothing.
     :raises ValueError: a word stands twice, whatever its letter case, or a meaning that every job can have has none.
     """
 
@@ -151,6 +153,10 @@ class Words:
         named = [(str(word), means) for means, words in groups.items() for word in words]
         self._meanings = dict(named)
         self._spellings = {word.upper(): word for word in self._meanings}
+        if only_words:
+            self._spellings |= {
+                str(word): str(words[0]) for words in groups.values() for word in words if type(word) is int
+            }
         if len(self._spellings) != len(named) or not (running and done and failed):
             raise ValueError(f"status words stand twice, or are missing: {groups}")
         self._only_words = only_words
@@ -277,7 +283,7 @@ def submit_job(
         json={**body, "callBackUrl": callback_url} if callback_url else body,
         repeat=row.repeat,
         family=row.tag,
-        recover=lambda error: _adopt_earlier_job(row, error),
+        recover=lambda error: _adopt_earlier_job(row, body, error),
     )
 
 
@@ -334,11 +340,13 @@ def _id_of(row: Family, data: Json) -> str | None:
     return str(given) if type(given) is int else fields.text(given)
 
 
-def _adopt_earlier_job(row: Family, error: KieError) -> Submitted:
+def _adopt_earlier_job(row: Family, body: Mapping[str, Json], error: KieError) -> Submitted:
+    if error.existing_kie_task_id in body.values():  # an echo of what was sent, such as the music task of a track
+        error.existing_kie_task_id = None
     if error.existing_kie_task_id and error.code in row.adopts:
         with suppress(KieValidationError):  # an id that cannot be asked for is left to the user
             return Submitted(fields.check_id(row.id_key, error.existing_kie_task_id), reused=True)
-    if error.code == 500 and any(reason in error.said.lower() for reason in _FINAL_REASONS):
+    if error.code == 500 and not row.guarded and any(reason in error.said.lower() for reason in _FINAL_REASONS):
         raise KieValidationError(error.problem, **error.details())
     if isinstance(error, KieAlreadyConvertedError) and not row.guarded:
         # Of a family without that guard nobody knows what the number means.
@@ -353,8 +361,7 @@ def _refused(error: KieError) -> KieError:
 
 
 def _unknown_is_none(row: Family, error: KieError) -> None:
-    said = error.said.lower()
-    says_so = error.code in _UNKNOWN_CODES and any(each in said for each in _UNKNOWN_TEXTS)
+    says_so = error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.fullmatch(error.said)
     if not (says_so or isinstance(error, KieNotFoundError)):
         raise _as_failure_of(row, error)
 

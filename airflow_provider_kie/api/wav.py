@@ -31,10 +31,6 @@ class WavStatus(StrEnum):
     CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 
 
-#: Numbers that older pages of the same software use in place of the words.
-_NUMBERS = {"0": WavStatus.PENDING.value, "1": WavStatus.SUCCESS.value}
-
-
 class WavConversion(TypedDict):
     """
     One WAV conversion as KIE describes it, in JSON scalars, fit for XCom.
@@ -87,7 +83,7 @@ def as_conversion(job: KieJob) -> WavConversion:
         kie_task_id=job["kie_task_id"],
         music_id=text(track.get("musicId")),
         music_index=whole(track.get("musicIndex")),
-        status=_NUMBERS.get(job["status"], job["status"].upper()),
+        status=job["status"].upper(),
         wav_url=job["files"][0]["url"] if job["files"] else None,
         create_time=job["create_time"],
         complete_time=job["complete_time"],

@@ -105,6 +105,8 @@ class _MayRepeat:
         error = _error(state)
         if error is None or not error.transient:
             return False
+        if self.call.repeat is not Repeat.ALWAYS and error.existing_kie_task_id:
+            return False  # it names a job, which is paid for
         if isinstance(error, KieRateLimitError) and (error.retry_after or 0.0) > LONGEST_PAUSE:
             return False  # until then nothing would be sent
         cause: object = type(error)

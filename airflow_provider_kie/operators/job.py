@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from airflow.providers.common.compat.sdk import XComArg, conf
 
 from airflow_provider_kie.api.job import no_cancel
+from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import named
 from airflow_provider_kie.final_errors import final
@@ -111,6 +112,7 @@ class SubmitOperator(JobTask, Generic[R]):
         # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
         wait: dict[str, Any] = {name: as_seconds(name, getattr(self, name)) for name in ("poll_interval", "timeout")}
         self._check()
+        self.hook.get_conn()  # what cannot work in the connection is refused before anything is written down
         record = self._record(context)
         verdict = self._earlier(context, record)
         if verdict is None or isinstance(verdict, Failed):
@@ -202,7 +204,8 @@ class SubmitOperator(JobTask, Generic[R]):
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
 
     def _end_wait(self, context: Context, end: Done | Failed) -> R:
-        forgotten = not self._record(context).persistent
+        # Without the identity: what it is made of may be gone from XCom by now.
+        forgotten = not self.durable or task_state_store(context) is None
         if isinstance(end, Failed) and forgotten and not worth_a_new_submit(self.row, end.error):
             # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
             end = Failed(final(end.error))

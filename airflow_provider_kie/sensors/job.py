@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_kie.api.families import find_family
+from airflow_provider_kie.api.fields import is_blank, pushed_nothing
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.final_errors import for_sensor
@@ -174,14 +175,17 @@ class KieJobSensor(WaitSensor):
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "family", "kie_conn_id")
+    _literal_fields = ("family",)
 
     def __init__(self, *, family: str | XComArg, **kwargs: Any) -> None:
+        self.family = as_rendered(family)  # before Airflow's constructor, which reads start_trigger_args
         super().__init__(**kwargs)
-        self.family = as_rendered(family)
 
     @property
     def row(self) -> Family:
         """The family of the job."""
+        if is_blank(self.family):
+            raise pushed_nothing("family")
         return find_family(self.family)
 
     def _trigger(self, **arguments: Any) -> KieJobTrigger:

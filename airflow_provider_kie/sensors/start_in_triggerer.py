@@ -49,6 +49,8 @@ class StartInTriggerer(BaseSensorOperator):
     _start_from_trigger: bool = False
     _start_trigger_args: StartTriggerArgs | None = None
     _why_before_rendering: str = ""
+    #: Fields that the trigger itself needs when it is made.
+    _literal_fields: tuple[str, ...] = ()
 
     def _deferral(self) -> dict[str, Any]:
         """Return the arguments of ``BaseOperator.defer``."""
@@ -82,6 +84,12 @@ class StartInTriggerer(BaseSensorOperator):
             (
                 None in map(_for_the_triggerer, arguments),
                 "the triggerer takes only a literal or the .output of another task, and no template",
+            ),
+            (
+                not all(
+                    type(getattr(self, name)) is str and "{" not in getattr(self, name) for name in self._literal_fields
+                ),
+                f"the triggerer takes only a literal as {' and '.join(self._literal_fields)}",
             ),
             (
                 not self._polls_as_intended(),
