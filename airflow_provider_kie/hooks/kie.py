@@ -28,7 +28,14 @@ from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.job import Family, KieJob, Submitted, read_job
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import KieAuthenticationError, KieError, KieValidationError, named
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieConnectionError,
+    KieConnectionNotFoundError,
+    KieError,
+    KieValidationError,
+    named,
+)
 from airflow_provider_kie.hooks import over_requests
 from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
 from airflow_provider_kie.hooks.transport import no_connection
@@ -285,11 +292,7 @@ class KieHook(BaseHook):
 
     def _takes_up_what_changed(self) -> bool:
         """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
-        try:
-            found = self._look_up()
-        except KieError as error:
-            self.log.warning("The connection could not be looked up again: %s", error)
-            return False
+        found = self._look_up()
         if found == self.settings:
             return False
         self.log.warning("KIE refused the key, and connection %r has changed: going on with it.", self.kie_conn_id)
@@ -328,8 +331,13 @@ class KieHook(BaseHook):
 
     def _reading(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
         reading = self._outcome(row, kie_task_id, retry_reads)
-        if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
-            return self._outcome(row, kie_task_id, retry_reads)
+        try:
+            if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
+                return self._outcome(row, kie_task_id, retry_reads)
+        except KieConnectionNotFoundError as error:  # a secrets backend that is away says nothing of the job
+            return KieConnectionError(f"KIE refused the key, and the connection is out of reach: {error.problem}")
+        except KieError as error:
+            return error
         return reading
 
     def _outcome(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:

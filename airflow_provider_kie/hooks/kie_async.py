@@ -8,7 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -223,12 +223,10 @@ async def _end_of(search: _Search, kie_conn_id: str) -> _Found:
 async def _has_changed(settings: KieSettings) -> bool:
     """Tell whether a connection has other settings by now, whatever was found a few seconds ago."""
     recent = _SEARCHES.get((asyncio.get_running_loop(), settings.conn_id))
-    with suppress(KieError):  # what cannot be looked up now has not changed, as for the other hook
-        if recent and (await _end_of(recent, settings.conn_id)).settings != settings:
-            return True
-        newest = _search(settings.conn_id, older_than=recent)
-        return (await _end_of(newest, settings.conn_id)).settings != settings
-    return False
+    if recent and (await _end_of(recent, settings.conn_id)).settings != settings:
+        return True
+    newest = _search(settings.conn_id, older_than=recent)
+    return (await _end_of(newest, settings.conn_id)).settings != settings
 
 
 async def _join(kie_conn_id: str) -> _Shared:

@@ -162,6 +162,22 @@ def test_a_wait_goes_on_with_a_new_key_once_kie_refuses_the_old_one(kie, monkeyp
         assert not all(request["authorized"] for request in kie.requests())
 
 
+@pytest.mark.parametrize(("mode", "refused"), [("poke", 2), ("deferrable", 1)])  # the third looks it up each time
+def test_a_secrets_backend_that_is_away_ends_no_wait_whose_key_was_refused(kie, monkeypatch, third_look, mode, refused):
+    def change():
+        new = json.loads(os.environ["AIRFLOW_CONN_KIE_DEFAULT"]) | {"password": SECOND_KEY}
+        monkeypatch.delenv("AIRFLOW_CONN_KIE_DEFAULT")
+        monkeypatch.setattr(kie.state, "api_key", SECOND_KEY)
+        given_up = time.monotonic() + 15
+        while sum(not request["authorized"] for request in kie.requests()) < refused and time.monotonic() < given_up:
+            time.sleep(0.005)
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(new))
+
+    kie_task_id = kie.create_conversion(finished=True)
+    third_look(change)
+    assert run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_key_that_was_only_withdrawn_ends_a_wait(kie, monkeypatch, third_look, mode):
     kie_task_id = kie.create_conversion(finished=True)

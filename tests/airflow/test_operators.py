@@ -71,11 +71,34 @@ def test_a_failed_conversion_is_retryable_and_its_id_is_known(kie, context, way)
 class Store:
     """A task state store of Airflow 3.3."""
 
+    kept: object = None
+
     def get(self, key, default=None):
         return default
 
     def set(self, key, value, *, retention=None):
         self.kept = value
+
+
+def test_a_result_survives_a_source_that_is_gone_by_then(kie, context):
+    """Templates are rendered again after a deferral, when the upstream task's XCom may have been cleared."""
+    with pytest.raises(TaskDeferred) as deferral:
+        convert(context, deferrable=True)
+    event = asyncio.run(only_event(deferral.value.trigger))
+    resumed = ConvertToWavOperator(task_id="convert", music_task_id="None", audio_id="None")
+    assert resumed.execute_complete(context, event) == context["ti"].pushed["wav_conversion"]["wav_url"]
+
+
+def test_a_connection_that_can_not_work_leaves_no_note(kie, context, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    context["task_state_store"] = store = Store()
+    with pytest.raises(e.KieConfigurationError):
+        convert(context, callback_url="https://api.example.com/callback")
+    assert store.kept is None
+    assert kie.requests("generate") == []
 
 
 @pytest.mark.parametrize("event", [None, {"status": "odd"}])

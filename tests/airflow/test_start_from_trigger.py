@@ -10,8 +10,10 @@ from datetime import datetime, timedelta
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task_group
 
+from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from airflow_provider_kie.sensors import start_in_triggerer
+from airflow_provider_kie.sensors.job import KieJobSensor
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.modes import only_event
@@ -52,6 +54,27 @@ def test_the_scheduler_gets_a_trigger_that_waits(kie):
     assert start.trigger_cls == f"{WavConversionTrigger.__module__}.{WavConversionTrigger.__name__}"
     event = asyncio.run(only_event(WavConversionTrigger(**start.trigger_kwargs)))
     assert sensor.execute_complete({}, event)["status"] == "SUCCESS"
+
+
+@needs_3_3
+def test_a_sensor_of_any_family_starts_as_a_trigger():
+    start = build(KieJobSensor, family="wav").start_trigger_args
+    assert start.trigger_kwargs["family"] == "wav"
+    assert start.trigger_kwargs["kie_task_id"] == "988e00aa"
+
+
+@needs_3_3
+@pytest.mark.parametrize("template", ["{{ params.family }}", None])
+def test_a_family_that_is_no_literal_is_left_to_a_worker(template):
+    with DAG("start_from_trigger_family", schedule=None, start_date=datetime(2026, 1, 1)):
+        upstream = ConvertToWavOperator(task_id="submit", music_task_id="m", audio_id="a")
+        sensor = build(KieJobSensor, family=template or upstream.output)
+    assert not sensor.start_from_trigger
+
+
+def test_a_family_that_nobody_pushed_is_named():
+    with pytest.raises(KieValidationError, match="family is empty"):
+        KieJobSensor(task_id="wait", kie_task_id="x", family=None).execute({})
 
 
 @needs_3_3

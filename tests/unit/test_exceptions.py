@@ -212,6 +212,12 @@ def test_an_error_travels_as_json(name):
     assert rebuilt.to_dict() == described
 
 
+def test_what_a_later_version_wrote_besides_is_left_out():
+    given = {"type": "KieServerError", "problem": "It broke", "code": 500, "family": "poems", "weather": "fine"}
+    rebuilt = KieError.from_dict(given)
+    assert (type(rebuilt).__name__, rebuilt.code, rebuilt.family) == ("KieServerError", 500, "poems")
+
+
 @pytest.mark.parametrize("name", TREE)
 def test_from_dict_leaves_its_argument_alone(name):
     described = full(name).to_dict()

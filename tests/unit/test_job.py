@@ -174,6 +174,18 @@ def test_a_server_error_of_a_submit(said):
     assert error.code == 500
 
 
+def test_under_the_guard_no_reason_is_final():
+    assert type(refusal(STAMPS, None, 500, "The server must restart")) is e.KieServerError
+
+
+@pytest.mark.parametrize("code", [402, 409, 422])
+def test_an_echo_of_what_was_sent_is_no_job(code):
+    with pytest.raises(e.KieError) as caught:
+        submit_job(STAMPS, {"taskId": "music-1"}).read(answer({"taskId": "music-1"}, code))
+    assert caught.value.existing_kie_task_id is None
+    assert outcome_of(caught.value) is Outcome.REFUSED
+
+
 def test_a_reason_under_another_number_stays_what_the_number_means():
     assert type(refusal(POEMS, None, 502, "Upstream must be restarted")) is e.KieServerError
 

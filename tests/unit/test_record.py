@@ -43,6 +43,8 @@ def test_an_unknown_id_may_still_become_known(row, code, said):
         (401, "key does not exist", e.KieAuthenticationError),
         (422, "id is wrong", e.KieValidationError),
         (500, "internal error", e.KieServerError),
+        (500, 'Cannot invoke "Task.getId()" because "task" is null', e.KieServerError),
+        (422, 'validation failed: "voice" not found', e.KieValidationError),
         (502, "host not found", e.KieServerError),
         (0, "is null", e.KieUnexpectedCodeError),
     ],
