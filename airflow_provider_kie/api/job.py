@@ -54,9 +54,9 @@ __all__ = [
     "submit_job",
 ]
 
-#: What refusals say of an id that KIE does not know, under these numbers. A whole short sentence, because trouble of
+#: What refusals say of an id that KIE does not know, under these numbers. The text begins with that, because trouble of
 #: KIE's own ("Cannot invoke … because "task" is null") uses the same words.
-_UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\W*", re.IGNORECASE)
+_UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\b", re.IGNORECASE)
 _UNKNOWN_CODES = (422, 500)
 #: What a submit that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
 _FINAL_REASONS = ("paused", "not within", "not exist", "must")
@@ -361,7 +361,7 @@ def _refused(error: KieError) -> KieError:
 
 
 def _unknown_is_none(row: Family, error: KieError) -> None:
-    says_so = error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.fullmatch(error.said)
+    says_so = error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.match(error.said)
     if not (says_so or isinstance(error, KieNotFoundError)):
         raise _as_failure_of(row, error)
 
