@@ -94,6 +94,11 @@ EXTRA_FIELDS = (
         "nothing is set, because KIE demands a URL.",
     ),
     ExtraField(
+        "account",
+        "Account",
+        "A name for the account at KIE, where several connections lead to the same one. Optional.",
+    ),
+    ExtraField(
         "timeout",
         "Timeout",
         f"Seconds for one request to KIE, up to {LONGEST_TIMEOUT:.0f}. Default {DEFAULT_TIMEOUT:.0f}.",
@@ -162,7 +167,9 @@ class KieSettings:
     :param conn_id: the Airflow connection.
     :param api_key: sent as a bearer token to the base URL's host and nowhere else.
     :param base_url: scheme, host and port, without a trailing slash.
-    :param callback_url: sent with every submit.
+    :param callback_url: sent with every submit to a family that demands one.
+    :param account: the account at KIE whose money is spent, as a name of the user's choice; by default each connection
+        stands for one of its own.
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
     :param verify: False, or the path of the CA bundle, or True for the default one.
@@ -172,6 +179,7 @@ class KieSettings:
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     callback_url: str = field(default=DEFAULT_CALLBACK_URL, repr=False)
+    account: str | None = None
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
@@ -196,6 +204,7 @@ class KieSettings:
             api_key=checked.token(connection.password),
             base_url=checked.base_url(connection.host, connection.schema, connection.port, insecure),
             callback_url=checked.url("callback_url") or DEFAULT_CALLBACK_URL,
+            account=checked.text("account"),
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
             proxy=checked.proxy("proxy"),
             verify=checked.verify("verify"),

@@ -23,7 +23,7 @@ from airflow_provider_kie.money import Entry, State
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.api.job import Family
+    from airflow_provider_kie.api.family import Family
 
 __all__ = ["Record"]
 
@@ -49,6 +49,7 @@ class Record:
 
     def __init__(self, context: Context | None, row: Family, key: str, identity: Mapping[str, str]) -> None:
         self._store: Any = task_state_store(context) if context else None
+        self.max_tries: int | None = getattr(context.get("ti"), "max_tries", None) if context else None
         self._row = row
         self._key = key
         self.identity = dict(identity)
@@ -57,6 +58,15 @@ class Record:
     def persistent(self) -> bool:
         """Whether a retry will find what is written now."""
         return self._store is not None
+
+    def was_cleared_since(self, entry: Entry | None) -> bool:
+        """
+        Tell whether somebody has cleared the task since an entry was written; what cannot be told is a retry.
+
+        :param entry: what :meth:`load` gave.
+        """
+        before = entry.max_tries if entry else None
+        return before is not None and self.max_tries is not None and before != self.max_tries
 
     def load(self) -> Entry | None:
         """
@@ -69,12 +79,13 @@ class Record:
             return None
         if not isinstance(kept, dict):
             return Entry(State.CLAIMED, self.identity)
-        given = kept.get("kie_task_id")
+        given, max_tries = kept.get("kie_task_id"), kept.get("max_tries")
         kie_task_id = given if given and isinstance(given, str) else None
         state = State.SUBMITTED if kie_task_id else State.CLAIMED
         with suppress(ValueError):  # a word of a later version, for example
             state = State(kept.get("state", state))
-        return Entry(state, {name: kept[name] for name in self.identity if name in kept}, kie_task_id)
+        identity = {name: kept[name] for name in self.identity if name in kept}
+        return Entry(state, identity, kie_task_id, max_tries if isinstance(max_tries, int) else None)
 
     def begin(self) -> None:
         """
@@ -104,5 +115,5 @@ class Record:
 
     def _write(self, state: State, kie_task_id: str | None = None) -> None:
         if self._store is not None:
-            entry = {**self.identity, "kie_task_id": kie_task_id, "state": state.value}
+            entry = {**self.identity, "kie_task_id": kie_task_id, "state": state.value, "max_tries": self.max_tries}
             self._store.set(self._key, entry, retention=RETENTION)

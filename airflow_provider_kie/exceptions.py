@@ -325,7 +325,10 @@ class KieConversionFailedError(KieJobFailedError):
 class KieMaybeSubmittedError(KieError, AirflowFailException):
     """A submit may have been accepted, and another one would be paid for again if it was."""
 
-    next_step = "Look at https://kie.ai/logs whether the job is there; only then decide whether to submit it again."
+    next_step = (
+        "If https://kie.ai/logs lists the job, wait for its id with a KieJobSensor instead; if not, set "
+        "on_unknown_submit='resubmit' and clear the task."
+    )
 
 
 class KieNotReadyError(KieError):

@@ -19,10 +19,10 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": connection.HOOK_NAME, "external-doc-url": "https://kie.ai", "tags": ["service"]}
         ],
-        "operators": [_modules("operators.wav", "transfers.wav_to_object_storage")],
-        "sensors": [_modules("sensors.wav")],
+        "operators": [_modules("operators.job", "operators.music", "operators.wav", "transfers.wav_to_object_storage")],
+        "sensors": [_modules("sensors.job", "sensors.wav")],
         "hooks": [_modules("hooks.kie")],
-        "triggers": [_modules("triggers.wav")],
+        "triggers": [_modules("triggers.job", "triggers.wav")],
         # Airflow 2.11 shows only links that are listed here.
         "extra-links": [
             "airflow_provider_kie.links.kie.KieLogsLink",

@@ -18,6 +18,8 @@ be charged again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
@@ -26,7 +28,9 @@ from typing import Final, TypeAlias
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie.api import fields
-from airflow_provider_kie.api.job import Family
+from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.api.family import Family
+from airflow_provider_kie.api.job import CALLBACK
 from airflow_provider_kie.exceptions import (
     KieError,
     KieJobFailedError,
@@ -42,8 +46,11 @@ __all__ = [
     "State",
     "Stop",
     "Submit",
+    "digest",
+    "identity_of",
     "next_try",
     "outcome_of",
+    "stops_after_unknown",
     "worth_a_new_submit",
 ]
 
@@ -74,11 +81,13 @@ class Entry:
     :param state: how far it got.
     :param identity: what was submitted, as names and values.
     :param kie_task_id: the job, once it is known.
+    :param max_tries: Airflow's number of tries at that time, which a clear raises and a retry does not.
     """
 
     state: State
     identity: Mapping[str, str]
     kie_task_id: str | None = None
+    max_tries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,51 @@ class Stop:
     """
 
     error: KieError
+
+
+def identity_of(
+    account: str, base_url: str, row: Family, model: str | None, given: Mapping[str, Json]
+) -> dict[str, str]:
+    """
+    Return what tells a job from every other one: the account, the host, the family or model, and the input.
+
+    What differs from day to day is no part of it: the callback URL, and the query of any URL.
+
+    :param account: whose money is spent; never the key or a digest of it.
+    :param base_url: KIE's host.
+    :param row: the family.
+    :param model: KIE's model, where the family has models.
+    :param given: the rendered fields of the call.
+    """
+    return {
+        "account": account,
+        "base_url": base_url,
+        "family": row.name,
+        "model": model or "",
+        "digest": digest({name: value for name, value in given.items() if name != CALLBACK}),
+    }
+
+
+def digest(value: Json) -> str:
+    """
+    Return the SHA-256 of a value as canonical JSON: sorted keys, UTF-8, 1.0 as 1, no query in any URL.
+
+    :param value: any JSON.
+    """
+    text = json.dumps(_canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {name: _canonical(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and fields.http_url(value):
+        return value.partition("?")[0]
+    return value
 
 
 NextTry: TypeAlias = Submit | Resume | Stop
@@ -156,9 +210,19 @@ def next_try(
         return _stop(row, entry, f"An earlier try submitted with another {names}, and its job has not failed")
     if entry.kie_task_id:
         return Resume(entry.kie_task_id)
-    if (on_unknown_submit or (RESUBMIT if row.guarded else FAIL)) == RESUBMIT:
+    if not stops_after_unknown(row, on_unknown_submit):
         return Submit()
     return _stop(row, entry, "An earlier try may have submitted the job, and its id is not known")
+
+
+def stops_after_unknown(row: Family, on_unknown_submit: str | None) -> bool:
+    """
+    Tell whether nothing may be submitted after a submit of unknown outcome.
+
+    :param row: the family.
+    :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the row's guard allows.
+    """
+    return (on_unknown_submit or (RESUBMIT if row.guarded else FAIL)) != RESUBMIT
 
 
 def _stop(row: Family, entry: Entry, problem: str) -> Stop:

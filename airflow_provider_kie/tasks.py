@@ -12,10 +12,10 @@ from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_kie.exceptions import KieWaitTimeoutError, named
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
-from airflow_provider_kie.waiting.verdict import Done, Failed
+from airflow_provider_kie.waiting.verdict import Done, Failed, finished
 
 if TYPE_CHECKING:
-    from airflow_provider_kie.api.job import Family
+    from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.hooks.kie import KieHook
     from airflow_provider_kie.triggers.job import KieJobTrigger
 
@@ -60,6 +60,13 @@ class JobTask(BaseOperator):
         from airflow_provider_kie.hooks.kie import KieHook
 
         return KieHook(self.kie_conn_id)
+
+    def _whole(self, row: Family, end: Done | Failed) -> Done | Failed:
+        """Return the end with all of the job, which is read again where it was too large for an event."""
+        if not (isinstance(end, Done) and end.cut):
+            return end
+        kie_task_id = end.job["kie_task_id"]
+        return finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
 
     def _log_end(self, row: Family, end: Done) -> None:
         kie_task_id = end.job["kie_task_id"]

@@ -2,13 +2,8 @@
 """
 A pytest fixture that lets DAGs under test talk to a KIE on loopback.
 
-Name the plugin in the ``conftest.py`` of the DAG project, with ``airflow-provider-kie[emulator]`` installed:
-
-.. code-block:: python
-
-    pytest_plugins = ["airflow_provider_kie.testing"]
-
-and ask for the fixture in a test. Whatever uses the connection ``kie_default`` then reaches the emulator:
+With ``airflow-provider-kie[emulator]`` installed, pytest finds the fixture by itself; a test asks for it, and whatever
+uses the connection ``kie_default`` then reaches the emulator:
 
 .. code-block:: python
 
@@ -18,19 +13,27 @@ and ask for the fixture in a test. Whatever uses the connection ``kie_default`` 
         my_dag.test()
 
         assert kie_emulator.accepted_submits == 1
+
+Where pytest does not look for plugins (``PYTEST_DISABLE_PLUGIN_AUTOLOAD``), name it in the ``conftest.py`` of the DAG
+project, which does no harm elsewhere:
+
+.. code-block:: python
+
+    pytest_plugins = ["airflow_provider_kie.testing"]
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.emulator.server import KieEmulator
-from airflow_provider_kie.redaction import quoted
+# pytest loads this module in every run, before a project has configured Airflow: it imports nothing else at its top.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_kie.emulator.server import KieEmulator
 
 __all__ = ["kie_emulator"]
 
@@ -40,8 +43,15 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
     """
     A fresh emulator: conversions take 0.2 s, submits are not limited, ``kie_default`` leads to it.
 
-    The test fails before it begins if Airflow gives another connection, which could cost real credits.
+    The test fails before it begins if Airflow gives another connection, which could cost real credits, or if the extra
+    ``emulator`` is not installed.
     """
+    try:
+        from airflow_provider_kie.emulator.server import KieEmulator
+    except ModuleNotFoundError as error:
+        pytest.fail(f"{error.name} is missing: pip install 'airflow-provider-kie[emulator]'", pytrace=False)
+    from airflow_provider_kie.connection import DEFAULT_CONN_ID
+
     with KieEmulator(conversion_seconds=0.2, submits_per_window=None) as emulator:
         monkeypatch.setenv(f"AIRFLOW_CONN_{DEFAULT_CONN_ID.upper()}", emulator.connection_json())
         for name in ("no_proxy", "NO_PROXY"):
@@ -65,6 +75,8 @@ def _put_environment_before_secrets_backend(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _for_other_connections(original: Callable[..., Any]) -> Callable[..., Any]:
+    from airflow_provider_kie.connection import DEFAULT_CONN_ID
+
     def get_connection(self: Any, conn_id: str, *args: Any, **kwargs: Any) -> Any:
         return None if conn_id == DEFAULT_CONN_ID else original(self, conn_id, *args, **kwargs)
 
@@ -73,6 +85,9 @@ def _for_other_connections(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_connection(emulator: KieEmulator) -> None:
     from airflow.providers.common.compat.sdk import AirflowException, BaseHook
+
+    from airflow_provider_kie.connection import DEFAULT_CONN_ID
+    from airflow_provider_kie.redaction import quoted
 
     try:
         found = BaseHook.get_connection(DEFAULT_CONN_ID)

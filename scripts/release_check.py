@@ -188,7 +188,7 @@ def check_entry_points(text: str, files: set[str]) -> Iterator[str]:
     """
     parsed = configparser.ConfigParser(delimiters=("=",))
     parsed.read_string(text)
-    for group in ("apache_airflow_provider", "console_scripts"):
+    for group in ("apache_airflow_provider", "console_scripts", "pytest11"):
         for name, target in parsed.items(group) if parsed.has_section(group) else [("-", "")]:
             module = target.partition(":")[0].replace(".", "/")
             if not {f"{module}.py", f"{module}/__init__.py"} & files:

@@ -64,36 +64,45 @@ def run_sensor(
         return Ended("failed", error=type(error).__name__, message=str(error), retried=retried)
 
 
+class TaskInstance:
+    """What a sensor asks of its task instance."""
+
+    dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
+
+    def __init__(self) -> None:
+        self.first_start = timezone.utcnow()
+        self.pushed: dict[str, Any] = {}
+
+    def get_first_reschedule_date(self, context: Any) -> Any:
+        return self.first_start
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
 def _poke(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
-    return build().execute({})
+    return build().execute({"ti": TaskInstance()})
 
 
 def _reschedule(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
-    first_start = timezone.utcnow()
-
-    class TaskInstance:
-        dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
-
-        def get_first_reschedule_date(self, context: Any) -> Any:
-            return first_start
-
+    ti = TaskInstance()
     # Airflow 2.11 reads the first start from its database, in which no scheduler has written here.
     with contextlib.suppress(AttributeError):
-        monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: first_start)
+        monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: ti.first_start)
     while True:
         try:
-            return build().execute({"ti": TaskInstance()})
+            return build().execute({"ti": ti})
         except AirflowRescheduleException as pause:
             time.sleep(max(0.0, (pause.reschedule_date - timezone.utcnow()).total_seconds()))
 
 
 def _defer(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
     try:
-        return build().execute({})
+        return build().execute({"ti": TaskInstance()})
     except TaskDeferred as deferral:
         path, arguments = json.loads(json.dumps(deferral.trigger.serialize()))
         event = asyncio.run(only_event(resolve_name(path)(**arguments)))
-        return build().resume_execution(deferral.method_name, {"event": event}, {})
+        return build().resume_execution(deferral.method_name, {"event": event}, {"ti": TaskInstance()})
 
 
 async def only_event(trigger: BaseTrigger) -> Any:

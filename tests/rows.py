@@ -9,7 +9,8 @@ from dataclasses import replace
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Repeat
 from airflow_provider_kie.api.envelope import Answer
-from airflow_provider_kie.api.job import Family, KieJob, Words, read_job
+from airflow_provider_kie.api.family import Family, Words
+from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
 
 ID = "17"

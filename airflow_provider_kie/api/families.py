@@ -2,21 +2,22 @@
 """
 The families of KIE's jobs, one row each, with the evidence for it.
 
-What the columns mean stands at :class:`~airflow_provider_kie.api.job.Family`; adding a family is a row here, its
+What the columns mean stands at :class:`~airflow_provider_kie.api.family.Family`; adding a family is a row here, its
 answers in the tests, a row of the emulator and one in the docs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from airflow_provider_kie.api.call import Repeat
-from airflow_provider_kie.api.job import Family, Words
+from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.exceptions import KieConversionFailedError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["FAMILIES", "WAV", "find_family", "tag_of"]
+__all__ = ["FAMILIES", "JOBS", "MUSIC", "WAV", "find_family", "tag_of"]
 
 #: Pages "Convert to WAV" and "Get WAV Details" (2026-04-29). The pages know only words; the numbers, and ``status`` in
 #: the place of ``successFlag``, are those of older pages of the same software. Numbers mean something else in each
@@ -47,7 +48,208 @@ WAV = Family(
     unnamed=True,
 )
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({row.name: row for row in (WAV,)})
+#: KIE's Market: ``createTask`` and ``recordInfo`` carry any model (page copies of 2026-09-24 and 2026-10-07; recorded
+#: 2026-03 to 2026-10 with 25 models). A failed record was never recorded. Since 2026-09 records also have
+#: ``successFlag`` and ``response``; the word comes first.
+JOBS = Family(
+    name="jobs",
+    submit="/api/v1/jobs/createTask",
+    query="/api/v1/jobs/recordInfo",
+    words=Words(running=("waiting", "queuing", "generating", 0), done=("success", 1), failed=("fail", "failed", 2, 3)),
+    status=("state", "successFlag"),
+    files=(
+        ("result", "resultJson.resultUrls[]|response.resultUrls[]"),
+        ("result", "resultJson.data[].audioUrl|resultJson.sunoData[].audioUrl|response.data[].audioUrl"),
+        ("first_frame", "resultJson.firstFrameUrl[]|response.firstFrameUrl[]"),
+        ("last_frame", "resultJson.lastFrameUrl[]|response.lastFrameUrl[]"),
+        ("mask", "resultJson.resultObject.maskUrls[]|response.resultObject.maskUrls[]"),
+    ),
+    result=("resultJson", "response"),
+    needs_file=False,
+    tracks="resultJson.data[].id",
+    errors=("failCode", "failMsg"),
+    wrapped=True,
+)
+
+#: Suno's generations (pages of 2026-04-29; submits and unknown ids recorded 2026-04-28). No finished record was
+#: recorded. TEXT_SUCCESS and FIRST_SUCCESS come while the second song is still made.
+MUSIC = Family(
+    name="music",
+    submit="/api/v1/generate",
+    query="/api/v1/generate/record-info",
+    words=Words(
+        running=("PENDING", "TEXT_SUCCESS", "FIRST_SUCCESS"),
+        done=("SUCCESS",),
+        failed=("CREATE_TASK_FAILED", "GENERATE_AUDIO_FAILED", "SENSITIVE_WORD_ERROR"),
+        done_if_result=("CALLBACK_EXCEPTION",),
+    ),
+    status=("status",),
+    files=(("result", "response.sunoData[].audioUrl"),),
+    result=("response.sunoData",),
+    tracks="response.sunoData[].id",
+    callback=True,
+)
+#: The others of the same pages, which are read with the same call.
+_LIKE_MUSIC = tuple(
+    replace(MUSIC, name=name, submit=f"/api/v1/generate/{name.removeprefix('music-')}")
+    for name in (
+        *("music-extend", "upload-cover", "upload-extend", "add-vocals"),
+        *("add-instrumental", "replace-section", "mashup", "sounds"),
+    )
+)
+
+#: Text, no file; one variant may have failed within a success (pages of 2026-04-29).
+LYRICS = Family(
+    name="lyrics",
+    submit="/api/v1/lyrics",
+    query="/api/v1/lyrics/record-info",
+    words=Words(
+        running=("PENDING",),
+        done=("SUCCESS",),
+        failed=("CREATE_TASK_FAILED", "GENERATE_LYRICS_FAILED", "SENSITIVE_WORD_ERROR"),
+        done_if_result=("CALLBACK_EXCEPTION",),
+    ),
+    status=("status",),
+    result=("response.data",),
+    needs_file=False,
+    callback=True,
+)
+
+#: Named links of which the unused ones are null, or a list (pages of 2026-04-29, list from clients). The link of the
+#: original is an input. Charged every time, as KIE says.
+STEMS = Family(
+    name="stems",
+    submit="/api/v1/vocal-removal/generate",
+    query="/api/v1/vocal-removal/record-info",
+    words=Words(
+        running=("PENDING",),
+        done=("SUCCESS",),
+        failed=("CREATE_TASK_FAILED", "GENERATE_AUDIO_FAILED"),
+        done_if_result=("CALLBACK_EXCEPTION",),
+    ),
+    status=("successFlag", "status"),
+    files=(
+        ("vocal", "response.vocalUrl"),
+        ("instrumental", "response.instrumentalUrl"),
+        ("backing_vocals", "response.backingVocalsUrl"),
+        ("drums", "response.drumsUrl"),
+        ("bass", "response.bassUrl"),
+        ("guitar", "response.guitarUrl"),
+        ("piano", "response.pianoUrl"),
+        ("keyboard", "response.keyboardUrl"),
+        ("percussion", "response.percussionUrl"),
+        ("strings", "response.stringsUrl"),
+        ("synth", "response.synthUrl"),
+        ("fx", "response.fxUrl"),
+        ("brass", "response.brassUrl"),
+        ("woodwinds", "response.woodwindsUrl"),
+        ("stem", "response.originData[].audioUrl"),
+    ),
+    result=("response.originData",),
+    callback=True,
+)
+
+#: Notes, no file (pages of 2026-04-29).
+MIDI = Family(
+    name="midi",
+    submit="/api/v1/midi/generate",
+    query="/api/v1/midi/record-info",
+    words=Words(running=(0,), done=(1,), failed=(2, 3)),
+    status=("successFlag",),
+    result=("midiData",),
+    needs_file=False,
+    callback=True,
+)
+
+#: Pages of 2026-04-29. One client has seen words with a text behind them.
+MUSIC_VIDEO = Family(
+    name="music-video",
+    submit="/api/v1/mp4/generate",
+    query="/api/v1/mp4/record-info",
+    words=Words(
+        running=("PENDING",),
+        done=("SUCCESS",),
+        failed=("CREATE_TASK_FAILED", "GENERATE_MP4_FAILED"),
+        done_if_result=("CALLBACK_EXCEPTION",),
+    ),
+    status=("successFlag", "status"),
+    files=(("result", "response.videoUrl"),),
+    callback=True,
+)
+
+#: Pages of 2026-04-29: here 2 means that it runs. Once for each music task: a sister site names the earlier job under
+#: 400.
+COVER_IMAGE = Family(
+    name="cover-image",
+    submit="/api/v1/suno/cover/generate",
+    query="/api/v1/suno/cover/record-info",
+    words=Words(running=(0, 2), done=(1,), failed=(3,)),
+    status=("successFlag",),
+    files=(("result", "response.images[]"),),
+    callback=True,
+    adopts=(400, 409),
+)
+
+#: Pages of 2026-04-29 and 2026-09-24; an unknown id recorded. Where flag and word disagree, the flag decides.
+IMAGE_4O = Family(
+    name="4o-image",
+    submit="/api/v1/gpt4o-image/generate",
+    query="/api/v1/gpt4o-image/record-info",
+    words=Words(running=(0, "GENERATING"), done=(1, "SUCCESS"), failed=(2, "CREATE_TASK_FAILED", "GENERATE_FAILED")),
+    status=("successFlag", "status"),
+    files=(("result", "response.resultUrls[]"),),
+)
+
+#: Aleph: a running and a failed record were recorded (2026-08-18), with the undocumented 3. The others: pages of
+#: 2026-08-19 and 2026-09-24, unknown ids recorded. Their links of origins are inputs.
+ALEPH = Family(
+    name="aleph",
+    submit="/api/v1/aleph/generate",
+    query="/api/v1/aleph/record-info",
+    words=Words(running=(0,), done=(1,), failed=(2, 3)),
+    status=("successFlag",),
+    files=(("result", "response.resultVideoUrl"), ("image", "response.resultImageUrl")),
+)
+FLUX_KONTEXT = replace(
+    ALEPH,
+    name="flux-kontext",
+    submit="/api/v1/flux/kontext/generate",
+    query="/api/v1/flux/kontext/record-info",
+    files=(("result", "response.resultImageUrl"),),
+)
+VEO = replace(
+    ALEPH,
+    name="veo",
+    submit="/api/v1/veo/generate",
+    query="/api/v1/veo/record-info",
+    files=(("result", "response.resultUrls[]"),),
+)
+#: The whole video where KIE gives it, else the new part.
+VEO_EXTEND = replace(
+    VEO,
+    name="veo-extend",
+    submit="/api/v1/veo/extend",
+    files=(("result", "response.fullResultUrls[]|response.resultUrls[]"),),
+)
+
+#: Pages of 2026-04-29 and 2026-09-24; submits and an unknown id recorded. It says "queueing" where the Market says
+#: "queuing".
+RUNWAY = Family(
+    name="runway",
+    submit="/api/v1/runway/generate",
+    query="/api/v1/runway/record-detail",
+    words=Words(running=("wait", "queueing", "generating"), done=("success",), failed=("fail",)),
+    status=("state",),
+    files=(("result", "videoInfo.videoUrl"), ("image", "videoInfo.imageUrl")),
+    errors=("failCode", "failMsg"),
+)
+RUNWAY_EXTEND = replace(RUNWAY, name="runway-extend", submit="/api/v1/runway/extend")
+
+_ROWS = (
+    *(JOBS, WAV, MUSIC, *_LIKE_MUSIC, LYRICS, STEMS, MIDI, MUSIC_VIDEO, COVER_IMAGE),
+    *(IMAGE_4O, FLUX_KONTEXT, VEO, VEO_EXTEND, RUNWAY, RUNWAY_EXTEND, ALEPH),
+)
+FAMILIES: Mapping[str, Family] = MappingProxyType({row.name: row for row in _ROWS})
 
 
 def find_family(name: str | None) -> Family:

@@ -2,7 +2,7 @@
 """
 What all families of KIE's jobs have in common.
 
-It is the type of their rows, the job that any record reads into, and the two calls that are made from a row.
+It is the job that any record reads into, and the two calls that are made from a family's row.
 
 The rules that live here and nowhere else:
 
@@ -10,8 +10,7 @@ The rules that live here and nowhere else:
 * an id that KIE does not know is answered with null, or with 404, 422 or 500 and a text that says so (recorded
   2026-04-28 to 2026-09); both mean *not visible yet*;
 * files are where the row's paths lead, never what looks like a link, because records echo their inputs;
-* numbers and words mean what the row says. A word that it does not name fails only if it says so itself; a number that
-  it does not name, where its words are numbers, is no success.
+* the form of a link is no failure of a job.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum, auto
+from json import dumps
 from typing import NamedTuple, TypedDict
 
 from airflow_provider_kie.api import fields
-from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.api.family import Family, Means
 from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
@@ -39,16 +38,15 @@ from airflow_provider_kie.exceptions import (
     label,
     named,
 )
-from airflow_provider_kie.redaction import quoted, redact
+from airflow_provider_kie.redaction import quoted
 
 __all__ = [
-    "Family",
+    "CALLBACK",
     "KieFile",
     "KieJob",
     "KieTrack",
-    "Means",
     "Submitted",
-    "Words",
+    "first_url",
     "no_cancel",
     "read_job",
     "submit_job",
@@ -60,7 +58,8 @@ _UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\b", re.IGN
 _UNKNOWN_CODES = (422, 500)
 #: What a submit that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
 _FINAL_REASONS = ("paused", "not within", "not exist", "must")
-_LONGEST_WORD = 80
+#: The field in which every family takes the URL of a callback.
+CALLBACK = "callBackUrl"
 
 
 class KieFile(TypedDict):
@@ -117,173 +116,47 @@ class Submitted(NamedTuple):
     reused: bool
 
 
-class Means(Enum):
-    """What a status word or number says of a job."""
-
-    RUNNING = auto()
-    DONE = auto()
-    FAILED = auto()
-    #: KIE could not deliver its callback; the result is usually there.
-    DONE_IF_RESULT = auto()
-
-
-class Words:
-    """
-    What the status words and numbers of a family mean; each stands in one place.
-
-    :param running: the job goes on.
-    :param done: it has succeeded.
-    :param failed: it has failed, which KIE will not take back.
-    :param done_if_result: it has succeeded if there is a result.
-    :param only_words: the family's pages know no numbers, so that one in the row stands for the first word of its
-        meaning, and another one says nothing.
-    :raises ValueError: a word stands twice, whatever its letter case, or a meaning that every job can have has none.
-    """
-
-    def __init__(
-        self,
-        *,
-        running: tuple[str | int, ...],
-        done: tuple[str | int, ...],
-        failed: tuple[str | int, ...],
-        done_if_result: tuple[str | int, ...] = (),
-        only_words: bool = False,
-    ) -> None:
-        groups = {Means.RUNNING: running, Means.DONE: done, Means.FAILED: failed, Means.DONE_IF_RESULT: done_if_result}
-        named = [(str(word), means) for means, words in groups.items() for word in words]
-        self._meanings = dict(named)
-        self._spellings = {word.upper(): word for word in self._meanings}
-        if only_words:
-            self._spellings |= {
-                str(word): str(words[0]) for words in groups.values() for word in words if type(word) is int
-            }
-        if len(self._spellings) != len(named) or not (running and done and failed):
-            raise ValueError(f"status words stand twice, or are missing: {groups}")
-        self._only_words = only_words
-
-    def spelled(self, given: Json) -> str:
-        """
-        Return a status as text, in the spelling of the row where it is known.
-
-        :param given: KIE's word or number.
-        """
-        word = redact(str(given)).strip()[:_LONGEST_WORD] if given is not None else ""
-        # One client has seen words with a text behind them, such as "SUCCESS-Success" (music-video).
-        return self._spellings.get(word.upper()) or self._spellings.get(re.split(r"[-\s]", word.upper())[0], word)
-
-    def meaning(self, status: str) -> Means | None:
-        """
-        Say what a status means; None where nobody knows.
-
-        :param status: as :meth:`spelled` gives it.
-        """
-        if status.upper().endswith(("_FAILED", "_ERROR")):
-            return self._meanings.get(status, Means.FAILED)
-        return self._meanings.get(status)
-
-    def is_foreign_number(self, status: str) -> bool:
-        """
-        Tell whether a status is a number that the family does not name, and so no reason to go on waiting.
-
-        :param status: as :meth:`spelled` gives it.
-        """
-        return not self._only_words and fields.whole(status) is not None and status not in self._meanings
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """
-    What jobs of one kind have in common; everything that differs between families stands in such a row.
-
-    :param name: travels with the id of a job, because an id that is asked at another family's path is unknown for ever.
-    :param submit: path of the call that is paid for.
-    :param query: path of the call that reads a job.
-    :param words: what its status words mean.
-    :param status: where a record has the status; the first key that is there counts.
-    :param files: names of files and where they are; main results come first. Of paths with ``|`` between them the first
-        one that leads to something counts.
-    :param result: what a job has besides or instead of files; the first path that leads to something counts.
-    :param needs_file: a success has a file; otherwise a result is enough.
-    :param tracks: where the ids of songs are.
-    :param errors: where the error's code and its text are.
-    :param id_key: the name of the id.
-    :param callback: KIE demands a callback URL.
-    :param interval: seconds between two polls, where the user does not say it.
-    :param repeat: what a second submit does.
-    :param adopts: result numbers under which a refused submit may name an earlier job, which is then the result.
-    :param file_decides: a file counts whatever the status says.
-    :param failure: the class of a job that failed.
-    :param title: what messages call a job; ``short``: the same where it is clear; ``product``: its result.
-    :param unnamed: triggers, events, store entries and errors do not name the family, as it was before there were
-        others.
-    """
-
-    name: str
-    submit: str
-    query: str
-    words: Words
-    status: tuple[str, ...]
-    files: tuple[tuple[str, str], ...] = ()
-    result: tuple[str, ...] = ()
-    needs_file: bool = True
-    tracks: str | None = None
-    errors: tuple[str, str] = ("errorCode", "errorMessage")
-    id_key: str = "taskId"
-    callback: bool = False
-    interval: float = 10.0
-    repeat: Repeat = Repeat.IF_REFUSED
-    adopts: tuple[int, ...] = ()
-    file_decides: bool = False
-    failure: type[KieJobFailedError] = KieJobFailedError
-    title: str = "job"
-    short: str = "job"
-    product: str = "result"
-    unnamed: bool = False
-
-    def __post_init__(self) -> None:
-        """
-        Check the row.
-
-        :raises ValueError: a path cannot be one, or a success could never be told from its absence.
-        """
-        if not (self.submit.startswith("/") and self.query.startswith("/")):
-            raise ValueError(f"the paths of family {self.name!r} do not start with '/'")
-        if not self.status:
-            raise ValueError(f"family {self.name!r} has no key for its status")
-        if (self.needs_file and not self.files) or not (self.files or self.result):
-            raise ValueError(f"family {self.name!r} has no path that leads to its result")
-
-    @property
-    def tag(self) -> str | None:
-        """The name as it travels; None for the family of all that names none."""
-        return None if self.unnamed else self.name
-
-    @property
-    def guarded(self) -> bool:
-        """Whether KIE refuses a second identical submit, so that it is not paid for."""
-        return self.repeat is Repeat.UNDER_GUARD
-
-
 def submit_job(
-    row: Family, body: Mapping[str, Json], *, callback_url: str | None = None, purpose: str | None = None
+    row: Family,
+    given: Mapping[str, Json],
+    *,
+    model: str | None = None,
+    callback_url: str | None = None,
+    default_callback_url: str | None = None,
+    purpose: str | None = None,
 ) -> Call[Submitted]:
     """
     Submit a job, which is paid for.
 
     :param row: the family.
-    :param body: the fields of the call.
-    :param callback_url: where KIE reports the end.
+    :param given: the fields of the call, as the user gives them; KIE alone knows which ones it takes.
+    :param model: KIE's model, where the family has models.
+    :param callback_url: where KIE reports the end; by default what the fields say.
+    :param default_callback_url: the same, if neither says it.
     :param purpose: what the call is for, as the start of an error message.
+    :raises KieValidationError: the fields cannot be sent, or the model is missing or not wanted.
     """
+    if row.wrapped == (not model):
+        raise KieValidationError(f"family {quoted(row.name)} {'needs a' if row.wrapped else 'takes no'} model")
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise KieValidationError("input must be a dict whose keys are the names of KIE's fields")
+    try:
+        dumps(given, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise KieValidationError(f"input cannot be sent: {error}") from error
+    rest = {name: value for name, value in given.items() if name != CALLBACK}
+    body: dict[str, Json] = {"model": model, "input": rest} if row.wrapped else rest
+    if url := callback_url or given.get(CALLBACK) or default_callback_url:
+        body[CALLBACK] = fields.check_url("callback_url", url)
     return Call(
         purpose or f"Submitting the {row.title}",
         "POST",
         row.submit,
         lambda data: _parse_submit(row, data),
-        json={**body, "callBackUrl": callback_url} if callback_url else body,
+        json=body,
         repeat=row.repeat,
         family=row.tag,
-        recover=lambda error: _adopt_earlier_job(row, body, error),
+        recover=lambda error: _adopt_earlier_job(row, given, error),
     )
 
 
@@ -311,6 +184,15 @@ def read_job(row: Family, kie_task_id: str) -> Call[KieJob | None]:
         kie_task_id=asked,
         recover=lambda error: _unknown_is_none(row, error),
     )
+
+
+def first_url(job: KieJob) -> str | None:
+    """
+    Return the link of a job's first file, or None for a job without files.
+
+    :param job: the job.
+    """
+    return job["files"][0]["url"] if job["files"] else None
 
 
 def no_cancel(row: Family, kie_task_id: str) -> str:

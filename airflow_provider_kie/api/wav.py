@@ -65,11 +65,11 @@ def convert_to_wav(music_task_id: str, audio_id: str, callback_url: str) -> Call
     :param callback_url: where KIE reports the end; KIE demands one also from clients that poll.
     :raises KieValidationError: an argument cannot be right.
     """
-    callback_url = check_url("callback_url", callback_url)
     music, track = check_id("music_task_id", music_task_id), check_id("audio_id", audio_id)
     body = {"taskId": music, "audioId": track}
     purpose = f"Submitting the WAV conversion of track {quoted(track)} of music task {quoted(music)}"
-    return submit_job(WAV, body, callback_url=callback_url, purpose=purpose)
+    url = check_url("callback_url", callback_url)
+    return submit_job(WAV, body, callback_url=url, purpose=purpose)
 
 
 def as_conversion(job: KieJob) -> WavConversion:

@@ -58,8 +58,8 @@ class Answer:
     accepts: bool = False
 
     @property
-    def names_conversion(self) -> bool:
-        """Whether the body holds the id of a conversion, which should then exist."""
+    def names_job(self) -> bool:
+        """Whether the body holds the id of a job, which should then exist."""
         return isinstance(self.body, str) and _ID in self.body
 
     def render(

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_kie.emulator.answers import ANSWERS, Answer
 from airflow_provider_kie.emulator.control import control_routes
-from airflow_provider_kie.emulator.files import serve
+from airflow_provider_kie.emulator.families import FAMILIES, Row
+from airflow_provider_kie.emulator.files import extension_of, serve
 from airflow_provider_kie.emulator.replies import Reply, expose_transport, spoken
 from airflow_provider_kie.emulator.state import (
     METHOD_NOT_ALLOWED,
@@ -39,6 +40,7 @@ class Call:
     request: Request
     body: object
     endpoint: str | None
+    row: Row | None
     token: str
 
     @property
@@ -47,24 +49,35 @@ class Call:
         return self.request.url.path
 
     @property
+    def family(self) -> str:
+        """The name of the family at this path."""
+        return self.row.name if self.row else ""
+
+    @property
     def asked_id(self) -> str | None:
         """The KIE task id that a read asks for."""
-        return self.request.query_params.get("taskId") if self.endpoint == "record-info" else None
+        if self.row is None or self.endpoint != "record-info":
+            return None
+        return self.request.query_params.get(self.row.id_key)
 
 
 class _Endpoint(NamedTuple):
     name: str
     method: str
     verdict: Callable[[EmulatorState, Call], Verdict]
+    row: Row | None = None
 
 
 _ROOT: Final = "/api/v1/"
 _API: Final = {
-    _ROOT + "wav/generate": _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body)),
-    _ROOT + "wav/record-info": _Endpoint("record-info", "GET", lambda kie, c: kie.record_info(c.asked_id)),
     _ROOT + "chat/credit": _Endpoint("credit", "GET", lambda kie, c: kie.credit()),
     _ROOT + "common/download-url": _Endpoint("download-url", "POST", lambda kie, c: kie.download_url(c.body)),
 }
+for _row in FAMILIES.values():
+    _API[_row.submit] = _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body, c.family), _row)
+    # The music family has one path for its reads, which here is that of the first row.
+    _read_it = _Endpoint("record-info", "GET", lambda kie, c: kie.record_info(c.asked_id, c.family), _row)
+    _API.setdefault(_row.query, _read_it)
 
 
 class KieApp:
@@ -111,12 +124,15 @@ class KieApp:
 
     def _file(self, call: Call) -> Reply:
         stopping = self.state.stopping
-        folder, name = call.path.removesuffix(".wav").removeprefix("/").split("/", 1)
-        signature = call.request.query_params.get("sig", "")
-        signed = folder == "s" and self.state.file_is_signed(name, signature)
-        if not signed and not (folder == "d" and self.state.link_is_open(name)):
+        folder, name = call.path.removeprefix("/").split("/", 1)
+        extension = ""
+        if folder == "d" and self.state.link_is_open(name):
+            extension = self.state.kind_of_link(name)
+        elif folder == "s" and self.state.file_is_signed(name, call.request.query_params.get("sig", "")):
+            extension = extension_of(name)
+        if not extension:
             return Reply(stopping, b"Forbidden", 403, ANSWERS["file-forbidden"].headers)
-        served = serve(call.request.headers)
+        served = serve(call.request.headers, extension)
         return Reply(stopping, served.body, served.status, served.headers)
 
     def _played(self, call: Call, answer: Answer) -> Reply:
@@ -124,17 +140,19 @@ class KieApp:
         if own and answer.body is None:
             body, status, headers = own.body, own.status, own.headers
         else:
-            kie_task_id = self._conversion_of(call, answer)
+            kie_task_id = self._job_of(call, answer, own)
             body = answer.render(kie_task_id, self.state.wav_url(kie_task_id), call.token)
             status, headers = answer.status, answer.headers
         accepted = own is not None and own.accepted
         return Reply(self.state.stopping, body, status, headers, answer.fault, answer.delay, accepted)
 
-    def _conversion_of(self, call: Call, answer: Answer) -> str:
-        if call.asked_id or not (answer.names_conversion and isinstance(call.body, dict)):
+    def _job_of(self, call: Call, answer: Answer, own: Reply | None) -> str:
+        """The job that an answer is about. A client that adopts its id goes on to read it, so there must be one."""
+        if call.asked_id or call.row is None or not (answer.names_job and isinstance(call.body, dict)):
             return call.asked_id or "988e00aa"
-        # A client that adopts the id it is given here goes on to read it, so there must be a conversion.
-        return self.state.create_conversion(str(call.body.get("taskId")), str(call.body.get("audioId")))
+        if own and own.accepted:
+            return str(json.loads(own.body)["data"][call.row.id_key])
+        return self.state.create_job(call.row.name, call.body)
 
     def _log(self, call: Call, reply: Reply, played: Answer | None) -> None:
         answered = reply.fault not in ("reset", "hang")
@@ -142,6 +160,7 @@ class KieApp:
             "method": call.request.method,
             "path": call.path,
             "endpoint": call.endpoint,
+            "family": self._family_of(call),
             "params": dict(call.request.query_params),
             "json": call.body,
             "authorized": self._authorized(call),
@@ -153,6 +172,10 @@ class KieApp:
         }
         self.state.log.add(entry, [call.token])
 
+    def _family_of(self, call: Call) -> str | None:
+        job = self.state.job_at(call.row, call.asked_id) if call.row and call.asked_id else None
+        return job.family if job else call.family or None
+
 
 async def _read(request: Request) -> Call:
     content, path = await request.body(), request.url.path
@@ -160,11 +183,11 @@ async def _read(request: Request) -> Call:
         body = json.loads(content, parse_constant=_refuse) if content else None
     except (ValueError, RecursionError):
         body = None
-    endpoint = "file" if path.startswith(("/s/", "/d/")) else None
+    endpoint, row = ("file" if path.startswith(("/s/", "/d/")) else None), None
     if path in _API:
-        endpoint = _API[path].name
+        endpoint, row = _API[path].name, _API[path].row
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return Call(request, body, endpoint, token.strip() if scheme.lower() == "bearer" else "")
+    return Call(request, body, endpoint, row, token.strip() if scheme.lower() == "bearer" else "")
 
 
 def _refuse(constant: str) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_provider_kie.emulator.answers import ANSWERS
+from airflow_provider_kie.emulator.cases import CASES
 from airflow_provider_kie.emulator.state import EmulatorState
 
 __all__ = ["control_routes"]
@@ -31,6 +32,9 @@ class _Control:
 
     def answers(self, body: dict[str, Any]) -> Any:
         return [{"name": a.name, "case": a.case, "endpoint": a.endpoint} for a in ANSWERS.values()]
+
+    def cases(self, body: dict[str, Any]) -> Any:
+        return [{"name": c.name, "case": c.number, "family": c.family, "meaning": c.meaning} for c in CASES.values()]
 
     def play(self, body: dict[str, Any]) -> Any:
         names, kie_task_id, repeat = body.get("answers"), body.get("kie_task_id"), body.get("repeat", False)
@@ -57,6 +61,7 @@ def control_routes(state: EmulatorState) -> list[Route]:
         _route("GET", "/_emulator", control.summary),
         _route("GET", "/_emulator/requests", control.requests),
         _route("GET", "/_emulator/answers", control.answers),
+        _route("GET", "/_emulator/cases", control.cases),
         _route("POST", "/_emulator/answers", control.play),
         _route("POST", "/_emulator/settings", control.configure),
         _route("POST", "/_emulator/reset", control.reset),

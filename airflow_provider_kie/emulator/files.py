@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.emulator.media import KINDS
 
-__all__ = ["LAST_MODIFIED", "Served", "etag", "serve"]
+__all__ = ["LAST_MODIFIED", "Served", "etag", "extension_of", "serve"]
 
 LAST_MODIFIED: Final = "Wed, 01 Jan 2025 00:10:00 GMT"
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII)
@@ -26,22 +26,28 @@ class Served(NamedTuple):
 
 
 @functools.cache
-def etag() -> str:
-    """The strong validator of the file."""
-    return f'"{hashlib.sha256(wav_bytes()).hexdigest()[:32]}"'
+def etag(extension: str = "wav") -> str:
+    """The strong validator of a file, of which there is one for each extension."""
+    return f'"{hashlib.sha256(KINDS[extension].content()).hexdigest()[:32]}"'
 
 
-def serve(headers: Mapping[str, str]) -> Served:
+def extension_of(path: str) -> str:
+    """The extension in a path, or an empty text where there is no such kind of file."""
+    extension = path.rpartition(".")[2]
+    return extension if extension in KINDS else ""
+
+
+def serve(headers: Mapping[str, str], extension: str = "wav") -> Served:
     """The file, or the part of it that the request headers ask for."""
-    content = wav_bytes()
+    content = KINDS[extension].content()
     about = {
-        "content-type": "audio/wav",
+        "content-type": KINDS[extension].media_type,
         "accept-ranges": "bytes",
-        "etag": etag(),
+        "etag": etag(extension),
         "last-modified": LAST_MODIFIED,
         "server": "cloudflare",
     }
-    unchanged = headers.get("if-range", etag()) in (etag(), LAST_MODIFIED)
+    unchanged = headers.get("if-range", etag(extension)) in (etag(extension), LAST_MODIFIED)
     # A range that is malformed, or that asks for several parts, is ignored, as RFC 9110 allows.
     asked = _RANGE.fullmatch(headers.get("range", "").strip()) if unchanged else None
     if asked is None:

@@ -45,7 +45,7 @@ class Reply:
     One HTTP answer, and the fault that spoils it.
 
     :param stopping: set when the emulator ends, so that a hanging answer does not hold it up
-    :param accepted: whether the call started a conversion
+    :param accepted: whether the call started a job
     """
 
     stopping: threading.Event

@@ -13,6 +13,7 @@ from typing import Any, Final, Self, Unpack
 import uvicorn
 
 from airflow_provider_kie.emulator.app import create_app
+from airflow_provider_kie.emulator.families import family_named
 from airflow_provider_kie.emulator.state import EmulatorState, Settings, SettingsArguments
 
 __all__ = ["DEFAULT_KEY", "KieEmulator"]
@@ -128,8 +129,13 @@ class KieEmulator:
 
     @property
     def accepted_submits(self) -> int:
-        """How many submits started a conversion, which is what KIE would have charged for."""
+        """How many submits of any family started a job, which is what KIE would have charged for."""
         return self.state.accepted_submits
+
+    @property
+    def credits_spent(self) -> float:
+        """What KIE would have charged for these submits, in credits."""
+        return self.state.credits_spent
 
     def connection_json(self) -> str:
         """A connection to this emulator, as ``AIRFLOW_CONN_KIE_DEFAULT`` takes it."""
@@ -145,7 +151,8 @@ class KieEmulator:
         """
         Queue answers for the next calls.
 
-        :param names: names from :data:`~airflow_provider_kie.emulator.ANSWERS`
+        :param names: names from :data:`~airflow_provider_kie.emulator.ANSWERS`, or of
+            :data:`~airflow_provider_kie.emulator.cases.CASES`
         :param endpoint: which calls get them; by default the endpoint of each answer
         :param kie_task_id: only for reads of this conversion
         :param repeat: keep giving the last one, until something else is queued for the same calls
@@ -172,6 +179,20 @@ class KieEmulator:
         :return: its KIE task id
         """
         return self.state.create_conversion(music_task_id, audio_id, finished=finished)
+
+    def create_job(self, family: str, /, finished: bool = False, **input: object) -> str:  # noqa: A002  KIE's word
+        """
+        Start a job of any family that nobody submitted through this API, and that costs nothing.
+
+        :param family: the family's name, such as ``jobs`` or ``music``
+        :param finished: whether it has ended already
+        :param input: what a submit would have said; for ``jobs`` the ``model``, and what belongs into ``input``. A
+            prompt, name, title, text or music task that begins with ``fail`` ends in failure
+        :return: its KIE task id
+        :raises LookupError: there is no such family
+        """
+        body = {"model": input.pop("model", ""), "input": input} if family_named(family).on_market else input
+        return self.state.create_job(family, body, finished=finished)
 
     def configure(self, /, **settings: Unpack[SettingsArguments]) -> None:
         """

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pretend KIE without HTTP: conversions and their files, credits and the submit limit."""
+"""The pretend KIE without HTTP: jobs and their files, credits and the submit limit."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import random
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Final, TypedDict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS, Answer
+from airflow_provider_kie.emulator.families import FAMILIES, Row, family_named
+from airflow_provider_kie.emulator.files import extension_of
+from airflow_provider_kie.emulator.records import Job, Stage
+from airflow_provider_kie.emulator.results import PAUSED, model_named
+from airflow_provider_kie.emulator.settings import Settings, SettingsArguments
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
 
 __all__ = [
@@ -26,104 +31,24 @@ __all__ = [
     "NOT_FOUND",
     "NO_PERMISSION",
     "PRICE",
-    "Conversion",
     "EmulatorState",
     "Settings",
     "SettingsArguments",
     "Verdict",
 ]
 
-PRICE: Final = 0.4
+#: Credits for a WAV conversion.
+PRICE: Final = FAMILIES["wav"].price
 LIMIT_WINDOW: Final = 10.0
 LINK_SECONDS: Final = 20 * 60
 
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """
-    How this KIE behaves.
-
-    :param conversion_seconds: how long a conversion stays ``PENDING``
-    :param conflict_names_id: whether the 409 for a track that was converted before names the earlier id
-    :param conflict_after_failure: whether a track whose conversion failed is refused too (KIE's way is not known)
-    :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
-    :param credits: the balance
-    :param fault_share: the share of API calls, 0 to 1, that meet a random one of
-        :data:`~airflow_provider_kie.emulator.answers.FAULTS` instead of an answer
-    :param fault_seed: makes the choice of faults repeatable
-    """
-
-    conversion_seconds: float = 3.0
-    conflict_names_id: bool = True
-    conflict_after_failure: bool = True
-    submits_per_window: int | None = 20
-    credits: float = 5916.25
-    fault_share: float = 0.0
-    fault_seed: int = 0
-
-    def __post_init__(self) -> None:
-        limit = self.submits_per_window
-        right = {
-            "conversion_seconds": _is_amount(self.conversion_seconds),
-            "conflict_names_id": isinstance(self.conflict_names_id, bool),
-            "conflict_after_failure": isinstance(self.conflict_after_failure, bool),
-            "submits_per_window": limit is None or (isinstance(limit, int) and _is_amount(limit)),
-            "credits": _is_amount(self.credits),
-            "fault_share": _is_amount(self.fault_share) and self.fault_share <= 1,
-            "fault_seed": isinstance(self.fault_seed, int),
-        }
-        if wrong := [f"{name}={getattr(self, name)!r}" for name, is_right in right.items() if not is_right]:
-            raise ValueError(f"wrong settings: {', '.join(wrong)}")
-
-    def changed(self, changes: Mapping[str, object]) -> Settings:
-        """These settings with some of them changed; unknown names and wrong values are a ``ValueError``."""
-        known = [field.name for field in fields(self)]
-        if unknown := sorted(set(changes) - set(known)):
-            raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
-        return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks the types
-
-
-class SettingsArguments(TypedDict, total=False):
-    """The same as keyword arguments, so that an editor can complete them."""
-
-    conversion_seconds: float
-    conflict_names_id: bool
-    conflict_after_failure: bool
-    submits_per_window: int | None
-    credits: float
-    fault_share: float
-    fault_seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """One WAV conversion."""
-
-    kie_task_id: str
-    music_task_id: str
-    audio_id: str
-    callback_url: str
-    created_at: float
-    ready_at: float
-
-    @property
-    def track(self) -> tuple[str, str]:
-        """What may be converted only once."""
-        return self.music_task_id, self.audio_id
-
-    @property
-    def fails(self) -> bool:
-        """Whether it ends in failure, as the name of its music task can ask for."""
-        return self.music_task_id.startswith("fail")
+# Fields that are texts, as far as a submit is checked at all.
+_TEXTS: Final = ("callBackUrl", "taskId", "audioId", "model", "prompt")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What KIE says: the envelope, and whether the call started a conversion."""
+    """What KIE says: the envelope, and whether the call started a job."""
 
     code: int = 200
     msg: str = "success"
@@ -179,10 +104,11 @@ class EmulatorState:
             self.settings = self._initial
             self._chance = random.Random(self._initial.fault_seed)
             self.accepted_submits = 0
-            self._conversions: dict[str, Conversion] = {}
-            self._by_track: dict[tuple[str, str], Conversion] = {}
+            self.credits_spent = 0.0
+            self._jobs: dict[str, Job] = {}
+            self._once: dict[tuple[str, ...], Job] = {}
             self._accepted_at: deque[float] = deque()
-            self._links: dict[str, float] = {}
+            self._links: dict[str, _Link] = {}
             self.answers = AnswerQueue()
             self.log = RequestLog(self.api_key, self._clock)
 
@@ -202,46 +128,50 @@ class EmulatorState:
                 return ANSWERS[self._chance.choice(faults)]
         return None
 
-    # The four endpoints
+    # The endpoints
 
-    def submit(self, body: object) -> Verdict:
+    def submit(self, body: object, family: str = "wav") -> Verdict:
         """
-        POST /api/v1/wav/generate.
+        POST to the submit path of a family.
 
         :param body: the parsed JSON body; anything but an object counts as not readable
+        :param family: the family's name
         """
+        row = family_named(family)
         if not isinstance(body, dict):
             return Verdict(400, "Format Error - The parameter is not in JSON format")
-        for name in ("callBackUrl", "taskId", "audioId"):
-            if not (isinstance(body.get(name), str) and body[name].strip()):
-                return Verdict(422, f"Please enter {name}.")
-        music_task_id, audio_id = body["taskId"], body["audioId"]
-        if music_task_id.startswith("unknown"):
-            return Verdict(422, "Record does not exist")
+        if refused := _refusal(row, body):
+            return refused
         with self._lock:
-            earlier = self._by_track.get((music_task_id, audio_id))
-            if earlier and earlier.fails and not self.settings.conflict_after_failure:
-                del self._by_track[earlier.track]
-            elif earlier:
-                data = {"taskId": earlier.kie_task_id} if self.settings.conflict_names_id else None
-                return Verdict(409, "WAV record already exists", data)
+            if refused := self._conflict(row, body):
+                return refused
             if self._window_is_full():
                 return Verdict(429, "Rate limit exceeded")
-            if self.settings.credits < PRICE:
+            if self.settings.credits < _price(row, body):
                 return Verdict(402, "Insufficient Credits")
-            kie_task_id = self.create_conversion(music_task_id, audio_id, body["callBackUrl"])
+            job = self._create(row, body)
             self.accepted_submits += 1
             self._accepted_at.append(self._clock())
-            self.settings = replace(self.settings, credits=round(self.settings.credits - PRICE, 4))
-        return Verdict(data={"taskId": kie_task_id}, accepted=True)
+            self.credits_spent = round(self.credits_spent + job.price, 4)
+            self.settings = replace(self.settings, credits=round(self.settings.credits - job.price, 4))
+        ids = (row.id_key, "recordId") if row.on_market else (row.id_key,)
+        return Verdict(data=dict.fromkeys(ids, job.kie_task_id), accepted=True)
 
-    def record_info(self, kie_task_id: str | None) -> Verdict:
-        """GET /api/v1/wav/record-info."""
+    def record_info(self, kie_task_id: str | None, family: str = "wav") -> Verdict:
+        """
+        GET of the query path of a family, where only its jobs are known.
+
+        :param kie_task_id: the id, as far as one was given
+        :param family: the family's name
+        """
+        row = family_named(family)
         if not kie_task_id:
-            return Verdict(422, "Please enter taskId.")
-        with self._lock:
-            conversion = self._conversions.get(kie_task_id)
-        return Verdict(data=conversion and self._record(conversion))
+            return Verdict(422, f"Please enter {row.id_key}.")
+        job = self.job_at(row, kie_task_id)
+        if job is None:
+            return Verdict() if row.unknown is None else Verdict(422, row.unknown.format(kie_task_id))
+        stage: Stage = "pending" if self._clock() < job.ready_at else "failed" if job.fails else "done"
+        return Verdict(data=family_named(job.family).record(job, stage, partial(self.file_url, kie_task_id)))
 
     def credit(self) -> Verdict:
         """GET /api/v1/chat/credit."""
@@ -254,10 +184,28 @@ class EmulatorState:
             return Verdict(422, "url is wrong")
         token = secrets.token_hex(16)
         with self._lock:
-            self._links[token] = self._clock() + LINK_SECONDS
+            self._links[token] = _Link(self._clock() + LINK_SECONDS, extension_of(urlsplit(url).path))
         return Verdict(data=f"{self.base_url}/d/{token}")
 
-    # Conversions and their files
+    # Jobs and their files
+
+    def job_at(self, row: Row, kie_task_id: str) -> Job | None:
+        """The job that a read at the query path of a family finds."""
+        with self._lock:
+            job = self._jobs.get(kie_task_id)
+        return job if job and family_named(job.family).query == row.query else None
+
+    def create_job(self, family: str, body: Mapping[str, object], *, finished: bool = False) -> str:
+        """
+        Start a job, or find the one that exists where it may be done only once; neither counts as a submit.
+
+        :param family: the family's name
+        :param body: what a submit would have as its body
+        :return: the KIE task id
+        """
+        row = family_named(family)
+        with self._lock:
+            return (self._earlier(row, body) or self._create(row, body, finished=finished)).kie_task_id
 
     def create_conversion(
         self,
@@ -272,25 +220,17 @@ class EmulatorState:
 
         :return: the KIE task id
         """
-        with self._lock:
-            if earlier := self._by_track.get((music_task_id, audio_id)):
-                return earlier.kie_task_id
-            now = self._clock()
-            conversion = Conversion(
-                kie_task_id=secrets.token_hex(16),
-                music_task_id=music_task_id,
-                audio_id=audio_id,
-                callback_url=callback_url,
-                created_at=now,
-                ready_at=now if finished else now + self.settings.conversion_seconds,
-            )
-            self._conversions[conversion.kie_task_id] = self._by_track[conversion.track] = conversion
-        return conversion.kie_task_id
+        body = {"taskId": music_task_id, "audioId": audio_id, "callBackUrl": callback_url}
+        return self.create_job("wav", body, finished=finished)
+
+    def file_url(self, kie_task_id: str, extension: str, number: int = 0) -> str:
+        """The signed link to a file; every id has one, so that queued answers can be followed too."""
+        name = hashlib.sha256(f"{kie_task_id}/{number}".encode()).hexdigest()[:32] + f".{extension}"
+        return f"{self.base_url}/s/{name}?sig={self._signature(name)}"
 
     def wav_url(self, kie_task_id: str) -> str:
-        """The signed link to a file; every id has one, so that queued answers can be followed too."""
-        name = hashlib.sha256(kie_task_id.encode()).hexdigest()[:32]
-        return f"{self.base_url}/s/{name}.wav?sig={self._signature(name)}"
+        """The signed link to a WAV file."""
+        return self.file_url(kie_task_id, "wav")
 
     def file_is_signed(self, name: str, signature: str) -> bool:
         """Whether a link to a file carries the signature that it was given out with."""
@@ -299,7 +239,11 @@ class EmulatorState:
     def link_is_open(self, token: str) -> bool:
         """Whether a download link was given out, and not too long ago."""
         with self._lock:
-            return self._clock() < self._links.get(token, 0.0)
+            return token in self._links and self._clock() < self._links[token].until
+
+    def kind_of_link(self, token: str) -> str:
+        """The extension of the file to which an open download link leads."""
+        return self._links[token].extension
 
     def _signature(self, name: str) -> str:
         return hmac.new(self._secret, name.encode(), hashlib.sha256).hexdigest()[:32]
@@ -314,21 +258,35 @@ class EmulatorState:
             self._accepted_at.popleft()
         return limit is not None and len(self._accepted_at) >= limit
 
-    def _record(self, conversion: Conversion) -> Json:
-        ready = self._clock() >= conversion.ready_at
-        success, failure = ready and not conversion.fails, ready and conversion.fails
-        return {
-            "taskId": conversion.kie_task_id,
-            "musicId": conversion.audio_id,
-            "callbackUrl": conversion.callback_url,
-            "musicIndex": 0,
-            "completeTime": int(conversion.ready_at * 1000) if ready else None,
-            "response": {"audioWavUrl": self.wav_url(conversion.kie_task_id)} if success else None,
-            "successFlag": "SUCCESS" if success else "GENERATE_WAV_FAILED" if failure else "PENDING",
-            "createTime": int(conversion.created_at * 1000),
-            "errorCode": 500 if failure else None,
-            "errorMessage": "Internal Error - Please try again later." if failure else None,
-        }
+    def _earlier(self, row: Row, body: Mapping[str, object]) -> Job | None:
+        return self._once.get(_what_is_done_once(row, body)) if row.once else None
+
+    def _conflict(self, row: Row, body: Mapping[str, object]) -> Verdict | None:
+        earlier = self._earlier(row, body)
+        if earlier is None:
+            return None
+        if earlier.fails and not self.settings.conflict_after_failure:
+            del self._once[_what_is_done_once(row, body)]
+            return None
+        return Verdict(*row.conflict, {row.id_key: earlier.kie_task_id} if self.settings.conflict_names_id else None)
+
+    def _create(self, row: Row, body: Mapping[str, object], *, finished: bool = False) -> Job:
+        now = self._clock()
+        within = body.get("input") if row.on_market else body
+        job = Job(
+            kie_task_id=secrets.token_hex(16),
+            family=row.name,
+            input=dict(within) if isinstance(within, Mapping) else {},
+            model=_model(body) if row.on_market else "",
+            callback_url=str(body.get("callBackUrl") or ""),
+            price=_price(row, body),
+            created_at=now,
+            ready_at=now if finished else now + self.settings.conversion_seconds,
+        )
+        self._jobs[job.kie_task_id] = job
+        if row.once:
+            self._once[_what_is_done_once(row, body)] = job
+        return job
 
     def summary(self) -> Json:
         """A short account for people."""
@@ -337,7 +295,44 @@ class EmulatorState:
                 "accepted_submits": self.accepted_submits,
                 "reads": len(self.log.entries("record-info")),
                 "requests": len(self.log.entries()),
-                "conversions": len(self._conversions),
+                "credits_spent": self.credits_spent,
+                "conversions": sum(job.family == "wav" for job in self._jobs.values()),
+                "jobs": len(self._jobs),
                 "queued_answers": len(self.answers),
                 "settings": asdict(self.settings),
             }
+
+
+class _Link(NamedTuple):
+    until: float
+    extension: str
+
+
+def _refusal(row: Row, body: Mapping[str, object]) -> Verdict | None:
+    for name in row.required:
+        if not _is_given(name, body.get(name)):
+            return Verdict(422, row.refusal(name))
+    if row.on_market and PAUSED.fullmatch(_model(body)):
+        return Verdict(500, "This interface is temporarily paused")
+    parent = body.get("taskId")
+    if row.no_parent and isinstance(parent, str) and parent.startswith("unknown"):
+        return Verdict(422, row.no_parent)
+    return None
+
+
+def _is_given(name: str, value: object) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and name not in _TEXTS
+
+
+def _model(body: Mapping[str, object]) -> str:
+    return str(body.get("model") or "")
+
+
+def _price(row: Row, body: Mapping[str, object]) -> float:
+    return model_named(_model(body)).price if row.on_market else row.price
+
+
+def _what_is_done_once(row: Row, body: Mapping[str, object]) -> tuple[str, ...]:
+    return (row.name, *(str(body.get(name)) for name in row.once))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_kie.emulator.answers import ANSWERS, ENDPOINTS, Answer
+from airflow_provider_kie.emulator.cases import CASES
 
 __all__ = ["LOG_LENGTH", "AnswerQueue", "Json", "RequestLog", "find_answer"]
 
@@ -20,12 +21,14 @@ _SHORTEST_SECRET: Final = 8
 
 Json = dict[str, Any]
 
+_PLAYABLE: Final = {**ANSWERS, **{name: case.answer for name, case in CASES.items()}}
+
 
 def find_answer(name: str) -> Answer:
     """Look up an answer; a name that does not exist is a ``LookupError`` with the nearest ones."""
-    if answer := ANSWERS.get(name):
+    if answer := _PLAYABLE.get(name):
         return answer
-    near = difflib.get_close_matches(name, ANSWERS, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, _PLAYABLE, n=3, cutoff=0.4)
     raise LookupError(f"no answer is called {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
 
 
@@ -65,7 +68,7 @@ class AnswerQueue:
         """
         Queue answers for the next calls.
 
-        :param names: names from :data:`ANSWERS`
+        :param names: names from :data:`ANSWERS` or :data:`CASES`
         :param endpoint: which calls get them; by default the endpoint of each answer
         :param kie_task_id: only for reads of this conversion
         :param repeat: keep giving the last one, until something else is queued for the same calls

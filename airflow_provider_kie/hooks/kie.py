@@ -1,57 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The hook, over ``requests``; its async twin is :mod:`airflow_provider_kie.hooks.kie_async`.
-
-What a call is, what its answer means, when it is repeated and what a reading means for a wait is decided on the
-floors below; here calls are carried out, and courses of waits are driven.
-"""
+"""The hook, over ``requests``; its async twin is :mod:`airflow_provider_kie.hooks.kie_async`."""
 
 from __future__ import annotations
 
-import logging
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
 from json import dumps
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import Answer, Json
-from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.job import Family, KieJob, Submitted, read_job
+from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.api.families import JOBS, WAV, find_family
+from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
 from airflow_provider_kie.api.wav import WavConversion
-from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieConnectionError,
-    KieConnectionNotFoundError,
-    KieError,
-    KieValidationError,
-    named,
-)
-from airflow_provider_kie.hooks import over_requests
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
-from airflow_provider_kie.hooks.transport import no_connection
+from airflow_provider_kie.exceptions import KieError, KieValidationError, named
+from airflow_provider_kie.hooks.base import KieBaseHook
 from airflow_provider_kie.redaction import harmless, quoted
-from airflow_provider_kie.waiting.course import Course, Pause, poll, wait
-from airflow_provider_kie.waiting.pace import SETTLING_SECONDS, Pace, as_seconds
-from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait, conclude, timed_out
+from airflow_provider_kie.waiting.pace import as_seconds
+from airflow_provider_kie.waiting.verdict import conclude
 
 __all__ = ["KieHook"]
 
-T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
-
-class KieHook(BaseHook):
+class KieHook(KieBaseHook):
     """
     Talk to KIE.ai over ``requests``.
 
@@ -66,10 +41,6 @@ class KieHook(BaseHook):
     conn_type = connection.CONN_TYPE
     hook_name = connection.HOOK_NAME
 
-    def __init__(self, kie_conn_id: str = default_conn_name, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kie_conn_id = kie_conn_id
-
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's extra fields for Airflow 2.11 and 3.1."""
@@ -79,27 +50,6 @@ class KieHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the look of the form's standard fields for Airflow 2.11 and 3.1."""
         return connection.build_ui_field_behaviour()
-
-    @cached_property
-    def settings(self) -> KieSettings:
-        """
-        The checked connection.
-
-        :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
-        :raises KieConfigurationError: a field can not work.
-        """
-        return self._look_up()
-
-    def _look_up(self) -> KieSettings:
-        try:
-            found = self.get_connection(self.kie_conn_id)
-        except AirflowNotFoundException as error:
-            raise no_connection(self.kie_conn_id) from error
-        return KieSettings.from_connection(self.kie_conn_id, found, found.extra_dejson)
-
-    @cached_property
-    def _session(self) -> requests.Session:
-        return over_requests.open_session(self.settings)
 
     def get_conn(self) -> requests.Session:
         """Return the session; it sends the key to the connection's host and to no other."""
@@ -162,17 +112,69 @@ class KieHook(BaseHook):
             self.log.warning("KIE has converted track %s before: %s is reused.", audio_id, what)
         return submitted
 
+    def submit_job(
+        self,
+        *,
+        input: Mapping[str, Any],  # noqa: A002 - KIE's own word for it
+        model: str | None = None,
+        family: str | None = None,
+        callback_url: str | None = None,
+    ) -> str:
+        """
+        Submit a job of any family, which is paid for, and return its KIE task id.
+
+        :param input: the fields of KIE's call, passed on unchecked.
+        :param model: KIE's model, for a job of its Market.
+        :param family: the family, for any other job.
+        :param callback_url: where KIE reports the end; default is what the input says, then the connection's.
+        :raises KieError: the cause, as for every method.
+        """
+        row, own = find_family(family or JOBS.name), self.settings.callback_url
+        default = own if row.callback or own != connection.DEFAULT_CALLBACK_URL else None
+        call = submit_job(row, input, model=model, callback_url=callback_url, default_callback_url=default)
+        submitted = self.call(call)
+        if submitted.reused:
+            self.log.warning("KIE has made this before: %s is reused.", named(row.tag, submitted.kie_task_id))
+        return submitted.kie_task_id
+
+    def get_job(self, kie_task_id: str, family: str = JOBS.name) -> KieJob | None:
+        """
+        Read a job, which is free; None for an id that KIE does not know.
+
+        :param kie_task_id: the job.
+        :param family: its family; an id that is asked at another family's path is unknown.
+        """
+        return self.call(read_job(find_family(family), kie_task_id))
+
+    def wait_for_job(
+        self,
+        kie_task_id: str,
+        family: str = JOBS.name,
+        *,
+        poll_interval: float | timedelta | None = None,
+        timeout: float | timedelta = 3600.0,
+    ) -> KieJob:
+        """
+        Wait in this process until a job has its result.
+
+        :param kie_task_id: the job.
+        :param family: its family.
+        :param poll_interval: seconds or a ``timedelta`` between two polls; by default what suits the family.
+        :param timeout: seconds or a ``timedelta`` to wait at most.
+        :raises KieWaitTimeoutError: not finished in time; names the last status or trouble.
+        """
+        row = find_family(family)
+        interval = row.interval if poll_interval is None else as_seconds("poll_interval", poll_interval)
+        return conclude(self.wait(row, kie_task_id, poll_interval=interval, timeout=as_seconds("timeout", timeout)))
+
     def get_wav_conversion(self, kie_task_id: str) -> WavConversion | None:
         """
         Read a WAV conversion; None for an id that KIE does not know.
 
         :param kie_task_id: the WAV task.
         """
-        job = self._get_job(WAV, kie_task_id)
+        job = self.get_job(kie_task_id, WAV.name)
         return wav.as_conversion(job) if job else None
-
-    def _get_job(self, row: Family, kie_task_id: str) -> KieJob | None:
-        return self.call(read_job(row, kie_task_id))
 
     def get_credits(self) -> float:
         """Return the account's remaining credits."""
@@ -199,54 +201,6 @@ class KieHook(BaseHook):
             return False, f"{type(error).__name__}; see the log of the process that ran the test"
         return True, f"{self.settings.base_url} accepts the key; {balance:g} credits are left."
 
-    def poll(
-        self,
-        row: Family,
-        kie_task_id: str,
-        *,
-        timeout: float = math.inf,
-        poll_interval: float = SETTLING_SECONDS,
-        retry_reads: bool = False,
-    ) -> Verdict:
-        """
-        Read a job once, or until an answer that may still settle has settled.
-
-        :param row: the family.
-        :param kie_task_id: the job.
-        :param timeout: seconds after which nothing settles any more; by default the end of the grace stops it.
-        :param poll_interval: seconds between two polls, which the pauses of one poll do not exceed.
-        :param retry_reads: repeat a read that met trouble, for callers that poll only once.
-        """
-        judge = Judge(row, kie_task_id, self.kie_conn_id)
-        course = poll(judge, Pace(poll_interval), _countdown(timeout))
-        return self._drive(course, row, kie_task_id, retry_reads=retry_reads)
-
-    def wait(
-        self,
-        row: Family,
-        kie_task_id: str,
-        *,
-        poll_interval: float,
-        timeout: float,
-        report: Callable[[Pause], None] | None = None,
-    ) -> Done | Failed:
-        """
-        Wait in this process until a job has ended, and return how.
-
-        :param row: the family.
-        :param kie_task_id: the job.
-        :param poll_interval: seconds between two polls.
-        :param timeout: seconds to wait at most.
-        :param report: is told of each pause instead of the log.
-        """
-
-        def new_judge() -> Judge:
-            return Judge(row, kie_task_id, self.kie_conn_id)
-
-        course = wait(new_judge, Pace(poll_interval), _countdown(timeout))
-        end = self._drive(course, row, kie_task_id, report=report)
-        return timed_out(row, kie_task_id, self.kie_conn_id, timeout, end.reason) if isinstance(end, Wait) else end
-
     def wait_for_wav_conversion(
         self, kie_task_id: str, *, poll_interval: float | timedelta, timeout: float | timedelta
     ) -> WavConversion:
@@ -258,99 +212,9 @@ class KieHook(BaseHook):
         :param timeout: seconds or a ``timedelta`` to wait at most.
         :raises KieWaitTimeoutError: not finished in time; names the last status or trouble.
         """
-        interval, limit = as_seconds("poll_interval", poll_interval), as_seconds("timeout", timeout)
-        end = self.wait(WAV, kie_task_id, poll_interval=interval, timeout=limit)
-        return wav.as_conversion(conclude(end))
-
-    def call(self, call: Call[T]) -> T:
-        """
-        Carry out a call, and repeat it where that may help and cannot pay twice.
-
-        :param call: what to send and how to read the answer.
-        """
-        result: T = retrying(call, log)(self.attempt, call)
-        return result
-
-    def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:
-        """
-        Carry out a call once.
-
-        :param call: what to send and how to read the answer.
-        :param patience: seconds that the call may be held back by a rate limit that another one met.
-        """
-        settings = self.settings
-        time.sleep(COOLDOWNS.pause(settings.conn_id, patience))
-        try:
-            return call.read(self._send(call))
-        except KieError as error:
-            error.conn_id = settings.conn_id
-            COOLDOWNS.note(settings.conn_id, error)
-            raise
-
-    def _send(self, call: Call[Any]) -> Answer:
-        return over_requests.send(self._session, self.settings, call)
-
-    def _takes_up_what_changed(self) -> bool:
-        """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
-        found = self._look_up()
-        if found == self.settings:
-            return False
-        self.log.warning("KIE refused the key, and connection %r has changed: going on with it.", self.kie_conn_id)
-        self._session.close()
-        del self._session
-        self.settings = found
-        return True
-
-    def _drive(
-        self,
-        course: Course[T],
-        row: Family,
-        kie_task_id: str,
-        *,
-        retry_reads: bool = False,
-        report: Callable[[Pause], None] | None = None,
-    ) -> T:
-        """Give a course the readings that it asks for, and pause when it asks for that, until it returns its end."""
-        reading: Reading = None
-        while True:
-            try:
-                pause = course.send(reading)
-            except StopIteration as end:
-                ended: T = end.value
-                return ended
-            reading = None
-            if pause is None:
-                reading = self._reading(row, kie_task_id, retry_reads)
-                continue
-            if report:
-                report(pause)
-            else:
-                level = logging.WARNING if pause.settling else logging.INFO
-                self.log.log(level, "%s: %s", named(row.tag, kie_task_id), pause.text)
-            time.sleep(pause.seconds)
-
-    def _reading(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
-        reading = self._outcome(row, kie_task_id, retry_reads)
-        try:
-            if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
-                return self._outcome(row, kie_task_id, retry_reads)
-        except KieConnectionNotFoundError as error:  # a secrets backend that is away says nothing of the job
-            return KieConnectionError(f"KIE refused the key, and the connection is out of reach: {error.problem}")
-        except KieError as error:
-            return error
-        return reading
-
-    def _outcome(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
-        try:
-            call = read_job(row, kie_task_id)
-            return self.call(call) if retry_reads else self.attempt(call, patience=0.0)
-        except KieError as error:
-            return error
-
-
-def _countdown(seconds: float) -> Callable[[], float]:
-    until = time.monotonic() + seconds
-    return lambda: until - time.monotonic()
+        interval = as_seconds("poll_interval", poll_interval)
+        job = self.wait_for_job(kie_task_id, WAV.name, poll_interval=interval, timeout=timeout)
+        return wav.as_conversion(job)
 
 
 def _as_it_is(data: Json) -> Json:

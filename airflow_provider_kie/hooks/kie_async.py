@@ -17,7 +17,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import Answer
-from airflow_provider_kie.api.job import Family, KieJob, read_job
+from airflow_provider_kie.api.family import Family
+from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieAuthenticationError, KieError
 from airflow_provider_kie.hooks.environment import ssl_context

@@ -1,218 +1,147 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Submit a job once, whatever happens between the tries of its task, and wait for it."""
+"""The operator that submits a job of any family."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import XComArg, conf
 
-from airflow_provider_kie.api.job import no_cancel
-from airflow_provider_kie.compat import task_state_store
-from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import named
-from airflow_provider_kie.final_errors import final
-from airflow_provider_kie.money import (
-    Outcome,
-    Resume,
-    State,
-    Stop,
-    next_try,
-    outcome_of,
-    worth_a_new_submit,
-)
-from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW, JobTask, as_rendered, deferral, ended_by_airflow
-from airflow_provider_kie.triggers.event import read_event
-from airflow_provider_kie.waiting.pace import as_seconds
-from airflow_provider_kie.waiting.verdict import Done, Failed, Verdict, conclude
+from airflow_provider_kie.api.families import JOBS, find_family
+from airflow_provider_kie.api.fields import is_blank
+from airflow_provider_kie.api.job import KieJob, first_url, submit_job
+from airflow_provider_kie.connection import DEFAULT_CALLBACK_URL, DEFAULT_CONN_ID
+from airflow_provider_kie.durable import Record
+from airflow_provider_kie.exceptions import KieValidationError
+from airflow_provider_kie.money import FAIL, RESUBMIT, identity_of
+from airflow_provider_kie.operators.submit import SubmitOperator
+from airflow_provider_kie.redaction import quoted
+from airflow_provider_kie.tasks import as_rendered
+from airflow_provider_kie.triggers.job import KieJobTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.api.job import Family, KieJob, Submitted
-    from airflow_provider_kie.durable import Record
-    from airflow_provider_kie.triggers.job import KieJobTrigger
+    from airflow_provider_kie.api.family import Family
 
-__all__ = ["SubmitOperator"]
+__all__ = ["KieJobOperator"]
 
-#: What the task returns for a finished job.
-R = TypeVar("R")
+#: Where the job of a task is in the state store.
+STORE_KEY = "kie_job"
+TIMEOUT = 3600.0
 
 
-class SubmitOperator(JobTask, Generic[R]):
+class KieJobOperator(SubmitOperator[KieJob]):
     """
-    What every operator that submits a job does; what it submits and returns is left to its subclasses.
+    Submit a job of any family, such as a song, a video or an image, and wait for it unless told otherwise.
 
+    Pushes ``kie_task_id`` and ``kie_family`` to XCom as soon as they are known. When it waited, it pushes ``url``, the
+    link of the first file, and returns the :class:`~airflow_provider_kie.api.job.KieJob`; when it did not, the KIE task
+    id.
+
+    A submit that may have been accepted is not repeated, because KIE charges for every one of them:
+    :class:`~airflow_provider_kie.exceptions.KieMaybeSubmittedError` says how to settle it.
+
+    :param input: the fields of KIE's call, as KIE's pages name them; passed on unchecked. (templated in its values)
+    :param model: KIE's model, for a job of its Market. Either this or ``family``. (templated)
+    :param family: the family of the job, such as ``music``. (templated)
+    :param callback_url: where KIE reports the end besides; default is the field ``callBackUrl`` of the input, then the
+        connection's. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the result; otherwise return after the submit.
     :param deferrable: wait in the triggerer instead of a worker slot.
-    :param poll_interval: seconds or a ``timedelta`` between two polls.
-    :param timeout: seconds or a ``timedelta`` to wait at most.
-    :param durable: remember the job in the task's state store, where there is one.
+    :param poll_interval: seconds or a ``timedelta`` between two polls; by default what suits the family.
+    :param timeout: seconds or a ``timedelta`` to wait at most; an hour by default.
+    :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
+        with the job that an earlier try submitted, in every mode. Without it nothing is remembered.
+    :param on_unknown_submit: what a try does where an earlier submit may have been accepted: ``"fail"`` (the default
+        where a second submit is charged) or ``"resubmit"``, which may pay twice.
+    :param reuse: ``"task"``: a try goes on with what this task instance has paid for, also after a clear; ``"never"``:
+        a clear submits again, a retry does not.
     """
+
+    template_fields: Sequence[str] = ("input", "model", "family", "callback_url", "kie_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"input": "json"}
 
     def __init__(
         self,
         *,
+        input: Mapping[str, Any] | XComArg,  # noqa: A002 - KIE's own word for it
+        model: str | XComArg | None = None,
+        family: str | XComArg | None = None,
+        callback_url: str | XComArg | None = None,
         kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | timedelta = 10.0,
-        timeout: float | timedelta = 3600.0,
+        poll_interval: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
         durable: bool = True,
+        on_unknown_submit: str | None = None,
+        reuse: str = "task",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.kie_conn_id = as_rendered(kie_conn_id)
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
-        self.poll_interval = as_seconds("poll_interval", poll_interval)
-        self.timeout = as_seconds("timeout", timeout)
-        self.durable = durable
-        self._kie_task_id: str | None = None
+        super().__init__(
+            kie_conn_id=kie_conn_id,
+            wait_for_completion=wait_for_completion,
+            deferrable=deferrable,
+            poll_interval=JOBS.interval if poll_interval is None else poll_interval,
+            timeout=TIMEOUT if timeout is None else timeout,
+            durable=durable,
+            on_unknown_submit=on_unknown_submit,
+            **kwargs,
+        )
+        if poll_interval is None:
+            self.poll_interval = None  # until the family is known
+        self.input: Any = input
+        self.model = as_rendered(model)
+        self.family = as_rendered(family)
+        self.callback_url = as_rendered(callback_url)
+        self.reuse = reuse
 
     @property
-    @abstractmethod
     def row(self) -> Family:
         """The family of the job."""
+        return JOBS if is_blank(self.family) else find_family(self.family)
 
-    @abstractmethod
+    def _times(self) -> dict[str, object]:
+        own = super()._times()
+        return own if self.poll_interval is not None else own | {"poll_interval": self.row.interval}
+
     def _check(self) -> None:
-        """Refuse arguments that cannot be right, before anything is written down or sent."""
+        for name, allowed in {"on_unknown_submit": (None, FAIL, RESUBMIT), "reuse": ("task", "never")}.items():
+            if getattr(self, name) not in allowed:
+                words = " or ".join(repr(word) for word in allowed if word)
+                raise KieValidationError(f"{name} is {quoted(getattr(self, name))}, but must be {words}")
+        if is_blank(self.model) and is_blank(self.family):
+            raise KieValidationError("Either model or family is needed")
+        submit_job(self.row, self.input, **self._how(), default_callback_url=DEFAULT_CALLBACK_URL)
 
-    @abstractmethod
-    def _send(self) -> Submitted:
-        """Submit the job."""
+    def _how(self) -> dict[str, str | None]:
+        return {
+            name: None if is_blank(getattr(self, name)) else getattr(self, name) for name in ("model", "callback_url")
+        }
 
-    @abstractmethod
+    def _send(self) -> str:
+        return self.hook.submit_job(family=self.row.name, input=self.input, **self._how())
+
     def _record(self, context: Context) -> Record:
-        """Return the memory of this task, with the identity of what is submitted."""
+        settings = self.hook.settings
+        account = settings.account or settings.conn_id
+        identity = identity_of(account, settings.base_url, self.row, self._how()["model"], self.input)
+        record = Record(context if self.durable else None, self.row, STORE_KEY, identity)
+        if self.reuse == "never":
+            record.identity["cleared_at"] = str(record.max_tries)
+        return record
 
-    @abstractmethod
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
-        """Return what waits in the triggerer."""
-
-    @abstractmethod
-    def _result(self, context: Context, job: KieJob) -> R:
-        """Push what others need of a finished job, and return what the task returns."""
-
-    def _announce_submit(self, submitted: Submitted) -> None:
-        """Say in the log what was submitted."""
-        self.log.info("%s is submitted.", named(self.row.tag, submitted.kie_task_id))
-
-    def execute(self, context: Context) -> R | str:
-        """
-        Submit, or go on with what an earlier try submitted; push the id; wait as told.
-
-        :param context: Airflow's context.
-        """
-        # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
-        wait: dict[str, Any] = {name: as_seconds(name, getattr(self, name)) for name in ("poll_interval", "timeout")}
-        self._check()
-        self.hook.get_conn()  # what cannot work in the connection is refused before anything is written down
-        record = self._record(context)
-        verdict = self._earlier(context, record)
-        if verdict is None or isinstance(verdict, Failed):
-            self._submit(context, record, verdict)
-        kie_task_id = str(self._kie_task_id)
-        if not self.wait_for_completion:
-            return kie_task_id
-        if isinstance(verdict, Done):
-            return self._finish(context, verdict)
-        if self.deferrable:
-            self.defer(**deferral(self._trigger(kie_task_id, **wait)))
-        return self._end_wait(context, self.hook.wait(self.row, kie_task_id, **wait))
-
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> R:
-        """
-        Go on after the trigger's event.
-
-        :param context: Airflow's context.
-        :param event: the trigger's event.
-        """
-        return self._end_wait(context, read_event(event))
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
-        """
-        Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id.
-
-        :param next_method: what to call.
-        :param next_kwargs: with what.
-        :param context: Airflow's context.
-        """
-        if next_method != ENDED_BY_AIRFLOW:
-            result: R = super().resume_execution(next_method, next_kwargs, context)
-            return result
-        ti = context["ti"]
-        kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
-        return self._end_wait(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
-
-    def on_kill(self) -> None:
-        """Say what goes on after a user killed the task."""
-        if self._kie_task_id:
-            self.log.warning("%s", no_cancel(self.row, self._kie_task_id))
-
-    def _earlier(self, context: Context, record: Record) -> Verdict | None:
-        """
-        Return how the job of an earlier try stands, or None for none; a failure is one that a new submit may cure.
-
-        :raises KieMaybeSubmittedError: a new submit might be paid for again.
-        """
-        entry, verdict = record.load(), None
-        if entry and entry.kie_task_id and entry.identity == record.identity:
-            self._know(context, entry.kie_task_id)
-            verdict = self.hook.poll(self.row, entry.kie_task_id, retry_reads=True)
-            if isinstance(verdict, Failed):
-                if not worth_a_new_submit(self.row, verdict.error):
-                    raise verdict.error
-                entry = replace(entry, state=State.FAILED)
-        decision = next_try(self.row, entry, record.identity)
-        if isinstance(decision, Stop):
-            raise decision.error
-        if isinstance(decision, Resume):
-            what = named(self.row.tag, decision.kie_task_id)
-            self.log.info("Going on with %s, which an earlier try submitted.", what)
-        elif isinstance(verdict, Failed):
-            self.log.warning("%s", self._why_again(verdict))
-        return verdict
-
-    def _why_again(self, earlier: Failed) -> str:
-        return f"The job is submitted again, because the earlier try's ended: {earlier.error}"
-
-    def _submit(self, context: Context, record: Record, earlier: Failed | None) -> None:
-        record.begin()
-        try:
-            submitted = self._send()
-        except BaseException as error:  # also Airflow's time-out, or the end of the process
-            outcome = outcome_of(error)
-            if outcome is Outcome.REFUSED:
-                record.refuse()
-            elif outcome is Outcome.ACCEPTED:
-                record.commit(str(getattr(error, "existing_kie_task_id", "")))
-            raise
-        record.commit(submitted.kie_task_id)
-        self._know(context, submitted.kie_task_id)
-        if earlier and earlier.error.kie_task_id == submitted.kie_task_id:
-            raise earlier.error  # KIE names the failed job again instead of starting another
-        self._announce_submit(submitted)
+        return KieJobTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, family=self.row.name)
 
     def _know(self, context: Context, kie_task_id: str) -> None:
-        self._kie_task_id = kie_task_id
-        context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
+        super()._know(context, kie_task_id)
+        context["ti"].xcom_push(key="kie_family", value=self.row.name)
 
-    def _end_wait(self, context: Context, end: Done | Failed) -> R:
-        # Without the identity: what it is made of may be gone from XCom by now.
-        forgotten = not self.durable or task_state_store(context) is None
-        if isinstance(end, Failed) and forgotten and not worth_a_new_submit(self.row, end.error):
-            # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
-            end = Failed(final(end.error))
-        return self._finish(context, end)
-
-    def _finish(self, context: Context, end: Done | Failed) -> R:
-        job = conclude(end)
-        if isinstance(end, Done):
-            self._log_end(self.row, end)
-        return self._result(context, job)
+    def _result(self, context: Context, job: KieJob) -> KieJob:
+        context["ti"].xcom_push(key="url", value=first_url(job))
+        return job

@@ -14,7 +14,7 @@ from airflow_provider_kie.api.fields import check_id
 from airflow_provider_kie.api.wav import as_conversion, convert_to_wav
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
-from airflow_provider_kie.operators.job import SubmitOperator
+from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.tasks import JobTask, as_rendered
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from airflow_provider_kie.waiting.verdict import Failed, conclude, finished
@@ -22,7 +22,7 @@ from airflow_provider_kie.waiting.verdict import Failed, conclude, finished
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.api.job import KieJob, Submitted
+    from airflow_provider_kie.api.job import KieJob
 
 __all__ = ["ConvertToWavOperator", "WavUrlOperator"]
 
@@ -96,8 +96,8 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     def _check(self) -> None:
         convert_to_wav(self.music_task_id, self.audio_id, self.callback_url or self.hook.settings.callback_url)
 
-    def _send(self) -> Submitted:
-        return self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url)
+    def _send(self) -> str:
+        return self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url).kie_task_id
 
     def _record(self, context: Context) -> Record:
         track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}
@@ -106,8 +106,8 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> WavConversionTrigger:
         return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout)
 
-    def _announce_submit(self, submitted: Submitted) -> None:
-        self.log.info("Track %s is converted by WAV task %s.", self.audio_id, submitted.kie_task_id)
+    def _announce_submit(self, kie_task_id: str) -> None:
+        self.log.info("Track %s is converted by WAV task %s.", self.audio_id, kie_task_id)
 
     def _why_again(self, earlier: Failed) -> str:
         return f"The track is submitted again, because the earlier try's conversion ended: {earlier.error}"

@@ -18,8 +18,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_kie.api.families import find_family
+from airflow_provider_kie.api.families import JOBS, find_family
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
+from airflow_provider_kie.api.job import first_url
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.final_errors import for_sensor
@@ -32,7 +33,8 @@ from airflow_provider_kie.waiting.verdict import Done, Failed, Wait, timed_out
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.api.job import Family, KieJob
+    from airflow_provider_kie.api.family import Family
+    from airflow_provider_kie.api.job import KieJob
 
 __all__ = ["KieJobSensor", "WaitSensor"]
 
@@ -74,7 +76,7 @@ class WaitSensor(JobTask, StartInTriggerer):
         """Return what waits in the triggerer."""
 
     @abstractmethod
-    def _result(self, job: KieJob) -> Mapping[str, Any]:
+    def _result(self, context: Context, job: KieJob) -> Mapping[str, Any]:
         """Return what the sensor returns for a finished job."""
 
     def execute(self, context: Context) -> Any:
@@ -83,6 +85,7 @@ class WaitSensor(JobTask, StartInTriggerer):
 
         :param context: Airflow's context.
         """
+        self._take_job()
         self._log_why_on_a_worker()
         self._until = time.monotonic() + (0.0 if self.deferrable else self.timeout)
         try:
@@ -108,7 +111,7 @@ class WaitSensor(JobTask, StartInTriggerer):
                 self.log.info("%s: deferring.", named(self.row.tag, self.kie_task_id))
                 self.defer(**self._deferral())
             return False
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(verdict))
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, verdict))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """
@@ -117,7 +120,8 @@ class WaitSensor(JobTask, StartInTriggerer):
         :param context: Airflow's context.
         :param event: the trigger's event.
         """
-        return self._conclude(read_event(event))
+        self._take_job()
+        return self._conclude(context, self._whole(self.row, read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -128,8 +132,19 @@ class WaitSensor(JobTask, StartInTriggerer):
         :param context: Airflow's context.
         """
         if next_method == ENDED_BY_AIRFLOW:
+            self._take_job()
             self._fail(ended_by_airflow(self.row, self.kie_task_id, self.kie_conn_id, next_kwargs).error)
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def _take_job(self) -> None:
+        """Take the id of a whole job, as another task returns it."""
+        given: Any = self.kie_task_id
+        if isinstance(given, Mapping):
+            self.kie_task_id = given.get("kie_task_id", "")
+            self._take_family(given)
+
+    def _take_family(self, job: Mapping[str, Any]) -> None:
+        """Take the family of a whole job, where the sensor waits for any."""
 
     def _deferral(self) -> dict[str, Any]:
         return deferral(
@@ -148,11 +163,11 @@ class WaitSensor(JobTask, StartInTriggerer):
         own = type(self)
         return own.execute is WaitSensor.execute and own.poke is WaitSensor.poke
 
-    def _conclude(self, end: Done | Failed) -> Any:
+    def _conclude(self, context: Context, end: Done | Failed) -> Any:
         if isinstance(end, Failed):
             self._fail(end.error)
         self._log_end(self.row, end)
-        return self._result(end.job)
+        return self._result(context, end.job)
 
     def _fail(self, error: KieError) -> NoReturn:
         # Airflow itself treats the two flags differently when poking, resuming and timing out; this does not.
@@ -165,9 +180,10 @@ class WaitSensor(JobTask, StartInTriggerer):
 
 class KieJobSensor(WaitSensor):
     """
-    Wait until a job of any family has its result, and push the job to XCom.
+    Wait until a job of any family has its result, and push the job to XCom; also ``url``, the link of its first file.
 
-    :param kie_task_id: the job. (templated)
+    :param kie_task_id: the job: its id at KIE, or the whole :class:`~airflow_provider_kie.api.job.KieJob`, which also
+        says its family. (templated)
     :param family: its family; an id that is asked at another family's path is unknown for ever. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot. A job that is already finished costs no deferral.
@@ -177,7 +193,7 @@ class KieJobSensor(WaitSensor):
     template_fields: Sequence[str] = ("kie_task_id", "family", "kie_conn_id")
     _literal_fields = ("family",)
 
-    def __init__(self, *, family: str | XComArg, **kwargs: Any) -> None:
+    def __init__(self, *, family: str | XComArg = JOBS.name, **kwargs: Any) -> None:
         self.family = as_rendered(family)  # before Airflow's constructor, which reads start_trigger_args
         super().__init__(**kwargs)
 
@@ -191,7 +207,11 @@ class KieJobSensor(WaitSensor):
     def _trigger(self, **arguments: Any) -> KieJobTrigger:
         return KieJobTrigger(**arguments, family=self.family)
 
-    def _result(self, job: KieJob) -> KieJob:
+    def _take_family(self, job: Mapping[str, Any]) -> None:
+        self.family = job.get("family", self.family)
+
+    def _result(self, context: Context, job: KieJob) -> KieJob:
+        context["ti"].xcom_push(key="url", value=first_url(job))
         return job
 
 

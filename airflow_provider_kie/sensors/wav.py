@@ -12,6 +12,8 @@ from airflow_provider_kie.sensors.job import WaitSensor
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_kie.api.job import KieJob
 
 __all__ = ["WavConversionSensor"]
@@ -41,7 +43,7 @@ class WavConversionSensor(WaitSensor):
     def _trigger(self, **arguments: Any) -> WavConversionTrigger:
         return WavConversionTrigger(**arguments)
 
-    def _result(self, job: KieJob) -> WavConversion:
+    def _result(self, context: Context, job: KieJob) -> WavConversion:
         conversion = as_conversion(job)
         self.wav_url = str(conversion["wav_url"])
         return conversion

@@ -8,12 +8,16 @@ know.
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 from airflow_provider_kie.api.job import KieJob
 from airflow_provider_kie.api.wav import WavConversion, as_conversion, as_job
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.waiting.verdict import Done, Failed
+
+#: Bytes of a job that an event carries whole; the resumed task reads the record of a larger one again, which is free.
+LARGEST_JOB = 16 * 1024
 
 __all__ = ["read_event", "write_event", "write_wav_event"]
 
@@ -26,7 +30,10 @@ def write_event(verdict: Done | Failed) -> dict[str, Any]:
     """
     if isinstance(verdict, Failed):
         return {"status": "failed", "error": verdict.error.to_dict()}
-    return {"status": "success", "job": dict(verdict.job), "warning": verdict.warning}
+    job: dict[str, Any] = dict(verdict.job)
+    if cut := len(json.dumps(job)) > LARGEST_JOB:
+        job["result"] = None
+    return {"status": "success", "job": job, "warning": verdict.warning} | ({"cut": True} if cut else {})
 
 
 def write_wav_event(verdict: Done | Failed) -> dict[str, Any]:
@@ -49,8 +56,13 @@ def read_event(event: dict[str, Any] | None) -> Done | Failed:
     :param event: what Airflow handed to the resumed task; None when a task is resumed without one.
     """
     match event:
-        case {"status": "success", "job": {"family": str(), "kie_task_id": str()} as job, "warning": str(warning)}:
-            return Done(cast("KieJob", job), warning)
+        case {
+            "status": "success",
+            "job": {"family": str(), "kie_task_id": str()} as job,
+            "warning": str(warning),
+            **rest,
+        }:
+            return Done(cast("KieJob", job), warning, cut="cut" in rest)
         case {"status": "success", "conversion": {"wav_url": str(url)} as conversion, "warning": str(warning)} if url:
             return Done(as_job(cast("WavConversion", conversion)), warning)
         case {"status": "failed", "error": {"type": str(), "problem": str()} as error}:

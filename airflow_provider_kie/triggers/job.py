@@ -24,7 +24,7 @@ from airflow_provider_kie.waiting.pace import Pace, on_tick
 from airflow_provider_kie.waiting.verdict import Done, Failed, Wait, connection_is_lost, timed_out
 
 if TYPE_CHECKING:
-    from airflow_provider_kie.api.job import Family
+    from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
 __all__ = ["KieJobTrigger"]

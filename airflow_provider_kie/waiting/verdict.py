@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from airflow_provider_kie.api.job import Family, KieJob, Means
+from airflow_provider_kie.api.family import Family, Means
+from airflow_provider_kie.api.job import KieJob
 from airflow_provider_kie.exceptions import (
     KieConfigurationError,
     KieConnectionNotFoundError,
@@ -82,10 +83,12 @@ class Done:
 
     :param job: the record.
     :param warning: what was odd about it, or an empty text.
+    :param cut: True where the job has travelled without its result, which was too large.
     """
 
     job: KieJob
     warning: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

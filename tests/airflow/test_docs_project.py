@@ -22,7 +22,18 @@ def test_the_test_project_of_the_page(tmp_path: Path) -> None:
     shutil.copy(ROOT / "example_dags/wav_of_a_track.py", tmp_path / "dags")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        # Named, because the entry point is only there where the package was installed after it was made.
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "airflow_provider_kie.testing",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+        ],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

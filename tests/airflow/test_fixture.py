@@ -7,14 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+PLUGIN = "airflow_provider_kie.testing"
+NAMED = f'pytest_plugins = ["{PLUGIN}"]\n'
 INNER_TEST = """
-pytest_plugins = ["airflow_provider_kie.testing"]
-
-
 def test_it_reaches_the_emulator(kie_emulator):
     from airflow_provider_kie.hooks.kie import KieHook
 
@@ -32,7 +32,7 @@ def run_inner_test(tmp_path: Path):
     (tmp_path / "connections.json").write_text(json.dumps({"kie_default": real, "another": another}))
     (tmp_path / "test_inner.py").write_text(INNER_TEST)
 
-    def run(conftest: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(conftest: str = NAMED, **environment: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "conftest.py").write_text(conftest)
         for section in ("SECRETS__BACKEND", "WORKERS__SECRETS_BACKEND"):
             environment[f"AIRFLOW__{section}"] = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
@@ -63,7 +63,8 @@ def test_a_proxy_of_the_environment_is_not_asked(run_inner_test):
 
 def test_it_fails_at_once_where_airflow_gives_another_connection(run_inner_test):
     done = run_inner_test(
-        """
+        NAMED
+        + """
 import pytest
 
 
@@ -79,3 +80,34 @@ def something_that_wins(monkeypatch):
     assert "Airflow gives another connection 'kie_default'" in done.stdout
     assert "https://api.kie.ai" in done.stdout
     assert "key-of-the-real-account" not in done.stdout
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> str:
+    """Return a path for Python on which the package is as if it had just been installed, with its entry points."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    about = tmp_path / "installed" / "kie-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kie\nVersion: 1\n")
+    lines = (f"{name} = {target}\n" for name, target in project["entry-points"]["pytest11"].items())
+    (about / "entry_points.txt").write_text("[pytest11]\n" + "".join(lines))
+    return os.pathsep.join(filter(None, (str(about.parent), os.environ.get("PYTHONPATH"))))
+
+
+@pytest.mark.parametrize("conftest", ["", NAMED], ids=["found", "found and named"])
+def test_pytest_finds_it_by_itself(run_inner_test, installed: str, conftest: str) -> None:
+    done = run_inner_test(conftest, PYTHONPATH=installed, PYTEST_ADDOPTS="-W error::pytest.PytestAssertRewriteWarning")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_without_the_extra_only_the_fixture_fails(run_inner_test, tmp_path: Path, installed: str) -> None:
+    (tmp_path / "test_inner.py").write_text(INNER_TEST + "\n\ndef test_of_something_else():\n    pass\n")
+    done = run_inner_test("import sys\n\nsys.modules['uvicorn'] = None\n", PYTHONPATH=installed)
+    assert "1 passed, 1 error" in done.stdout
+    assert "uvicorn is missing: pip install 'airflow-provider-kie[emulator]'" in done.stdout
+
+
+def test_where_nobody_asks_for_it_it_can_be_left_out(run_inner_test, installed: str) -> None:
+    done = run_inner_test("", PYTHONPATH=installed, PYTEST_ADDOPTS=f"-p no:{PLUGIN}")
+    assert "fixture 'kie_emulator' not found" in done.stdout

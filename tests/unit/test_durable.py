@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.job import Family, Words
+from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.money import Entry, Resume, State, Stop, Submit, next_try
 

@@ -165,7 +165,9 @@ def test_reset_returns_to_the_start(clock: Clock) -> None:
         "accepted_submits": 0,
         "reads": 0,
         "requests": 0,
+        "credits_spent": 0.0,
         "conversions": 0,
+        "jobs": 0,
         "queued_answers": 0,
         "settings": asdict(Settings(credits=2.0)),
     }

@@ -47,7 +47,7 @@ TREE = {
     "KieUnreadableAnswerError": (T, F, F, "Check the connection's host and proxy"),
     "KieConnectionError": (T, F, F, "Check the network, proxy and host of the connection"),
     "KieWrongTaskError": (F, F, F, "Do not use this answer"),
-    "KieMaybeSubmittedError": (F, F, T, "Look at https://kie.ai/logs whether the job is there"),
+    "KieMaybeSubmittedError": (F, F, T, "If https://kie.ai/logs lists the job, wait for its id"),
     "KieJobFailedError": (F, F, F, "a retry of the submitting task submits the job again."),
     "KieJobRefusedError": (F, F, T, "Correct the input that KIE's text names"),
     "KieConversionFailedError": (F, F, F, "a retry of the submitting task submits the track again."),

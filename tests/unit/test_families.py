@@ -96,3 +96,12 @@ def test_every_row_has_other_paths(row):
     assert row.submit not in {other.submit for other in others}
     assert row.submit.startswith("/api/v1/")
     assert row.query.startswith("/api/v1/")
+
+
+def test_the_page_lists_every_family_with_its_path_and_what_a_second_submit_does():
+    page = (ROOT.parent / "docs" / "families.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "| `/api" in line]
+    ends = {True: "refused (409)", False: "is charged"}
+    assert [(name, path, again) for name, path, _, again in rows] == [
+        (row.name, row.submit, ends[row.guarded]) for row in FAMILIES.values()
+    ]

@@ -38,7 +38,7 @@ FLOOR = {"": -1} | {
 }
 LIFE_CYCLE = 6
 # Beside the house: a KIE on loopback, and a fixture for it.
-ASIDE = {"emulator": {"", "emulator", "api"}, "testing": {"", "emulator", "api", "connection", "redaction"}}
+ASIDE = {"emulator": {"", "emulator"}, "testing": {"", "emulator", "connection", "redaction"}}
 
 HTTP_LIBRARIES = {"aiohttp", "httpx", "requests", "urllib3"}
 
@@ -160,6 +160,13 @@ def test_airflow_reads_the_metadata_without_loading_any_library(module: str) -> 
     loaded = loaded_after(module)
     assert module in loaded
     assert libraries(loaded) - libraries(loaded_after()) == set()
+
+
+def test_the_fixture_costs_a_test_run_nothing_before_it_is_asked_for() -> None:
+    # pytest loads it in every run, before a project has configured Airflow.
+    loaded = loaded_after("pytest", f"{PACKAGE}.testing")
+    assert ours(set(loaded)) == {PACKAGE, f"{PACKAGE}.testing"}
+    assert libraries(loaded) == libraries(loaded_after("pytest"))
 
 
 # Rooms that an older Airflow can not enter; they say so themselves.

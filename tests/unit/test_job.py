@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Repeat
-from airflow_provider_kie.api.job import Family, Submitted, Words, no_cancel, read_job, submit_job
+from airflow_provider_kie.api.family import Family, Words
+from airflow_provider_kie.api.job import Submitted, no_cancel, read_job, submit_job
 from airflow_provider_kie.money import Outcome, outcome_of
 from airflow_provider_kie.waiting.verdict import Failed
 from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, answer, end

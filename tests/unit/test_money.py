@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Repeat
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.job import Family, Words
+from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.money import (
     Entry,
     Outcome,

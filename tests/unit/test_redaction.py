@@ -103,7 +103,7 @@ REPR_IS_RIGHT = {
     "exceptions.py": {"str(self)"},
     "hooks/environment.py": {"max(names)", "name"},  # of a variable or a scheme
     "sensors/start_in_triggerer.py": {"key", "source.task_id"},  # a template, and no message
-    "api/job.py": {"self.name"},  # of a family
+    "api/family.py": {"self.name"},  # of a family
     "waiting/verdict.py": {"message"},  # KIE's own words, which the error redacts as a text
     "testing.py": set(),  # a tool for tests, which meets no secret
     "emulator": set(),  # the same

@@ -120,6 +120,7 @@ def test_an_entry_point_leads_into_the_wheel() -> None:
     assert [problem.partition(":")[0] for problem in problems] == [
         "entry point apache_airflow_provider, provider_info",
         "entry point console_scripts, -",
+        "entry point pytest11, -",
     ]
 
 

@@ -433,6 +433,7 @@ def test_the_log_tells_everything_but_the_key(client: Client) -> None:
         "method": "POST",
         "path": SUBMIT,
         "endpoint": "submit",
+        "family": "wav",
         "params": {},
         "json": None,
         "authorized": True,

@@ -536,7 +536,7 @@ class Books(RuleBasedStateMachine):
         self.kie.play(fault)
         outcome = self._submit(track)
         if not known and affordable:
-            [kie_task_id] = set(self.kie.state._conversions) - set(self.ids.values())
+            [kie_task_id] = set(self.kie.state._jobs) - set(self.ids.values())
             self._book(track, kie_task_id, paid=True)
         if track in self.ids and self.names_id:
             assert outcome == wav.Submitted(self.ids[track], reused=True)
@@ -594,7 +594,7 @@ class Books(RuleBasedStateMachine):
     @invariant()
     def the_books_agree(self) -> None:
         assert self.kie.accepted_submits == self.submits <= len(self.ids)
-        assert set(self.kie.state._conversions) == set(self.ids.values())
+        assert set(self.kie.state._jobs) == set(self.ids.values())
 
     @rule()
     def read_the_balance(self) -> None:

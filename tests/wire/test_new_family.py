@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from airflow_provider_kie.api import families
-from airflow_provider_kie.api.job import Family, Words
+from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.sensors.job import KieJobSensor

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the emulator behaves where KIE's way is not known, or where a test wants it otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TypedDict
+
+__all__ = ["Settings", "SettingsArguments"]
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    How this KIE behaves.
+
+    :param conversion_seconds: how long a job of any family runs
+    :param conflict_names_id: whether the refusal of what may be done only once (409 for a track that was converted
+        before) names the earlier id
+    :param conflict_after_failure: whether it is refused too where the first job failed (KIE's way is not known)
+    :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
+    :param credits: the balance
+    :param fault_share: the share of API calls, 0 to 1, that meet a random one of
+        :data:`~airflow_provider_kie.emulator.answers.FAULTS` instead of an answer
+    :param fault_seed: makes the choice of faults repeatable
+    """
+
+    conversion_seconds: float = 3.0
+    conflict_names_id: bool = True
+    conflict_after_failure: bool = True
+    submits_per_window: int | None = 20
+    credits: float = 5916.25
+    fault_share: float = 0.0
+    fault_seed: int = 0
+
+    def __post_init__(self) -> None:
+        limit = self.submits_per_window
+        right = {
+            "conversion_seconds": _is_amount(self.conversion_seconds),
+            "conflict_names_id": isinstance(self.conflict_names_id, bool),
+            "conflict_after_failure": isinstance(self.conflict_after_failure, bool),
+            "submits_per_window": limit is None or (isinstance(limit, int) and _is_amount(limit)),
+            "credits": _is_amount(self.credits),
+            "fault_share": _is_amount(self.fault_share) and self.fault_share <= 1,
+            "fault_seed": isinstance(self.fault_seed, int),
+        }
+        if wrong := [f"{name}={getattr(self, name)!r}" for name, is_right in right.items() if not is_right]:
+            raise ValueError(f"wrong settings: {', '.join(wrong)}")
+
+    def changed(self, changes: Mapping[str, object]) -> Settings:
+        """These settings with some of them changed; unknown names and wrong values are a ``ValueError``."""
+        known = [field.name for field in fields(self)]
+        if unknown := sorted(set(changes) - set(known)):
+            raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
+        return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks the types
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The same as keyword arguments, so that an editor can complete them."""
+
+    conversion_seconds: float
+    conflict_names_id: bool
+    conflict_after_failure: bool
+    submits_per_window: int | None
+    credits: float
+    fault_share: float
+    fault_seed: int

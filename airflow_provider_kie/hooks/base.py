@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the hook over ``requests`` does for its methods: look up the connection, carry out calls, drive courses of waits.
+
+What a call is, what its answer means, when it is repeated and what a reading means for a wait is decided on the
+floors below.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import requests
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_kie import connection
+from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.family import Family
+from airflow_provider_kie.api.job import read_job
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieConnectionError,
+    KieConnectionNotFoundError,
+    KieError,
+    named,
+)
+from airflow_provider_kie.hooks import over_requests
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
+from airflow_provider_kie.hooks.transport import no_connection
+from airflow_provider_kie.waiting.course import Course, Pause, poll, wait
+from airflow_provider_kie.waiting.pace import SETTLING_SECONDS, Pace
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait, timed_out
+
+__all__ = ["KieBaseHook"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class KieBaseHook(BaseHook):
+    """
+    Carries out calls and drives waits, over ``requests``.
+
+    :param kie_conn_id: the Airflow connection of type ``kie``.
+    """
+
+    default_conn_name = connection.DEFAULT_CONN_ID
+
+    def __init__(self, kie_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kie_conn_id = kie_conn_id
+
+    @cached_property
+    def settings(self) -> KieSettings:
+        """
+        The checked connection.
+
+        :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
+        :raises KieConfigurationError: a field can not work.
+        """
+        return self._look_up()
+
+    def _look_up(self) -> KieSettings:
+        try:
+            found = self.get_connection(self.kie_conn_id)
+        except AirflowNotFoundException as error:
+            raise no_connection(self.kie_conn_id) from error
+        return KieSettings.from_connection(self.kie_conn_id, found, found.extra_dejson)
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        return over_requests.open_session(self.settings)
+
+    def poll(
+        self,
+        row: Family,
+        kie_task_id: str,
+        *,
+        timeout: float = math.inf,
+        poll_interval: float = SETTLING_SECONDS,
+        retry_reads: bool = False,
+    ) -> Verdict:
+        """
+        Read a job once, or until an answer that may still settle has settled.
+
+        :param row: the family.
+        :param kie_task_id: the job.
+        :param timeout: seconds after which nothing settles any more; by default the end of the grace stops it.
+        :param poll_interval: seconds between two polls, which the pauses of one poll do not exceed.
+        :param retry_reads: repeat a read that met trouble, for callers that poll only once.
+        """
+        judge = Judge(row, kie_task_id, self.kie_conn_id)
+        course = poll(judge, Pace(poll_interval), _countdown(timeout))
+        return self._drive(course, row, kie_task_id, retry_reads=retry_reads)
+
+    def wait(
+        self,
+        row: Family,
+        kie_task_id: str,
+        *,
+        poll_interval: float,
+        timeout: float,
+        report: Callable[[Pause], None] | None = None,
+    ) -> Done | Failed:
+        """
+        Wait in this process until a job has ended, and return how.
+
+        :param row: the family.
+        :param kie_task_id: the job.
+        :param poll_interval: seconds between two polls.
+        :param timeout: seconds to wait at most.
+        :param report: is told of each pause instead of the log.
+        """
+
+        def new_judge() -> Judge:
+            return Judge(row, kie_task_id, self.kie_conn_id)
+
+        course = wait(new_judge, Pace(poll_interval), _countdown(timeout))
+        end = self._drive(course, row, kie_task_id, report=report)
+        return timed_out(row, kie_task_id, self.kie_conn_id, timeout, end.reason) if isinstance(end, Wait) else end
+
+    def call(self, call: Call[T]) -> T:
+        """
+        Carry out a call, and repeat it where that may help and cannot pay twice.
+
+        :param call: what to send and how to read the answer.
+        """
+        result: T = retrying(call, log)(self.attempt, call)
+        return result
+
+    def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:
+        """
+        Carry out a call once.
+
+        :param call: what to send and how to read the answer.
+        :param patience: seconds that the call may be held back by a rate limit that another one met.
+        """
+        settings = self.settings
+        time.sleep(COOLDOWNS.pause(settings.conn_id, patience))
+        try:
+            return call.read(self._send(call))
+        except KieError as error:
+            error.conn_id = settings.conn_id
+            COOLDOWNS.note(settings.conn_id, error)
+            raise
+
+    def _send(self, call: Call[Any]) -> Answer:
+        return over_requests.send(self._session, self.settings, call)
+
+    def _takes_up_what_changed(self) -> bool:
+        """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
+        found = self._look_up()
+        if found == self.settings:
+            return False
+        self.log.warning("KIE refused the key, and connection %r has changed: going on with it.", self.kie_conn_id)
+        self._session.close()
+        del self._session
+        self.settings = found
+        return True
+
+    def _drive(
+        self,
+        course: Course[T],
+        row: Family,
+        kie_task_id: str,
+        *,
+        retry_reads: bool = False,
+        report: Callable[[Pause], None] | None = None,
+    ) -> T:
+        """Give a course the readings that it asks for, and pause when it asks for that, until it returns its end."""
+        reading: Reading = None
+        while True:
+            try:
+                pause = course.send(reading)
+            except StopIteration as end:
+                ended: T = end.value
+                return ended
+            reading = None
+            if pause is None:
+                reading = self._reading(row, kie_task_id, retry_reads)
+                continue
+            if report:
+                report(pause)
+            else:
+                level = logging.WARNING if pause.settling else logging.INFO
+                self.log.log(level, "%s: %s", named(row.tag, kie_task_id), pause.text)
+            time.sleep(pause.seconds)
+
+    def _reading(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
+        reading = self._outcome(row, kie_task_id, retry_reads)
+        try:
+            if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
+                return self._outcome(row, kie_task_id, retry_reads)
+        except KieConnectionNotFoundError as error:  # a secrets backend that is away says nothing of the job
+            return KieConnectionError(f"KIE refused the key, and the connection is out of reach: {error.problem}")
+        except KieError as error:
+            return error
+        return reading
+
+    def _outcome(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
+        try:
+            call = read_job(row, kie_task_id)
+            return self.call(call) if retry_reads else self.attempt(call, patience=0.0)
+        except KieError as error:
+            return error
+
+
+def _countdown(seconds: float) -> Callable[[], float]:
+    until = time.monotonic() + seconds
+    return lambda: until - time.monotonic()

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Submit a job once, whatever happens between the tries of its task, and wait for it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from airflow.providers.common.compat.sdk import XComArg, conf
+
+from airflow_provider_kie.api.families import find_family
+from airflow_provider_kie.api.job import no_cancel
+from airflow_provider_kie.compat import task_state_store
+from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
+from airflow_provider_kie.final_errors import final
+from airflow_provider_kie.money import (
+    Outcome,
+    Resume,
+    State,
+    Stop,
+    next_try,
+    outcome_of,
+    stops_after_unknown,
+    worth_a_new_submit,
+)
+from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW, JobTask, as_rendered, deferral, ended_by_airflow
+from airflow_provider_kie.triggers.event import read_event
+from airflow_provider_kie.waiting.pace import as_seconds
+from airflow_provider_kie.waiting.verdict import Done, Failed, Verdict, conclude
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kie.api.family import Family
+    from airflow_provider_kie.api.job import KieJob
+    from airflow_provider_kie.durable import Record
+    from airflow_provider_kie.triggers.job import KieJobTrigger
+
+__all__ = ["SubmitOperator"]
+
+#: What the task returns for a finished job.
+R = TypeVar("R")
+
+
+class SubmitOperator(JobTask, Generic[R]):
+    """
+    What every operator that submits a job does; what it submits and returns is left to its subclasses.
+
+    :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
+    :param wait_for_completion: wait for the result; otherwise return after the submit.
+    :param deferrable: wait in the triggerer instead of a worker slot.
+    :param poll_interval: seconds or a ``timedelta`` between two polls.
+    :param timeout: seconds or a ``timedelta`` to wait at most.
+    :param durable: remember the job in the task's state store, where there is one.
+    :param on_unknown_submit: what to do where a submit may have been accepted: ``"fail"`` or ``"resubmit"``; by default
+        ``"fail"`` where a second submit is charged.
+    """
+
+    def __init__(
+        self,
+        *,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta = 3600.0,
+        durable: bool = True,
+        on_unknown_submit: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kie_conn_id = as_rendered(kie_conn_id)
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval: float | timedelta | None = as_seconds("poll_interval", poll_interval)
+        self.timeout = as_seconds("timeout", timeout)
+        self.durable = durable
+        self.on_unknown_submit = on_unknown_submit
+        self._kie_task_id: str | None = None
+
+    @property
+    @abstractmethod
+    def row(self) -> Family:
+        """The family of the job."""
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse arguments that cannot be right, before anything is written down or sent."""
+
+    @abstractmethod
+    def _send(self) -> str:
+        """Submit the job, and return its KIE task id."""
+
+    @abstractmethod
+    def _record(self, context: Context) -> Record:
+        """Return the memory of this task, with the identity of what is submitted."""
+
+    @abstractmethod
+    def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
+        """Return what waits in the triggerer."""
+
+    @abstractmethod
+    def _result(self, context: Context, job: KieJob) -> R:
+        """Push what others need of a finished job, and return what the task returns."""
+
+    def _announce_submit(self, kie_task_id: str) -> None:
+        self.log.info("%s is submitted.", named(self.row.tag, kie_task_id))
+
+    def execute(self, context: Context) -> R | str:
+        """
+        Submit, or go on with what an earlier try submitted; push the id; wait as told.
+
+        :param context: Airflow's context.
+        """
+        # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
+        wait: dict[str, Any] = {name: as_seconds(name, value) for name, value in self._times().items()}
+        self._check()
+        self.hook.get_conn()  # what cannot work in the connection is refused before anything is written down
+        record = self._record(context)
+        verdict = self._earlier(context, record)
+        if verdict is None or isinstance(verdict, Failed):
+            self._submit(context, record, verdict)
+        kie_task_id = str(self._kie_task_id)
+        if not self.wait_for_completion:
+            return kie_task_id
+        if isinstance(verdict, Done):
+            return self._finish(context, verdict)
+        if self.deferrable:
+            self.defer(**deferral(self._trigger(kie_task_id, **wait)))
+        return self._end_wait(context, self.hook.wait(self.row, kie_task_id, **wait))
+
+    def _times(self) -> dict[str, object]:
+        return {"poll_interval": self.poll_interval, "timeout": self.timeout}
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> R:
+        """
+        Go on after the trigger's event.
+
+        :param context: Airflow's context.
+        :param event: the trigger's event.
+        """
+        return self._end_wait(context, self._whole(self.row, read_event(event)))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
+        """
+        Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id.
+
+        :param next_method: what to call.
+        :param next_kwargs: with what.
+        :param context: Airflow's context.
+        """
+        if next_method != ENDED_BY_AIRFLOW:
+            result: R = super().resume_execution(next_method, next_kwargs, context)
+            return result
+        ti = context["ti"]
+        kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
+        return self._end_wait(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
+
+    def on_kill(self) -> None:
+        """Say what goes on after a user killed the task."""
+        if self._kie_task_id:
+            self.log.warning("%s", no_cancel(self.row, self._kie_task_id))
+
+    def _earlier(self, context: Context, record: Record) -> Verdict | None:
+        """
+        Return how the job of an earlier try stands, or None for none; a failure is one that a new submit may cure.
+
+        :raises KieMaybeSubmittedError: a new submit might be paid for again.
+        """
+        entry, verdict = record.load(), None
+        same = entry is not None and entry.identity == record.identity
+        if entry and entry.kie_task_id and (same or not self.row.guarded):
+            if same:
+                self._know(context, entry.kie_task_id)
+            row = find_family(entry.identity.get("family", self.row.tag))
+            verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
+            if isinstance(verdict, Failed) and worth_a_new_submit(row, verdict.error):
+                entry = replace(entry, state=State.FAILED)
+            elif isinstance(verdict, Failed) and same:
+                raise verdict.error
+        decision = next_try(
+            self.row,
+            entry,
+            record.identity,
+            on_unknown_submit=self.on_unknown_submit,
+            cleared=record.was_cleared_since(entry),
+        )
+        if isinstance(decision, Stop):
+            raise decision.error
+        if isinstance(decision, Resume):
+            what = named(self.row.tag, decision.kie_task_id)
+            self.log.info("Going on with %s, which an earlier try submitted.", what)
+            return verdict
+        if isinstance(verdict, Failed):
+            self.log.warning("%s", self._why_again(verdict))
+            return verdict
+        return None
+
+    def _why_again(self, earlier: Failed) -> str:
+        return f"The job is submitted again, because the earlier try's ended: {earlier.error}"
+
+    def _submit(self, context: Context, record: Record, earlier: Failed | None) -> None:
+        self._warn_where_nothing_is_remembered(record)
+        record.begin()
+        try:
+            kie_task_id = self._send()
+        except BaseException as error:  # also Airflow's time-out, or the end of the process
+            outcome = outcome_of(error)
+            if outcome is Outcome.REFUSED:
+                record.refuse()
+            elif outcome is Outcome.ACCEPTED:
+                record.commit(str(getattr(error, "existing_kie_task_id", "")))
+            elif stops_after_unknown(self.row, self.on_unknown_submit):
+                problem = (
+                    error.problem
+                    if isinstance(error, KieError)
+                    else f"The submit was broken off ({type(error).__name__})"
+                )
+                unknown = KieMaybeSubmittedError(problem, conn_id=self.hook.kie_conn_id, family=self.row.tag)
+                raise unknown from error
+            raise
+        record.commit(kie_task_id)
+        self._know(context, kie_task_id)
+        if earlier and earlier.error.kie_task_id == kie_task_id:
+            raise earlier.error  # KIE names the failed job again instead of starting another
+        self._announce_submit(kie_task_id)
+
+    def _warn_where_nothing_is_remembered(self, record: Record) -> None:
+        if self.retries and not (record.persistent or self.row.guarded):
+            self.log.warning(
+                "Nothing is remembered from try to try here, so a worker that dies after the submit makes the next try "
+                "pay again. Set retries=0, or use Airflow 3.3 or later with durable=True."
+            )
+
+    def _know(self, context: Context, kie_task_id: str) -> None:
+        self._kie_task_id = kie_task_id
+        context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
+
+    def _end_wait(self, context: Context, end: Done | Failed) -> R:
+        # Without the identity: what it is made of may be gone from XCom by now.
+        forgotten = not self.durable or task_state_store(context) is None
+        if isinstance(end, Failed) and forgotten and not worth_a_new_submit(self.row, end.error):
+            # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
+            end = Failed(final(end.error))
+        return self._finish(context, end)
+
+    def _finish(self, context: Context, end: Done | Failed) -> R:
+        job = conclude(end)
+        if isinstance(end, Done):
+            self._log_end(self.row, end)
+        return self._result(context, job)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs of any family: made, waited for and used further, and paid for once, whatever happens between two tries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.api.families import FAMILIES
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.operators.job import KieJobOperator
+from airflow_provider_kie.operators.music import MusicTracksOperator
+from airflow_provider_kie.sensors.job import KieJobSensor
+from airflow_provider_kie.triggers.job import KieJobTrigger
+from tests.modes import only_event
+from tests.task_instance import TaskInstance
+
+QUICK = {"poll_interval": 0.03, "timeout": 20}
+IMAGE = {"model": "google/nano-banana", "input": {"prompt": "a lighthouse"}}
+
+
+class WorkerCrash(BaseException):
+    """A worker that dies: nothing of the task's own code catches it."""
+
+
+class Store:
+    """A task state store that outlives the tries of one task instance."""
+
+    def __init__(self):
+        self.values = {}
+
+    def get(self, key, default=None):
+        return self.values.get(key, default)
+
+    def set(self, key, value, *, retention=None):
+        self.values[key] = json.loads(json.dumps(value))
+
+
+class Task:
+    """One task instance: each try is a new operator and an empty XCom; the store stays, where there is one."""
+
+    def __init__(self, store=None, **arguments):
+        self.arguments = QUICK | arguments
+        self.context = {"task_state_store": store} if store is not None else {}
+        self.max_tries = 1
+
+    def run_once(self, **changes):
+        arguments = self.arguments | changes
+        ti = TaskInstance()
+        ti.max_tries = self.max_tries
+        self.xcom = ti.pushed
+        context = self.context | {"ti": ti}
+        try:
+            return KieJobOperator(task_id="make", **arguments).execute(context)
+        except TaskDeferred as deferral:
+            _, kwargs = json.loads(json.dumps(deferral.trigger.serialize()))
+            event = asyncio.run(only_event(KieJobTrigger(**kwargs)))
+            resumed = KieJobOperator(task_id="make", **arguments)
+            return resumed.resume_execution(deferral.method_name, {"event": event}, context)
+
+    def clear(self):
+        """Let the next try be one after a clear; Airflow then raises the number of tries."""
+        self.max_tries += 2
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "deferrable"])
+def task(request, kie):
+    return Task(Store(), deferrable=request.param, **IMAGE)
+
+
+def die(monkeypatch, owner, name, *, after=False):
+    """Let the worker die when it comes to a method, or when it has come through, once."""
+    method = getattr(owner, name)
+
+    def dying(self, *args, **kwargs):
+        monkeypatch.setattr(owner, name, method)
+        if after:
+            method(self, *args, **kwargs)
+        raise WorkerCrash
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+def test_a_job_of_the_market_is_made_and_its_first_link_is_pushed(kie, task):
+    job = task.run_once()
+    assert (job["family"], job["model"]) == ("jobs", IMAGE["model"])
+    assert task.xcom["url"] == job["files"][0]["url"]
+    assert task.xcom["kie_task_id"] == job["kie_task_id"]
+    assert task.xcom["kie_family"] == "jobs"
+    assert kie.accepted_submits == 1
+
+
+def test_a_try_after_success_pays_nothing(kie, task):
+    assert task.run_once() == task.run_once()
+    assert kie.accepted_submits == 1
+
+
+def test_a_worker_that_dies_while_it_waits_is_followed_by_the_same_job(kie, task, monkeypatch):
+    die(monkeypatch, KieJobOperator, "_announce_submit")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    assert task.run_once()["kie_task_id"] == task.xcom["kie_task_id"]
+    assert kie.accepted_submits == 1
+
+
+def test_a_worker_that_dies_in_the_submit_is_never_followed_by_another(kie, task, monkeypatch):
+    die(monkeypatch, KieHook, "submit_job", after=True)
+    with pytest.raises(e.KieMaybeSubmittedError):  # the task ends; a process that is killed leaves the same entry
+        task.run_once()
+    for _ in range(2):
+        with pytest.raises(e.KieMaybeSubmittedError, match=r"kie\.ai/logs lists the job") as end:
+            task.run_once()
+        assert isinstance(end.value, AirflowFailException)
+    assert kie.accepted_submits == 1
+
+
+def test_who_says_so_submits_again_after_an_unknown_outcome(kie, task, monkeypatch):
+    die(monkeypatch, KieHook, "submit_job", after=True)
+    with pytest.raises(WorkerCrash):
+        task.run_once(on_unknown_submit="resubmit")
+    task.run_once(on_unknown_submit="resubmit")
+    assert kie.accepted_submits == 2
+
+
+@pytest.mark.parametrize("answer", ["insufficient-credits", "rate-limited"])
+def test_a_refused_submit_is_sent_again_by_the_next_try(kie, task, answer, monkeypatch):
+    monkeypatch.setattr("airflow_provider_kie.hooks.pacing.MOST_REPEATS", {e.KieRateLimitError: 0})
+    kie.play(answer, endpoint="submit", repeat=True)
+    with pytest.raises((e.KieInsufficientCreditsError, e.KieRateLimitError)):
+        task.run_once()
+    kie.reset()
+    assert task.run_once()["files"]
+
+
+def test_without_a_memory_an_unknown_outcome_is_final(kie, monkeypatch):
+    task = Task(**IMAGE)
+    die(monkeypatch, KieHook, "submit_job", after=True)
+    with pytest.raises(e.KieMaybeSubmittedError) as end:
+        task.run_once()
+    assert isinstance(end.value, AirflowFailException)
+
+
+def test_a_retry_that_finds_another_input_stops_and_says_what_differs(kie, task):
+    task.run_once()
+    with pytest.raises(e.KieMaybeSubmittedError, match="another digest"):
+        task.run_once(input={"prompt": "a harbour"})
+    assert kie.accepted_submits == 1
+
+
+def test_after_a_clear_another_input_is_another_job_and_the_same_is_not(kie, task):
+    first = task.run_once()
+    task.clear()
+    assert task.run_once() == first
+    assert task.run_once(input={"prompt": "a harbour"})["kie_task_id"] != first["kie_task_id"]
+    assert kie.accepted_submits == 2
+
+
+def test_with_reuse_never_a_clear_pays_again_and_a_retry_does_not(kie, task):
+    first = task.run_once(reuse="never")
+    assert task.run_once(reuse="never") == first
+    task.clear()
+    assert task.run_once(reuse="never") != first
+    assert kie.accepted_submits == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"input": {}}, "Either model or family is needed"),
+        ({"input": {}, "family": "poems"}, "family is 'poems', but must be one of"),
+        ({"input": {}, "family": "veo", "on_unknown_submit": "pray"}, "on_unknown_submit is 'pray'"),
+        ({"input": {}, "family": "veo", "reuse": "always"}, "reuse is 'always'"),
+        ({"input": {"seed": float("nan")}, "family": "veo"}, "input"),
+    ],
+)
+def test_bad_arguments_are_named_before_anything_is_sent(kie, arguments, says):
+    store = Store()
+    with pytest.raises(e.KieValidationError, match=says):
+        Task(store, **arguments).run_once()
+    assert kie.requests() == []
+    assert store.values == {}
+
+
+def test_a_song_goes_on_to_its_tracks_and_any_sensor_takes_the_job(kie):
+    task = Task(Store(), family="music", input={"prompt": "a sea shanty", "model": "V5"} | MUSIC)
+    song = task.run_once()
+    assert len(song["files"]) >= 2
+    context = {"ti": TaskInstance()}
+    tracks = MusicTracksOperator(task_id="tracks", kie_task_id=song).execute(context)
+    assert {track["music_task_id"] for track in tracks} == {song["kie_task_id"]}
+    assert len({track["audio_id"] for track in tracks}) == len(tracks) == 2
+    assert tracks == MusicTracksOperator(task_id="tracks", kie_task_id=song["kie_task_id"]).execute(context)
+    poked = KieJobSensor(task_id="wait", kie_task_id=song).execute(context)
+    assert poked["kie_task_id"] == song["kie_task_id"]
+
+
+MUSIC = {"customMode": False, "instrumental": True}
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("jobs", "wav")])
+def test_a_finished_job_of_every_family_is_found_by_the_sensor(kie, family):
+    kie_task_id = kie.create_job(family, finished=True)
+    done = KieJobSensor(task_id="wait", kie_task_id=kie_task_id, family=family).execute({"ti": TaskInstance()})
+    assert done["files"] or done["result"]
+    assert done["family"] == family

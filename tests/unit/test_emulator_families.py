@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulator's families: what they refuse, charge, answer and make, alone and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_kie.api import families as client
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.job import KieJob, read_job
+from airflow_provider_kie.emulator import KieEmulator
+from airflow_provider_kie.emulator.families import FAMILIES
+from airflow_provider_kie.emulator.media import mp3_bytes, mp4_bytes, png_bytes
+from airflow_provider_kie.emulator.results import model_named
+from airflow_provider_kie.emulator.state import EmulatorState, Settings
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
+
+CALLBACK = "https://example.com/cb"
+IMAGE_MODEL = "seedream/4.5-text-to-image"
+MUSIC_FAMILIES = [name for name, row in FAMILIES.items() if row.query == FAMILIES["music"].query]
+#: One family for each dialect, and what its file is.
+DIALECTS = {
+    "jobs": ("image/png", b"\x89PNG"),
+    "music": ("audio/mpeg", b"\xff\xfb"),
+    "stems": ("audio/mpeg", b"\xff\xfb"),
+    "veo": ("video/mp4", b"\0\0\0\x1cftyp"),
+    "runway": ("video/mp4", b"\0\0\0\x1cftyp"),
+}
+
+
+class Clock:
+    now = 1_753_782_937.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def state(clock: Clock) -> EmulatorState:
+    return EmulatorState(clock=clock, settings=Settings(submits_per_window=None))
+
+
+def body_of(family: str, *, model: str = IMAGE_MODEL, **changes: object) -> dict[str, object]:
+    """Return a submit that is accepted."""
+    if family == "jobs":
+        return {"model": model, "input": {"prompt": "a fox", **changes}}
+    return dict.fromkeys(FAMILIES[family].required, "given") | {"callBackUrl": CALLBACK} | changes
+
+
+def read(state: EmulatorState, family: str, kie_task_id: str) -> KieJob | None:
+    """Return the job as the client reads it."""
+    body = json.dumps(state.record_info(kie_task_id, family).envelope()).encode()
+    return read_job(client.FAMILIES[family], kie_task_id).read(Answer(200, body))
+
+
+def made_by(state: EmulatorState, family: str, body: dict[str, object]) -> KieJob:
+    """Return the finished job of a submit."""
+    job = read(state, family, state.create_job(family, body, finished=True))
+    assert job is not None
+    return job
+
+
+# Both tables
+
+
+def test_client_and_emulator_know_the_same_paths() -> None:
+    theirs = {name: (row.submit, row.query, row.id_key, row.on_market) for name, row in FAMILIES.items()}
+    ours = {name: (row.submit, row.query, row.id_key, row.wrapped) for name, row in client.FAMILIES.items()}
+    assert theirs == ours
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_job_runs_and_ends_as_the_client_understands_it(state: EmulatorState, clock: Clock, family: str) -> None:
+    row = client.FAMILIES[family]
+    ids = {
+        "done": state.submit(body_of(family), family).data["taskId"],
+        "failed": state.submit(body_of(family, taskId="fail-1", prompt="fail please"), family).data["taskId"],
+    }
+
+    def verdicts() -> dict[str, object]:
+        return {
+            name: Judge(row, kie_task_id, "kie_default").judge(read(state, family, kie_task_id), 0.0)
+            for name, kie_task_id in ids.items()
+        }
+
+    assert [type(verdict) for verdict in verdicts().values()] == [Wait, Wait]
+    assert not any(verdict.warning for verdict in verdicts().values())
+    clock.now += 3.0
+    done, failed = verdicts().values()
+    assert isinstance(done, Done)
+    assert done.warning == ""
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, row.failure)
+    assert bool(done.job["files"]) is row.needs_file or family == "jobs"
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "emulator.md"
+
+
+def test_the_page_tells_families_prices_and_second_submits() -> None:
+    rows = re.findall(r"^\| (`.+?`) \| .+ \| (by model|[\d.]+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    told = {name: row[1:] for row in rows for name in re.findall("`(.+?)`", row[0])}
+    second = {
+        name: f"refused with {row.conflict[0]}, naming the first job" for name, row in FAMILIES.items() if row.once
+    }
+    assert told == {
+        name: ("by model" if row.on_market else f"{row.price:g}", second.get(name, "charged again"))
+        for name, row in FAMILIES.items()
+    }
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("family", "without", "says"),
+    [
+        ("music", "callBackUrl", "Please enter callBackUrl."),
+        ("lyrics", "callBackUrl", "Please enter callBackUrl."),
+        ("cover-image", "callBackUrl", "Please enter callBackUrl."),
+        ("add-instrumental", "negativeTags", "Please enter negativeTags."),
+        ("replace-section", "fullLyrics", "fullLyrics cannot be blank"),
+        ("jobs", "model", "Please enter model."),
+    ],
+)
+def test_a_missing_field_is_refused_in_kies_words(state: EmulatorState, family: str, without: str, says: str) -> None:
+    body = {name: value for name, value in body_of(family).items() if name != without}
+    assert state.submit(body, family).envelope() == {"code": 422, "msg": says, "data": None}
+    assert (state.accepted_submits, state.credits_spent) == (0, 0.0)
+
+
+@pytest.mark.parametrize("value", [False, 0])
+def test_a_switch_that_is_off_and_a_zero_are_given(state: EmulatorState, value: object) -> None:
+    assert state.submit(body_of("music", customMode=value), "music").code == 200
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        *((family, "Record does not exist") for family in ("wav", "stems", "midi", "music-video")),
+        ("cover-image", "Original music record does not exist"),
+    ],
+)
+def test_a_song_that_nobody_made_is_refused(state: EmulatorState, family: str, says: str) -> None:
+    refused = state.submit(body_of(family, taskId="unknown-1"), family)
+    assert (refused.code, refused.msg) == (422, says)
+
+
+@pytest.mark.parametrize("family", ["runway-extend", "veo-extend", "music-extend"])
+def test_some_families_take_any_parent(state: EmulatorState, family: str) -> None:
+    assert state.submit(body_of(family, taskId="unknown-1"), family).code == 200
+
+
+def test_a_paused_model_is_refused_and_a_dead_one_fails(state: EmulatorState) -> None:
+    paused = state.submit(body_of("jobs", model="sora-2-text-to-video"), "jobs")
+    assert (paused.code, paused.msg) == (500, "This interface is temporarily paused")
+    job = made_by(state, "jobs", body_of("jobs", model="elevenlabs/sound-effect-v2"))
+    assert (job["status"], job["error_code"], job["credits"]) == ("fail", 500, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("family", "code", "says"),
+    [
+        *((family, 200, "success") for family in (*MUSIC_FAMILIES, "lyrics", "wav", "stems", "midi", "music-video")),
+        *((family, 200, "success") for family in ("cover-image", "runway", "runway-extend", "aleph")),
+        *((family, 422, "The record does not exist") for family in ("4o-image", "flux-kontext")),
+        *((family, 422, "Record not found for taskId: {a1}") for family in ("veo", "veo-extend")),
+        ("jobs", 422, "recordInfo is null"),
+    ],
+)
+def test_an_unknown_id_is_answered_as_recorded(state: EmulatorState, family: str, code: int, says: str) -> None:
+    assert state.record_info("{a1}", family).envelope() == {"code": code, "msg": says, "data": None}
+    assert read(state, family, "a1") is None
+
+
+def test_a_job_is_known_at_the_path_of_its_family_alone(state: EmulatorState) -> None:
+    for family in FAMILIES:
+        kie_task_id = state.create_job(family, body_of(family))
+        finds_it = {other for other in FAMILIES if state.record_info(kie_task_id, other).data}
+        assert finds_it == {other for other in FAMILIES if FAMILIES[other].query == FAMILIES[family].query}
+
+
+# What is charged
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_second_submit_is_refused_or_charged_again(state: EmulatorState, family: str) -> None:
+    first, second = (state.submit(body_of(family), family) for _ in range(2))
+    once = {"wav": 409, "cover-image": 400}
+    assert second.code == once.get(family, 200)
+    price = state.create_job(family, body_of(family, taskId="another")) and 5916.25 - state.credit().data
+    assert state.credits_spent == pytest.approx(price)
+    assert state.credits_spent > 0
+    if family in once:
+        assert second.data == first.data
+        assert state.accepted_submits == 1
+    else:
+        assert second.data != first.data
+        assert state.accepted_submits == 2
+
+
+def test_a_cover_is_refused_without_the_earlier_id_too(state: EmulatorState) -> None:
+    state.submit(body_of("cover-image"), "cover-image")
+    state.configure(conflict_names_id=False)
+    refused = state.submit(body_of("cover-image"), "cover-image")
+    assert (refused.code, refused.data) == (400, None)
+
+
+def test_limit_and_balance_hold_for_all_families_together(clock: Clock) -> None:
+    state = EmulatorState(clock=clock, settings=Settings(submits_per_window=3, credits=13.0))
+    assert [state.submit(body_of(family), family).code for family in ("lyrics", "music", "wav", "veo")] == [
+        *(200, 200, 200, 429),
+    ]
+    clock.now += 10
+    assert state.submit(body_of("veo"), "veo").code == 402
+    assert (state.accepted_submits, state.credits_spent) == (3, 12.8)
+    assert state.credit().data == pytest.approx(0.2)
+
+
+def test_reset_forgets_what_was_spent(state: EmulatorState) -> None:
+    state.submit(body_of("lyrics"), "lyrics")
+    state.reset()
+    assert state.credits_spent == 0
+
+
+def test_a_market_job_costs_what_its_model_costs(state: EmulatorState) -> None:
+    for model in ("ai-music-api/generate", "ai-music-api/convert-to-wav-format", "omnihuman-1-5/subject-detection"):
+        state.submit(body_of("jobs", model=model), "jobs")
+    assert state.credits_spent == 12.4
+
+
+# What is made
+
+
+def test_a_song_is_two_of_which_wavs_can_be_made(state: EmulatorState) -> None:
+    kie_task_id = state.submit(body_of("music", title="A"), "music").data["taskId"]
+    state.configure(conversion_seconds=0)
+    job = made_by(state, "music", body_of("music"))
+    assert [file["url"].partition("?")[0][-4:] for file in job["files"]] == [".mp3", ".mp3"]
+    assert len({track["audio_id"] for track in job["tracks"]}) == 2
+    assert read(state, "music", job["kie_task_id"]) == job, "each reading names the same songs"
+    assert kie_task_id != job["kie_task_id"]
+    for track in job["tracks"]:
+        source = {"taskId": track["music_task_id"], "audioId": track["audio_id"]}
+        for family in ("wav", "stems"):
+            assert state.submit(body_of(family, **source), family).accepted
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ({"type": "separate_vocal"}, ["vocal", "instrumental"]),
+        ({"type": "split_stem_advanced", "stemName": "Drums"}, ["stem"]),
+    ],
+)
+def test_stems_have_names(state: EmulatorState, asked: dict[str, object], names: list[str]) -> None:
+    job = made_by(state, "stems", body_of("stems", **asked, audioUrl="https://example.com/in.mp3"))
+    assert [file["name"] for file in job["files"]] == names
+
+
+def test_all_stems(state: EmulatorState) -> None:
+    job = made_by(state, "stems", body_of("stems", type="split_stem"))
+    assert len({file["name"] for file in job["files"]}) == len({file["url"] for file in job["files"]}) == 13
+
+
+def test_results_without_a_file(state: EmulatorState) -> None:
+    assert made_by(state, "lyrics", body_of("lyrics"))["result"][1]["title"] == "Another"
+    assert made_by(state, "midi", body_of("midi"))["result"]["instruments"][0]["notes"]
+
+
+def test_links_of_inputs_are_no_results(state: EmulatorState) -> None:
+    job = made_by(state, "flux-kontext", body_of("flux-kontext", inputImage="https://example.com/in.png"))
+    assert [file["url"].startswith(state.base_url) for file in job["files"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("model", "files"),
+    [
+        (IMAGE_MODEL, [("result", "png")]),
+        ("grok-imagine/text-to-image", [("result", "png")] * 6),
+        ("grok-imagine/image-to-image", [("result", "png")] * 2),
+        ("gpt-image-2-text-to-image", [("result", "png")]),
+        ("wan/2-7-image-pro", [("result", "png")]),
+        ("wan/2-6-image-to-video", [("result", "mp4")]),
+        ("wan/2-7-videoedit", [("result", "mp4")]),
+        ("kling-3.0/video", [("result", "mp4")]),
+        ("veo-3-1", [("result", "mp4")]),
+        ("topaz/image-upscale", [("result", "png")]),
+        ("topaz/video-upscale", [("result", "mp4")]),
+        ("bytedance/seedance-2", [("result", "mp4"), ("last_frame", "png")]),
+        ("bytedance/seedream", [("result", "png")]),
+        ("google/gemini-3-8-flash-tts", [("result", "wav")]),
+        ("elevenlabs/text-to-dialogue-v3", [("result", "mp3")]),
+        ("elevenlabs/speech-to-text", []),
+        ("ai-music-api/convert-to-wav-format", [("result", "wav")]),
+        ("ai-music-api/generate", [("result", "mp3")] * 2),
+        ("ai-music-api/generate-lyrics", []),
+        ("ai-music-api/create-music-video", [("result", "mp4")]),
+        ("ai-music-api/boost-music-style", []),
+        ("omnihuman-1-5/subject-detection", [("mask", "png")]),
+        ("omnihuman-1-5/human-identification", []),
+        ("a model\nof tomorrow", [("result", "png")]),
+    ],
+)
+def test_a_market_job_makes_what_its_model_makes(
+    state: EmulatorState, model: str, files: list[tuple[str, str]]
+) -> None:
+    job = made_by(state, "jobs", body_of("jobs", model=model, return_last_frame=True))
+    kinds = [(file["name"], file["url"].partition("?")[0].rpartition(".")[2]) for file in job["files"]]
+    assert kinds == files
+    assert files or isinstance(job["result"], dict)
+    assert job["credits"] == model_named(model).price
+    assert len(job["tracks"]) == (2 if model.endswith("api/generate") else 0)
+
+
+def test_a_market_record_has_the_keys_of_2026_09(state: EmulatorState) -> None:
+    kie_task_id = state.create_job("jobs", body_of("jobs"), finished=True)
+    record = state.record_info(kie_task_id, "jobs").data
+    assert isinstance(record, dict)
+    assert json.loads(record["resultJson"]) == record["response"]
+    assert (record["state"], record["successFlag"], record["operationType"]) == ("success", 1, IMAGE_MODEL)
+    assert json.loads(json.loads(record["param"])["input"]) == {"prompt": "a fox"}
+    assert record["param"] == record["paramJson"]
+
+
+def test_every_family_speaks_its_dialect(state: EmulatorState) -> None:
+    pending = {family: state.record_info(state.create_job(family, body_of(family)), family).data for family in FAMILIES}
+    status = {
+        family: next(record[key] for key in ("state", "status", "successFlag") if key in record)
+        for family, record in pending.items()
+        if isinstance(record, dict)
+    }
+    words = dict.fromkeys((*MUSIC_FAMILIES, "lyrics", "wav", "stems", "music-video"), "PENDING")
+    numbers = dict.fromkeys(("midi", "flux-kontext", "veo", "veo-extend", "aleph"), 0)
+    runway = dict.fromkeys(("runway", "runway-extend"), "queueing")
+    others = {"jobs": "generating", "cover-image": 2, "4o-image": "GENERATING"}
+    assert status == words | numbers | runway | others
+    assert pending["4o-image"]["successFlag"] == 0
+
+
+# Files
+
+
+def test_files_are_what_they_say() -> None:
+    png = png_bytes()
+    (length,) = struct.unpack(">I", png[33:37])
+    assert png[37:41] == b"IDAT"
+    assert zlib.decompress(png[41 : 41 + length]) == b"\0\x80"
+    assert len(mp3_bytes()) == 10 * (144 * 128_000 // 44_100)
+    content, boxes = mp4_bytes(), []
+    while content:
+        (size,) = struct.unpack(">I", content[:4])
+        boxes.append((content[4:8], size))
+        content = content[size:]
+    assert boxes == [(b"ftyp", 28), (b"moov", 116), (b"mdat", 8)]
+
+
+# Over HTTP
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[KieEmulator]:
+    with KieEmulator(conversion_seconds=0, submits_per_window=None) as running:
+        yield running
+
+
+@pytest.fixture
+def kie(emulator: KieEmulator) -> KieEmulator:
+    emulator.reset()
+    return emulator
+
+
+def call(kie: KieEmulator, method: str, path: str, **options: Any) -> Any:
+    headers = {"User-Agent": "kie-tests", "Authorization": f"Bearer {kie.api_key}"}
+    return requests.request(method, kie.url + path, headers=headers, timeout=10, **options).json()
+
+
+@pytest.mark.parametrize("family", DIALECTS)
+def test_submit_read_and_fetch(kie: KieEmulator, family: str) -> None:
+    row = FAMILIES[family]
+    body = body_of(family, **({"type": "separate_vocal"} if family == "stems" else {}))
+    submitted = call(kie, "POST", row.submit, json=body)["data"]
+    kie_task_id = submitted["taskId"]
+    assert submitted == dict.fromkeys(submitted, kie_task_id)
+    assert ("recordId" in submitted) is (family == "jobs")
+
+    answer = json.dumps(call(kie, "GET", row.query, params={"taskId": kie_task_id})).encode()
+    job = read_job(client.FAMILIES[family], kie_task_id).read(Answer(200, answer))
+    assert job is not None
+    media_type, begin = DIALECTS[family]
+    for file in (file for file in job["files"] if file["name"] != "image"):
+        fetched = requests.get(file["url"], headers={"User-Agent": "kie-tests"}, timeout=10)
+        assert (fetched.status_code, fetched.headers["content-type"]) == (200, media_type)
+        assert fetched.content.startswith(begin)
+    link = call(kie, "POST", "/api/v1/common/download-url", json={"url": job["files"][0]["url"]})["data"]
+    assert requests.get(link, headers={"User-Agent": "kie-tests"}, timeout=10).headers["content-type"] == media_type
+
+    log = [(entry["endpoint"], entry["family"], entry["accepted"]) for entry in kie.requests() if entry["family"]]
+    assert log == [("submit", family, True), ("record-info", family, False)]
+    assert kie.accepted_submits == 1
+    assert kie.credits_spent > 0
+
+
+def test_reads_of_the_music_family_are_told_apart(kie: KieEmulator) -> None:
+    for family in ("sounds", "music"):
+        call(kie, "GET", FAMILIES["music"].query, params={"taskId": kie.create_job(family, prompt="a")})
+    call(kie, "GET", FAMILIES["music"].query, params={"taskId": "nobodys"})
+    assert [entry["family"] for entry in kie.requests("record-info")] == ["sounds", "music", "music"]
+
+
+def test_a_signature_is_for_one_kind_of_file(kie: KieEmulator) -> None:
+    url = kie.state.file_url("a1", "png").replace(".png", ".wav")
+    assert requests.get(url, headers={"User-Agent": "kie-tests"}, timeout=10).status_code == 403
+
+
+@pytest.mark.parametrize("family", ["music", "jobs", "wav"])
+def test_a_lost_answer_leaves_a_job_that_is_charged(kie: KieEmulator, family: str) -> None:
+    kie.play("accepted-then-500")
+    assert call(kie, "POST", FAMILIES[family].submit, json=body_of(family))["code"] == 500
+    assert (kie.accepted_submits, len(kie.state._jobs)) == (1, 1)
+    assert kie.credits_spent > 0
+
+
+@pytest.mark.parametrize("family", ["music", "jobs", "wav"])
+def test_a_played_success_is_about_the_job_that_was_made(kie: KieEmulator, family: str) -> None:
+    kie.play("accepted", "already-converted")
+    ids = [call(kie, "POST", FAMILIES[family].submit, json=body_of(family))["data"]["taskId"] for _ in range(2)]
+    assert set(ids) == set(kie.state._jobs)
+    assert kie.accepted_submits == 1
+
+
+def test_cases_are_listed_and_played_by_name(kie: KieEmulator) -> None:
+    listed = requests.get(f"{kie.url}/_emulator/cases", timeout=10).json()
+    assert {"name": "runway-queueing", "case": 64, "family": "runway", "meaning": "wait"} in listed
+    kie.play("jobs-accepted", "jobs-two-images")
+    kie_task_id = call(kie, "POST", FAMILIES["jobs"].submit, json=body_of("jobs"))["data"]["taskId"]
+    record = call(kie, "GET", FAMILIES["jobs"].query, params={"taskId": kie_task_id})["data"]
+    assert (record["taskId"], record["state"]) == (kie_task_id, "success")
+    assert kie.accepted_submits == 1
+
+
+def test_a_job_that_nobody_submitted(kie: KieEmulator) -> None:
+    kie_task_id = kie.create_job("jobs", finished=True, model="grok-imagine/text-to-image", prompt="fail")
+    record = call(kie, "GET", FAMILIES["jobs"].query, params={"taskId": kie_task_id})["data"]
+    assert (record["state"], record["model"]) == ("fail", "grok-imagine/text-to-image")
+    assert kie.create_job("wav", taskId="m", audioId="a") == kie.create_conversion("m", "a")
+    assert (kie.accepted_submits, kie.credits_spent) == (0, 0.0)
+    with pytest.raises(LookupError, match="there are jobs, music"):
+        kie.create_job("films")
