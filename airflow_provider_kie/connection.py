@@ -198,6 +198,8 @@ class KieSettings:
         checked = _Fields(conn_id, extra)
         if not _is_json_object(connection.extra):
             raise checked.refuse("extra", "must be a JSON object")
+        if "extra" in extra:
+            raise checked.refuse("extra", "holds another extra, whose fields nobody would read")
         insecure = checked.boolean("insecure_http", default=False)
         return cls(
             conn_id=conn_id,

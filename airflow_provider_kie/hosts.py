@@ -75,6 +75,8 @@ def spell_proxy(url: str) -> tuple[str, str]:
     user, _, password = map(unquote, credentials.partition(":"))
     if ":" in user or any(ord(one) > 0xFF for one in user + password):
         return "", "has a colon in its user, or a character that is not in Latin-1, which HTTP libraries cannot send"
+    if password and not user:
+        return "", "has a password without a user, which not all HTTP libraries send"
     # Without the colon, requests would not send the user.
     credentials = f"{quote(user, safe='')}:{quote(password, safe='')}@" if at else ""
     return f"{parts.scheme}://{credentials}{place}", ""

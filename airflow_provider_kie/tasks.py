@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_kie.api.fields import is_blank, pushed_nothing
 from airflow_provider_kie.exceptions import KieWaitTimeoutError, named
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.waiting.verdict import Done, Failed, finished
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.hooks.kie import KieHook
     from airflow_provider_kie.triggers.job import KieJobTrigger
 
-__all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_airflow"]
+__all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_airflow", "open_hook"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,20 @@ def as_rendered(argument: str | XComArg | None) -> str | None:
     return cast("str | None", argument)
 
 
+def open_hook(kie_conn_id: object) -> KieHook:
+    """
+    Return the hook of a task, imported when it is needed, to keep the parsing of DAG files fast.
+
+    :param kie_conn_id: the rendered argument; ``render_template_as_native_obj`` makes numbers of digits.
+    :raises KieValidationError: the task that should provide it pushed nothing.
+    """
+    from airflow_provider_kie.hooks.kie import KieHook
+
+    if is_blank(kie_conn_id):
+        raise pushed_nothing("kie_conn_id")
+    return KieHook(str(kie_conn_id))
+
+
 class JobTask(BaseOperator):
     """An operator or a sensor that deals with one job."""
 
@@ -56,10 +71,8 @@ class JobTask(BaseOperator):
 
     @cached_property
     def hook(self) -> KieHook:
-        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
-        from airflow_provider_kie.hooks.kie import KieHook
-
-        return KieHook(self.kie_conn_id)
+        """The hook, as late as possible."""
+        return open_hook(self.kie_conn_id)
 
     def _whole(self, row: Family, end: Done | Failed) -> Done | Failed:
         """Return the end with all of the job, which is read again where it was too large for an event."""

@@ -186,11 +186,11 @@ def number(value: Json) -> float | None:
 
 def error_code(value: Json) -> int | str | None:
     """
-    Read an error code; None where KIE reports no error (null, 0, 200 or an empty text).
+    Read an error code; None where KIE reports no error (null, 0, 200, or a text that says so).
 
     :param value: any JSON.
     """
-    if value is None or isinstance(value, bool) or (isinstance(value, str) and not value.strip()):
+    if value is None or isinstance(value, bool) or str(value).strip().lower() in ("", "null", "none"):
         return None
     number = whole(value)
     if number is not None:

@@ -42,6 +42,8 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 #: All that IANA has given out for the internet; Python's lists of exceptions differ from version to version.
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
+#: For protocols, and a cloud's metadata; Python takes some of it for public.
+_IETF = ipaddress.IPv4Network("192.0.0.0/24")
 #: What each machine at Azure asks for its configuration, an address like any other.
 _AZURE = ipaddress.IPv4Address("168.63.129.16")
 
@@ -235,7 +237,7 @@ def _join(url: str, location: str) -> str | None:
 def _addresses(host: str, *, must_resolve: bool) -> list[_Address]:
     """Return all addresses of a host; none for a name that only the proxy knows."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         if not must_resolve:
             return []
@@ -250,4 +252,4 @@ def _is_public(address: _Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or nat64 or address
     if isinstance(inner, ipaddress.IPv6Address) and inner not in _GLOBAL_IPV6:
         return False
-    return inner.is_global and not inner.is_multicast and inner != _AZURE
+    return inner.is_global and not inner.is_multicast and inner != _AZURE and inner not in _IETF

@@ -144,12 +144,12 @@ class KieBaseHook(BaseHook):
         :param patience: seconds that the call may be held back by a rate limit that another one met.
         """
         settings = self.settings
-        time.sleep(COOLDOWNS.pause(settings.conn_id, patience))
+        time.sleep(COOLDOWNS.pause(settings, patience))
         try:
             return call.read(self._send(call))
         except KieError as error:
             error.conn_id = settings.conn_id
-            COOLDOWNS.note(settings.conn_id, error)
+            COOLDOWNS.note(settings, error)
             raise
 
     def _send(self, call: Call[Any]) -> Answer:

@@ -112,12 +112,12 @@ class KieAsyncHook:
         :param call: what to send and how to read the answer.
         """
         settings = self.settings
-        COOLDOWNS.pause(settings.conn_id, patience=0.0)
+        COOLDOWNS.pause(settings, patience=0.0)
         try:
             return call.read(await self._send(call))
         except KieError as error:
             error.conn_id = settings.conn_id
-            COOLDOWNS.note(settings.conn_id, error)
+            COOLDOWNS.note(settings, error)
             raise
 
     async def _send(self, call: Call[T]) -> Answer:

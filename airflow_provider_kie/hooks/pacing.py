@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt
 
@@ -25,6 +25,9 @@ from airflow_provider_kie.exceptions import (
     KieRateLimitError,
     KieUnexpectedCodeError,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.connection import KieSettings
 
 __all__ = ["COOLDOWNS", "Cooldowns", "retrying"]
 
@@ -47,41 +50,45 @@ MOST_REPEATS_UNDER_GUARD = 1
 
 
 class Cooldowns:
-    """Until when the calls of a connection pause, shared by all threads and event loops of the process."""
+    """
+    Until when the calls of a connection pause, shared by all threads and event loops of the process.
+
+    By all its settings: with another key or host the limit that was met is no longer this connection's.
+    """
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}
+        self._until: dict[KieSettings, float] = {}
         self._lock = threading.Lock()
 
-    def note(self, conn_id: str, error: KieError) -> None:
+    def note(self, settings: KieSettings, error: KieError) -> None:
         """
         Start a pause if the error is a rate limit.
 
-        :param conn_id: the connection that met it.
+        :param settings: the connection that met it.
         :param error: any error of a call.
         """
         if isinstance(error, KieRateLimitError):
             asked = RATE_WINDOW if error.retry_after is None else error.retry_after
             until = time.monotonic() + max(asked, SHORTEST_PAUSE)
             with self._lock:
-                self._until[conn_id] = max(self._until.get(conn_id, 0.0), until)
+                self._until[settings] = max(self._until.get(settings, 0.0), until)
 
-    def pause(self, conn_id: str, patience: float) -> float:
+    def pause(self, settings: KieSettings, patience: float) -> float:
         """
         Return the seconds to pause before the next call, with jitter; 0 when nothing is to be waited for.
 
-        :param conn_id: the connection about to be used.
+        :param settings: the connection about to be used.
         :param patience: seconds that the caller is ready to pause.
         :raises KieRateLimitError: the rest of the pause is longer than that; nothing was sent.
         """
-        rest = self._until.get(conn_id, 0.0) - time.monotonic()
+        rest = self._until.get(settings, 0.0) - time.monotonic()
         if rest <= 0:
             return 0.0
         if rest > patience:
             raise KieRateLimitError(
                 f"Not sent: the connection pauses for another {rest:.0f} seconds after KIE's rate limit",
                 code=429,
-                conn_id=conn_id,
+                conn_id=settings.conn_id,
                 retry_after=rest,
             )
         return rest + random.uniform(0.0, RATE_JITTER)

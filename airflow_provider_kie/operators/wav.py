@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import XComArg, conf
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.fields import check_id
+from airflow_provider_kie.api.fields import check_id, is_blank
 from airflow_provider_kie.api.wav import as_conversion, convert_to_wav
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
@@ -93,11 +93,15 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
         self.audio_id = as_rendered(audio_id)
         self.callback_url = as_rendered(callback_url)
 
+    @property
+    def _callback(self) -> str | None:
+        return None if is_blank(self.callback_url) else self.callback_url
+
     def _check(self) -> None:
-        convert_to_wav(self.music_task_id, self.audio_id, self.callback_url or self.hook.settings.callback_url)
+        convert_to_wav(self.music_task_id, self.audio_id, self._callback or self.hook.settings.callback_url)
 
     def _send(self) -> str:
-        return self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self.callback_url).kie_task_id
+        return self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self._callback).kie_task_id
 
     def _record(self, context: Context) -> Record:
         track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}

@@ -24,7 +24,7 @@ from airflow_provider_kie.exceptions import (
 from airflow_provider_kie.files.storage import Comparison, DiffersError, Place
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
-from airflow_provider_kie.tasks import as_rendered
+from airflow_provider_kie.tasks import as_rendered, open_hook
 from airflow_provider_kie.waiting.verdict import finished
 
 if TYPE_CHECKING:
@@ -96,10 +96,8 @@ class WavToObjectStorageOperator(BaseOperator):
 
     @cached_property
     def hook(self) -> KieHook:
-        """The hook, imported when it is needed, to keep the parsing of DAG files fast."""
-        from airflow_provider_kie.hooks.kie import KieHook
-
-        return KieHook(self.kie_conn_id)
+        """The hook, as late as possible."""
+        return open_hook(self.kie_conn_id)
 
     def execute(self, context: Context) -> str:
         """

@@ -151,7 +151,7 @@ def test_a_link_that_is_no_url_is_waited_out_and_never_submitted_again(kie, task
         ("music_task_id", 1e30),
         ("audio_id", "a b"),
         ("callback_url", "x"),
-        ("callback_url", "None"),
+        ("callback_url", "nonsense"),
     ],
 )
 def test_what_can_not_be_sent_leaves_no_note(kie, task, field, value):

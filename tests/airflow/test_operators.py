@@ -101,6 +101,16 @@ def test_a_connection_that_can_not_work_leaves_no_note(kie, context, monkeypatch
     assert kie.requests("generate") == []
 
 
+@pytest.mark.parametrize("conn_id", [None, "", "None"])
+def test_a_connection_id_that_nobody_pushed_is_named(kie, context, conn_id):
+    with pytest.raises(e.KieValidationError, match="kie_conn_id is empty"):
+        convert(context, kie_conn_id=conn_id)
+
+
+def test_a_callback_url_that_nobody_pushed_is_the_connections(kie, context):
+    assert convert(context, callback_url="None")
+
+
 @pytest.mark.parametrize("event", [None, {"status": "odd"}])
 def test_a_deferral_that_comes_back_without_a_result_is_not_followed_by_a_second_submit(kie, context, event):
     task = ConvertToWavOperator(task_id="convert", **TRACK)

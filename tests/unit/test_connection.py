@@ -377,6 +377,15 @@ def test_a_key_of_the_extra_that_is_no_field_is_ignored(unknown: dict[str, Any])
     assert read(unknown) == read()
 
 
+@pytest.mark.parametrize("inner", ['{"proxy": "http://127.0.0.1:9"}', {"proxy": "http://127.0.0.1:9"}])
+def test_an_extra_within_the_extra_is_refused(inner: object) -> None:
+    refused("extra", {"extra": inner})
+
+
+def test_a_proxy_with_a_password_and_no_user_is_refused() -> None:
+    refused("proxy", {"proxy": "http://:password@127.0.0.1:9"})
+
+
 @pytest.mark.parametrize("field", [extra.name for extra in EXTRA_FIELDS])
 def test_every_field_of_the_form_is_read(field: str) -> None:
     refused(field, {field: {"of": "a kind that no field takes"}})

@@ -113,6 +113,6 @@ def test_a_number(value, read):
     assert number(value) == read
 
 
-@pytest.mark.parametrize("value", ["", " ", "\n", " 0 ", "200\n"])
+@pytest.mark.parametrize("value", ["", " ", "\n", " 0 ", "200\n", "null", "None"])
 def test_a_blank_code_reports_no_error(value):
     assert error_code(value) is None

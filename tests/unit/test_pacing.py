@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import chain, repeat
 from types import SimpleNamespace
 
@@ -350,37 +351,40 @@ class TestCooldown:
     def test_other_answers_start_none(self, clock, name):
         with contextlib.suppress(KieError):
             attempt_over_requests(name)
-        assert COOLDOWNS.pause("kie_default", 60.0) == 0.0
+        assert COOLDOWNS.pause(settings_of("kie_default"), 60.0) == 0.0
 
     def test_it_lasts_as_long_as_it_lasts(self, clock):
         cooldowns = Cooldowns()
-        assert cooldowns.pause("a", 60.0) == 0.0
-        cooldowns.note("a", KieRateLimitError("slow"))
+        assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
+        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
         for elapsed, rest in ((0.0, 10.0), (4.0, 6.0), (9.875, 0.125), (10.0, 0.0), (11.0, 0.0)):
             clock.now = 1000.0 + elapsed
-            assert cooldowns.pause("a", 60.0) == rest
-        assert cooldowns.pause("b", 60.0) == 0.0
+            assert cooldowns.pause(settings_of("a"), 60.0) == rest
+        assert cooldowns.pause(settings_of("b"), 60.0) == 0.0
+        clock.now = 1000.0
+        assert cooldowns.pause(replace(settings_of("a"), api_key="of another account"), 60.0) == 0.0
 
     def test_a_shorter_one_does_not_cut_a_longer_one(self, clock):
         cooldowns = Cooldowns()
-        cooldowns.note("a", KieRateLimitError("slow", retry_after=50.0))
-        cooldowns.note("a", KieRateLimitError("slow", retry_after=1.0))
-        assert cooldowns.pause("a", 60.0) == 50.0
+        cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=50.0))
+        cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=1.0))
+        assert cooldowns.pause(settings_of("a"), 60.0) == 50.0
         clock.now += 49.0
-        cooldowns.note("a", KieRateLimitError("slow"))
-        assert cooldowns.pause("a", 60.0) == 10.0
+        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
+        assert cooldowns.pause(settings_of("a"), 60.0) == 10.0
 
     def test_clear_forgets_all(self, clock):
         cooldowns = Cooldowns()
-        cooldowns.note("a", KieRateLimitError("slow"))
+        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
         cooldowns.clear()
-        assert cooldowns.pause("a", 60.0) == 0.0
+        assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
 
 
 def test_a_thread_in_between_does_not_lose_its_pause(clock):
     """Another thread notes a longer pause at the worst moment: between the reading and the writing of this one."""
     cooldowns = Cooldowns()
-    other = threading.Thread(target=cooldowns.note, args=("a", KieRateLimitError("slow", retry_after=50.0)))
+    longer = KieRateLimitError("slow", retry_after=50.0)
+    other = threading.Thread(target=cooldowns.note, args=(settings_of("a"), longer))
 
     class WorstMoment(dict):
         def get(self, *arguments):
@@ -391,9 +395,9 @@ def test_a_thread_in_between_does_not_lose_its_pause(clock):
             return found
 
     cooldowns._until = WorstMoment()
-    cooldowns.note("a", KieRateLimitError("slow", retry_after=1.0))
+    cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=1.0))
     other.join(10)
-    assert 50.0 <= cooldowns.pause("a", 60.0) <= 50.0 + pacing.RATE_JITTER
+    assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + pacing.RATE_JITTER
 
 
 @pytest.mark.usefixtures("short_times")
@@ -437,5 +441,5 @@ def test_the_seconds_and_numbers_that_people_notice():
 )
 def test_only_a_rate_limit_is_noted(clock, error_class):
     cooldowns = Cooldowns()
-    cooldowns.note("a", error_class("x", retry_after=5.0))
-    assert cooldowns.pause("a", 60.0) == 0.0
+    cooldowns.note(settings_of("a"), error_class("x", retry_after=5.0))
+    assert cooldowns.pause(settings_of("a"), 60.0) == 0.0

@@ -645,7 +645,7 @@ def addresses(*found):
     [
         *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
         *("224.0.0.1", "::1", "fe80::1", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "::"),
-        *("64:ff9b:1::a00:1", "::10.0.0.1", "::ffff:0:a00:1", "fec0::1", "168.63.129.16"),
+        *("64:ff9b:1::a00:1", "::10.0.0.1", "::ffff:0:a00:1", "fec0::1", "168.63.129.16", "192.0.0.192"),
     ],
 )
 @pytest.mark.parametrize("beside", [(), ("93.184.215.14",)])
@@ -653,6 +653,12 @@ def test_a_url_of_unknown_origin_must_not_lead_into_the_private_network(monkeypa
     monkeypatch.setattr(file_host.socket, "getaddrinfo", addresses(*beside, address))
     with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
         FileHost(settings()).ask(Link("https://files.example.com/1.wav", False), {})
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254.", "127.0.0.1.", "2130706433.", "0x7f.1."])
+def test_an_address_with_a_dot_behind_it_is_no_name_for_the_proxy(host):
+    with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
+        FileHost(settings(proxy="http://127.0.0.1:9")).ask(Link(f"http://{host}/1.wav", False), {})
 
 
 @pytest.fixture

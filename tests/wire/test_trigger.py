@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import timedelta
@@ -119,7 +120,11 @@ def test_nobody_looks_before_the_scheduler_has_noted_the_deferral(
 ):
     """Airflow fails a task whose trigger fires earlier."""
 
-    async def first_sleep(seconds):
+    sleep, here = asyncio.sleep, threading.get_ident()
+
+    async def first_sleep(seconds, *result):
+        if threading.get_ident() != here:  # an emulator's loop
+            return await sleep(seconds, *result)
         raise Slept(seconds)
 
     waiting = WavConversionTrigger(
