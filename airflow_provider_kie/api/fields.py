@@ -12,6 +12,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_kie.api.envelope import Json
@@ -124,14 +125,16 @@ def _children(value: Json, key: str, through_list: bool) -> list[Json]:
     if not isinstance(value, dict):
         return []
     if key.startswith("{"):
-        wanted = key.strip("{}").split(",")
-        return [{name: next(iter(_children(value, name, False)), None) for name in wanted}]
-    hits = [child for name, child in value.items() if _folded(name) == _folded(key)]
+        names = key.strip("{}").split(",")
+        return [{name: next(iter(_children(value, name, False)), None) for name in names}]
+    wanted = _folded(key)
+    hits = [child for name, child in value.items() if _folded(name) == wanted]
     if not through_list:
         return hits
     return [each for hit in map(_parsed, hits) if isinstance(hit, list) for each in hit]
 
 
+@lru_cache(maxsize=1024)  # there are few names, and all of a record's are asked for again with every reading
 def _folded(key: str) -> str:
     return key.replace("_", "").strip().lower()
 

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import Answer
 from airflow_provider_kie.api.family import Family
-from airflow_provider_kie.api.job import KieJob, read_job
+from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieAuthenticationError, KieError
 from airflow_provider_kie.hooks.environment import ssl_context
@@ -98,12 +98,7 @@ class KieAsyncHook:
         def new_judge() -> Judge:
             return Judge(row, kie_task_id, self.settings.conn_id)
 
-        try:
-            call = read_job(row, kie_task_id)
-        except KieError as error:  # an id that cannot be one of KIE
-            error.conn_id = self.settings.conn_id
-            return Failed(error)
-        return await self._drive(wait(new_judge, pace, left, polls), call, report)
+        return await self._drive(wait(new_judge, pace, left, polls), row, kie_task_id, report)
 
     async def attempt(self, call: Call[T]) -> T:
         """
@@ -123,7 +118,7 @@ class KieAsyncHook:
     async def _send(self, call: Call[T]) -> Answer:
         return await self.transport.send(call)
 
-    async def _drive(self, course: Course[T], call: Call[KieJob | None], report: Callable[[Pause], None]) -> T:
+    async def _drive(self, course: Course[T], row: Family, kie_task_id: str, report: Callable[[Pause], None]) -> T:
         reading: Reading = None
         while True:
             try:
@@ -133,14 +128,14 @@ class KieAsyncHook:
                 return ended
             reading = None  # a sleeping wait keeps nothing
             if pause is None:
-                reading = await self._reading(call)
+                reading = await self._reading(row, kie_task_id)
             else:
                 report(pause)
                 await asyncio.sleep(on_tick(pause.seconds, time.monotonic()))
 
-    async def _reading(self, call: Call[KieJob | None]) -> Reading:
+    async def _reading(self, row: Family, kie_task_id: str) -> Reading:
         try:
-            return await self.attempt(call)
+            return await self.attempt(read_job(row, kie_task_id))
         except KieError as error:
             if isinstance(error, KieAuthenticationError) and await _has_changed(self.settings):
                 problem = "KIE refused the key, and the connection has changed"
