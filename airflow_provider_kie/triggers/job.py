@@ -166,7 +166,7 @@ class KieJobTrigger(BaseTrigger):
         if not self._was_found:  # no worker deferred
             return pause
         waited = max(time.time() - self._began, 0.0)  # the worker's clock may be ahead
-        return max(pause, limits.DEFERRAL_SECONDS - waited)
+        return pause + max(limits.DEFERRAL_SECONDS - waited, 0.0)
 
     async def _wait(self, row: Family, hook: KieAsyncHook) -> Done | Failed:
         pace = Pace(self.poll_interval, self.exponential_backoff, self.max_wait)

@@ -108,6 +108,7 @@ class Slept(BaseException):
     [
         pytest.param(3600, 3600, 0.1, 4.9, 5.2, id="just deferred by a worker"),
         pytest.param(3600, 3600, 3600, 4.9, 3600, id="with a long interval"),
+        pytest.param(3600, 3600, 4, 4.9, 9.2, id="with an interval that is shorter than that"),
         pytest.param(4200, 3600, 0.1, 4.9, 5.2, id="by a worker whose clock is ahead"),
         pytest.param(3598, 3600, 0.1, 2.9, 3.2, id="two seconds ago"),
         pytest.param(1800, 3600, 0.1, 0.0, 0.1, id="moved to another triggerer"),
@@ -138,6 +139,13 @@ def test_nobody_looks_before_the_scheduler_has_noted_the_deferral(
     with pytest.raises(Slept) as slept:
         asyncio.run(only_event(waiting))
     assert at_least <= slept.value.args[0] <= at_most
+
+
+def test_waits_that_were_deferred_together_do_not_poll_together():
+    waits = [trigger(f"wav-{n}", poll_interval=4.0, seconds=3600) for n in range(200)]
+    pauses = sorted(each._first_pause() for each in waits)
+    assert pauses[-1] - pauses[0] > 3.0
+    assert max(later - earlier for earlier, later in pairwise(pauses)) < 1.0
 
 
 def test_code_that_can_not_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
