@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Repeat
 from airflow_provider_kie.api.family import Family, Words
-from airflow_provider_kie.api.job import Submitted, no_cancel, read_job, submit_job
+from airflow_provider_kie.api.job import Submitted, first_url, no_cancel, read_job, submit_job
 from airflow_provider_kie.money import Outcome, outcome_of
 from airflow_provider_kie.waiting.verdict import Failed
 from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, answer, end
@@ -94,6 +94,32 @@ def test_a_callback_is_sent_under_kies_name_for_it():
     assert submit_job(POEMS, given, callback_url=CALLBACK).json == {"prompt": "x", "callBackUrl": CALLBACK}
     assert given == {"prompt": "x"}
     assert submit_job(POEMS, given, callback_url="").json == given
+
+
+MARKET = replace(POEMS, wrapped=True)
+
+
+def test_a_family_with_models_takes_the_fields_within_input():
+    call = submit_job(MARKET, {"prompt": "x", "callBackUrl": CALLBACK}, model="a/b")
+    assert call.json == {"model": "a/b", "input": {"prompt": "x"}, "callBackUrl": CALLBACK}
+
+
+WRONG_SUBMITS = {
+    "no model": (MARKET, {}, None, "needs a model"),
+    "a model too many": (POEMS, {}, "a/b", "takes no model"),
+    "no dict": (POEMS, ["x"], None, "input must be a dict"),
+    "a key that is no text": (POEMS, {1: "x"}, None, "input must be a dict"),
+    "no JSON": (POEMS, {"x": {1, 2}}, None, "input cannot be sent"),
+    "not finite": (POEMS, {"x": float("inf")}, None, "input cannot be sent"),
+    "no URL": (POEMS, {"callBackUrl": "here"}, None, "callback_url is not an http"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SUBMITS)
+def test_what_cannot_be_submitted_is_named(name):
+    row, given, model, says = WRONG_SUBMITS[name]
+    with pytest.raises(e.KieValidationError, match=says):
+        submit_job(row, given, model=model)
 
 
 def test_a_submit_may_say_what_it_is_for():
@@ -248,3 +274,10 @@ def test_what_goes_on_after_a_task_was_killed():
     assert no_cancel(SCULPTURES, ID) == (
         "KIE has no call that cancels a carving: sculptures job 17 goes on, and can be waited for again."
     )
+
+
+def test_the_first_link_of_a_job():
+    assert (
+        first_url({"files": [{"url": "https://a.example/1"}, {"url": "https://a.example/2"}]}) == "https://a.example/1"
+    )
+    assert first_url({"files": []}) is None

@@ -17,6 +17,8 @@ from airflow_provider_kie.money import (
     State,
     Stop,
     Submit,
+    digest,
+    identity_of,
     next_try,
     outcome_of,
     worth_a_new_submit,
@@ -124,3 +126,57 @@ def test_a_new_submit_is_worth_it(name):
     error, guarded, charged = ENDS[name]
     assert worth_a_new_submit(WAV, error) is guarded
     assert worth_a_new_submit(CHARGED, error) is charged
+
+
+# --- What is the same job
+
+SAME_INPUTS = [
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1.0}),
+    ({"urls": ["https://a.example/1.wav?sig=x"]}, {"urls": ("https://a.example/1.wav?sig=y",)}),
+]
+OTHER_INPUTS = [
+    ({"a": 1}, {"a": "1"}),
+    ({"a": 1}, {"a": 1.5}),
+    ({"a": [1, 2]}, {"a": [2, 1]}),
+    ({"url": "https://a.example/1.wav"}, {"url": "https://a.example/2.wav"}),
+    ({"prompt": "what?"}, {"prompt": "what"}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_INPUTS)
+def test_inputs_that_are_the_same(one, other):
+    assert digest(one) == digest(other)
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER_INPUTS)
+def test_inputs_that_differ(one, other):
+    assert digest(one) != digest(other)
+
+
+def test_the_identity_of_a_job_has_no_callback():
+    given = {"prompt": "x"}
+    identity = identity_of("team", "https://api.kie.ai", CHARGED, None, given)
+    assert identity == identity_of(
+        "team", "https://api.kie.ai", CHARGED, None, given | {"callBackUrl": "https://b.example"}
+    )
+    assert identity == {
+        "account": "team",
+        "base_url": "https://api.kie.ai",
+        "family": "charged",
+        "model": "",
+        "digest": digest(given),
+    }
+
+
+@pytest.mark.parametrize("row", [WAV, CHARGED])
+def test_after_a_clear_another_input_is_another_job(row):
+    entry = Entry(State.SUBMITTED, SAME, "job-1")
+    assert next_try(row, entry, OTHER, cleared=True) == Submit()
+    assert next_try(row, entry, SAME, cleared=True) == Resume("job-1")
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_who_says_what_an_unknown_outcome_means_is_heard(cleared):
+    entry = Entry(State.CLAIMED, SAME)
+    assert next_try(CHARGED, entry, SAME, on_unknown_submit="resubmit", cleared=cleared) == Submit()
+    assert isinstance(next_try(WAV, entry, SAME, on_unknown_submit="fail", cleared=cleared), Stop)
