@@ -191,11 +191,11 @@ class KieInsufficientCreditsError(KieError, AirflowFailException):
 
 
 class KieNotFoundError(KieError):
-    """404, or an id that KIE does not know: KIE answers an unknown WAV task with success and no data."""
+    """404, or an id that KIE does not know: most families answer one with success and no data."""
 
     next_step = (
-        "Pass the id that /wav/generate gave (not the music task's id) and the connection of the same account; "
-        "KIE forgets records after about two months."
+        "Pass the id that the submit gave (not the one of what the job is made from), its family, and the connection "
+        "of the same account; KIE forgets records after about two months."
     )
     nothing_created = True
 
@@ -220,7 +220,7 @@ class KieAlreadyConvertedError(KieError, AirflowFailException):
 class KieRateLimitError(KieError):
     """429: more than 20 new generations in 10 seconds on the account; refused, not queued."""
 
-    next_step = "Start fewer conversions at a time (for example max_active_tis_per_dag) or retry later."
+    next_step = "Start fewer jobs at a time (for example max_active_tis_per_dag) or retry later."
     transient = True
     nothing_created = True
 
@@ -233,9 +233,9 @@ class KieKeyCapError(KieError, AirflowFailException):
 
 
 class KieSourceError(KieError):
-    """451: KIE could not fetch the source of the conversion."""
+    """451: KIE could not fetch what the job is made from."""
 
-    next_step = "Check that the music task is finished and its track still exists at KIE."
+    next_step = "Check that what the job is made from, such as a music task, is finished and still exists."
     nothing_created = True
 
 
@@ -332,19 +332,19 @@ class KieMaybeSubmittedError(KieError, AirflowFailException):
 
 
 class KieNotReadyError(KieError):
-    """The conversion is not finished, and nobody was asked to wait for it."""
+    """The job is not finished, and nobody was asked to wait for it."""
 
-    next_step = "Put a WavConversionSensor before this task, or give it retries and a retry_delay."
+    next_step = "Put a sensor before this task, or give it retries and a retry_delay."
 
 
 class KieWaitTimeoutError(KieError):
-    """The wait ended before the conversion did; the conversion goes on at KIE."""
+    """The wait ended before the job did; the job goes on at KIE."""
 
     next_step = "Nothing is lost: wait for the same kie_task_id again, or look it up at https://kie.ai/logs."
 
 
 class KieSensorTimeoutError(KieWaitTimeoutError, AirflowSensorTimeout):
-    """A sensor's wait ended before the conversion did."""
+    """A sensor's wait ended before the job did."""
 
 
 class KieLinkExpiredError(KieError, AirflowFailException):

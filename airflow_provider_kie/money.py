@@ -69,7 +69,7 @@ class State(StrEnum):
     CLAIMED = "claimed"
     REFUSED = "refused"
     SUBMITTED = "submitted"
-    #: In a way that makes :func:`worth_a_new_submit`.
+    #: KIE confirms it, and a new submit may cure it.
     FAILED = "failed"
 
 
@@ -164,8 +164,11 @@ def _canonical(value: Json) -> Json:
 
 NextTry: TypeAlias = Submit | Resume | Stop
 
+#: What ``on_unknown_submit`` may say, and what ``reuse``.
 RESUBMIT: Final = "resubmit"
 FAIL: Final = "fail"
+TASK: Final = "task"
+NEVER: Final = "never"
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -188,6 +191,7 @@ def next_try(
     identity: Mapping[str, str],
     *,
     on_unknown_submit: str | None = None,
+    reuse: str = TASK,
     cleared: bool = False,
 ) -> NextTry:
     """
@@ -197,10 +201,11 @@ def next_try(
     :param entry: what the memory holds; None for nothing.
     :param identity: what this try wants to submit.
     :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the row's guard allows.
+    :param reuse: ``"task"``, or ``"never"`` where a clear asks for another job.
     :param cleared: somebody has cleared the task since, so that another input is another job. What cannot be told
         counts as a retry.
     """
-    if entry is None or entry.state in (State.REFUSED, State.FAILED):
+    if entry is None or entry.state in (State.REFUSED, State.FAILED) or (cleared and reuse == NEVER):
         return Submit()
     differing = sorted(name for name, value in identity.items() if entry.identity.get(name) != value)
     if differing and (row.guarded or cleared):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Kill Airflow's processes at the worst moments, and show that every conversion is paid for once and its URL arrives.
+Kill Airflow's processes at the worst moments, and show that every job is paid for once and its URL arrives.
 
 Real processes (API server, scheduler with LocalExecutor, DAG processor, triggerer) on a fresh SQLite database in
 ``.crash``, and the emulator as its own process. Exits non-zero unless every row of the tables is as promised.
@@ -9,10 +9,8 @@ Real processes (API server, scheduler with LocalExecutor, DAG processor, trigger
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,16 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from airflow_processes import Airflow, Emulator, ProcessError, T, kill, print_table, say, tell_configuration, wait_for
+from crash_mapped import CRASHES, HOME, SHORT, MappedTest, crash_log
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-HOME: Final = ROOT / ".crash"
-CRASHES: Final = HOME / "crashes.txt"
 #: Enough to notice a kill, to start a process anew on a busy machine and to convert.
 SECONDS_FOR_A_RUN: Final = 240.0
-SECONDS_FOR_MAPPED: Final = 2400.0
 #: Seconds for one request, so that an answer that never comes is given up soon.
 REQUEST_TIMEOUT: Final = 8
-SHORT, LONG = 4.0, 20.0
+LONG: Final = 20.0
 MODES: Final = ("sync", "deferrable")
 
 
@@ -42,12 +38,13 @@ class Row:
     calls: int  # how many submits reach KIE: 1 shows that the store was enough, more that the 409 guard was needed
     track: str
     ends: str = "success"
+    market: bool = False  # a job without the guard of KIE's 409
     dag_id: str = ""
     at: float | None = None
     found: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.dag_id = self.dag_id or f"crash_{self.mode}"
+        self.dag_id = self.dag_id or f"crash_{'market_' if self.market else ''}{self.mode}"
 
     @property
     def run_id(self) -> str:
@@ -70,7 +67,14 @@ class CrashTest:
 
     def run(self) -> list[Row]:
         """Go through all the points."""
-        for phase in (self._by_its_own_hand, self._from_outside, self._scheduler, self._network, self._edges):
+        for phase in (
+            self._by_its_own_hand,
+            self._from_outside,
+            self._scheduler,
+            self._network,
+            self._edges,
+            self._market,
+        ):
             phase()
         return self.rows
 
@@ -155,6 +159,27 @@ class CrashTest:
             self.airflow.clear("crash_sync", earlier.run_id)
         self._finish(*self.rows[-2:])
 
+    def _market(self) -> None:
+        """Jobs of KIE's Market, which refuses no second submit: there is one, or the task stops and says so."""
+        self.emulator.configure(conversion_seconds=LONG)
+        say("Jobs without KIE's guard.")
+        for mode in MODES:
+            self._start(
+                "8 killed between KIE's answer and the note", mode, 1, crash="answered", ends="failed", market=True
+            )
+            self._start("8 killed between the note and XCom", mode, 1, crash="kept", market=True)
+        self._start("8 killed while resuming after the wait", "deferrable", 1, crash="resumed", market=True)
+        waiting = self._start("8 task killed while waiting", "sync", 1, market=True)
+        self._until_it_waits(waiting)
+        self._kill_task(waiting)
+        self._finish(*self.rows[-6:])
+        for answer in ("accepted-then-reset", "accepted-then-hang"):
+            for mode in MODES:
+                self.emulator.play(answer)
+                row = self._start(f"8 {answer}", mode, 1, ends="failed", market=True)
+                self._until_submitted(row)
+                self._finish(row)
+
     def _start(self, point: str, mode: str, calls: int, *, crash: str = "", **differs: Any) -> Row:
         row = Row(point, mode, calls, track=f"track-{len(self.rows) + 1}", **differs)
         self.rows.append(row)
@@ -208,7 +233,7 @@ class CrashTest:
         return [
             call
             for call in self.emulator.requests()
-            if (call["endpoint"] == "submit" and call["json"]["audioId"] == row.track)
+            if (call["endpoint"] == "submit" and row.track in (call["json"].get("audioId"), _prompt(call["json"])))
             or (call["endpoint"] == "record-info" and call["params"]["taskId"] in ids)
         ]
 
@@ -219,6 +244,14 @@ class CrashTest:
             self._judge(row)
             say(f"  {'right' if row.right else 'WRONG'}: {row.point} ({row.mode}) {'; '.join(row.found['wrong'])}")
 
+    def _links(self, row: Row) -> tuple[Any, Any]:
+        """Both places in XCom where the link is, which have to say the same."""
+        names = ("return_value", "url" if row.market else "wav_conversion")
+        returned, pushed = (self.airflow.xcom(row.run_id, name).get(("convert", -1)) for name in names)
+        if row.market:
+            return pushed, returned and returned["files"][0]["url"]
+        return returned, pushed and pushed["wav_url"]
+
     def _ended(self, row: Row) -> bool:
         return self.airflow.run_state(row.run_id) in ("success", "failed")
 
@@ -227,8 +260,7 @@ class CrashTest:
         submits = [call for call in calls if call["endpoint"] == "submit"]
         crash = row.at or next((at for _, track, at in crash_log() if track == row.track), None)
         after = [call["at"] for call in calls if crash and call["at"] > crash]
-        url = self.airflow.xcom(row.run_id, "return_value").get(("convert", -1))
-        conversion = self.airflow.xcom(row.run_id, "wav_conversion").get(("convert", -1), {})
+        url, link = self._links(row)
         (ti,) = self.airflow.task_instances(row.run_id)
         row.found = {
             "accepted": sum(call["accepted"] for call in submits),
@@ -237,107 +269,21 @@ class CrashTest:
             "outcome": self.airflow.run_state(row.run_id),
             "recovered": f"{after[0] - crash:.1f}" if crash and after else "-",
         }
-        has_url = isinstance(url, str) and url.startswith(self.emulator.url) and conversion.get("wav_url") == url
+        has_url = isinstance(url, str) and url.startswith(self.emulator.url) and link == url
         promises = {
             "no crash took place": crash is not None,
             f"{row.found['accepted']} accepted submits instead of 1": row.found["accepted"] == 1,
             f"{row.found['sent']} submits sent instead of {row.calls}": row.found["sent"] == row.calls,
             f"ended in {row.found['outcome']}": row.found["outcome"] == row.ends,
             f"XCom holds {url!r}": has_url == (row.ends == "success"),
-            "KIE heard nothing after the crash": bool(after),
+            "KIE heard nothing after the crash": bool(after) or (row.ends == "failed" and row.calls == 1),
         }
         row.found["wrong"] = [words for words, kept in promises.items() if not kept]
         row.found["mark"] = "" if row.right else "WRONG"
 
 
-class MappedTest:
-    """The second part: many mapped conversions while task processes and the triggerer die at random."""
-
-    run_id = "run-mapped"
-
-    def __init__(self, airflow: Airflow, emulator: Emulator, count: int, seed: int) -> None:
-        self.airflow = airflow
-        self.emulator = emulator
-        self.count = count
-        self.chance = random.Random(seed)
-        self.killed: Counter[str] = Counter()
-
-    def run(self) -> bool:
-        """Run it; whether everything was as promised."""
-        self.emulator.configure(conversion_seconds=SHORT, conflict_names_id=True)
-        earlier = self.emulator.summary()["accepted_submits"]
-        started = time.monotonic()
-        say(f"{self.count} mapped conversions, half of them deferrable, while processes are killed at random.")
-        self.airflow.trigger("crash_mapped", self.run_id)
-        self._kill_until_the_end(time.monotonic() + SECONDS_FOR_MAPPED)
-        return self._judge(earlier, time.monotonic() - started)
-
-    def _kill_until_the_end(self, until: float) -> None:
-        kills = max(4, self.count // 3)
-        triggerers = set(self.chance.sample(range(kills), max(1, kills // 16)))
-        told = 0.0
-        while self.airflow.run_state(self.run_id) not in ("success", "failed"):
-            if time.monotonic() > until:
-                raise ProcessError(f"{self.run_id} did not end: {self._states()}")
-            if time.monotonic() - told > 15:
-                told = time.monotonic()
-                say(f"  {dict(self._states())}, killed: {dict(self.killed)}")
-            time.sleep(self.chance.uniform(0.3, 2.0))
-            number, ended = self.killed.total(), self._states()["success"]
-            # Spread over the whole run, and over early enough for the last tries to end.
-            if number < kills and number <= kills * (ended + 10) / (self.count * 0.9):
-                self._kill_one(number in triggerers)
-
-    def _kill_one(self, the_triggerer: bool) -> None:
-        if the_triggerer:
-            if self._states()["deferred"]:
-                self.airflow.processes.kill("triggerer")
-                self.airflow.start("triggerer")
-                self.killed["triggerer"] += 1
-            return
-        tasks = self.airflow.task_processes()
-        if tasks and kill(self.chance.choice(tasks)):
-            self.killed["task"] += 1
-
-    def _states(self) -> Counter[str]:
-        return Counter(str(ti["state"]) for ti in self.airflow.task_instances(self.run_id))
-
-    def _judge(self, earlier: int, seconds: float) -> bool:
-        urls = {url for url in self.airflow.xcom(self.run_id, "return_value").values() if isinstance(url, str)}
-        submits = [call for call in self.emulator.requests() if call["endpoint"] == "submit"]
-        mine = [call for call in submits if call["json"]["audioId"].startswith("mapped-")]
-        conflicts = {call["json"]["audioId"] for call in mine if call["code"] == 409}
-        accepted = Counter(call["json"]["audioId"] for call in mine if call["accepted"])
-        refused = Counter(call["code"] for call in mine)
-        deaths = [(point, track) for point, track, _ in crash_log() if track in accepted]
-        unnoted = {track for point, track in deaths if point == "answered"}
-        tries = [ti["try_number"] for ti in self.airflow.task_instances(self.run_id)]
-        found = {
-            "outcome of the DAG run": (self.airflow.run_state(self.run_id), "success"),
-            "different URLs in XCom": (len({url for url in urls if url.startswith(self.emulator.url)}), self.count),
-            "accepted submits": (self.emulator.summary()["accepted_submits"] - earlier, self.count),
-            "tracks with exactly one accepted submit": (list(accepted.values()).count(1), self.count),
-        }
-        notes = {
-            "submits sent": f"{len(mine)}; refused {refused[409]} with 409, {refused[429]} with 429",
-            "tracks that met a 409 without having died just before the note": len(conflicts - unnoted),
-            "task processes killed from outside": self.killed["task"],
-            "task processes that died just before the note": sum(point == "answered" for point, _ in deaths),
-            "task processes that died just after the note": sum(point == "kept" for point, _ in deaths),
-            "triggerers killed": self.killed["triggerer"],
-            "tries": f"{sum(tries)}, at most {max(tries)} for one conversion",
-            "seconds": f"{seconds:.0f}",
-        }
-        lines = [[what, str(is_), "" if is_ == wanted else f"WRONG: {wanted}"] for what, (is_, wanted) in found.items()]
-        lines += [[what, str(is_), ""] for what, is_ in notes.items()]
-        print_table([f"{self.count} mapped conversions", "result", ""], lines)
-        return all(is_ == wanted for is_, wanted in found.values())
-
-
-def crash_log() -> list[tuple[str, str, float]]:
-    """Where each process that ended itself was, with which track, and when."""
-    lines = CRASHES.read_text().splitlines() if CRASHES.exists() else []
-    return [(point, track, float(at)) for point, track, at in map(str.split, lines)]
+def _prompt(body: dict[str, Any]) -> object:
+    return body.get("input", {}).get("prompt")
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -358,7 +304,8 @@ def start_everything(airflow: Airflow, count: int, seed: int) -> Emulator:
     )
     airflow.migrate()
     airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
-    airflow.wait_until_ready({"crash_sync", "crash_deferrable", "crash_not_durable", "crash_mapped"})
+    dags = ("sync", "deferrable", "not_durable", "mapped", "market_sync", "market_deferrable")
+    airflow.wait_until_ready({f"crash_{dag}" for dag in dags})
     return emulator
 
 

@@ -71,18 +71,24 @@ JOBS = Family(
     wrapped=True,
 )
 
+
+def _suno(*failed: str, running: tuple[str, ...] = ("PENDING",)) -> Words:
+    """Return the words that all families of Suno's pages share, with those of one of them."""
+    return Words(
+        running=running,
+        done=("SUCCESS",),
+        failed=("CREATE_TASK_FAILED", *failed),
+        done_if_result=("CALLBACK_EXCEPTION",),
+    )
+
+
 #: Suno's generations (pages of 2026-04-29; submits and unknown ids recorded 2026-04-28). No finished record was
 #: recorded. TEXT_SUCCESS and FIRST_SUCCESS come while the second song is still made.
 MUSIC = Family(
     name="music",
     submit="/api/v1/generate",
     query="/api/v1/generate/record-info",
-    words=Words(
-        running=("PENDING", "TEXT_SUCCESS", "FIRST_SUCCESS"),
-        done=("SUCCESS",),
-        failed=("CREATE_TASK_FAILED", "GENERATE_AUDIO_FAILED", "SENSITIVE_WORD_ERROR"),
-        done_if_result=("CALLBACK_EXCEPTION",),
-    ),
+    words=_suno("GENERATE_AUDIO_FAILED", "SENSITIVE_WORD_ERROR", running=("PENDING", "TEXT_SUCCESS", "FIRST_SUCCESS")),
     status=("status",),
     files=(("result", "response.sunoData[].audioUrl"),),
     result=("response.sunoData",),
@@ -103,12 +109,7 @@ LYRICS = Family(
     name="lyrics",
     submit="/api/v1/lyrics",
     query="/api/v1/lyrics/record-info",
-    words=Words(
-        running=("PENDING",),
-        done=("SUCCESS",),
-        failed=("CREATE_TASK_FAILED", "GENERATE_LYRICS_FAILED", "SENSITIVE_WORD_ERROR"),
-        done_if_result=("CALLBACK_EXCEPTION",),
-    ),
+    words=_suno("GENERATE_LYRICS_FAILED", "SENSITIVE_WORD_ERROR"),
     status=("status",),
     result=("response.data",),
     needs_file=False,
@@ -121,12 +122,7 @@ STEMS = Family(
     name="stems",
     submit="/api/v1/vocal-removal/generate",
     query="/api/v1/vocal-removal/record-info",
-    words=Words(
-        running=("PENDING",),
-        done=("SUCCESS",),
-        failed=("CREATE_TASK_FAILED", "GENERATE_AUDIO_FAILED"),
-        done_if_result=("CALLBACK_EXCEPTION",),
-    ),
+    words=_suno("GENERATE_AUDIO_FAILED"),
     status=("successFlag", "status"),
     files=(
         ("vocal", "response.vocalUrl"),
@@ -166,12 +162,7 @@ MUSIC_VIDEO = Family(
     name="music-video",
     submit="/api/v1/mp4/generate",
     query="/api/v1/mp4/record-info",
-    words=Words(
-        running=("PENDING",),
-        done=("SUCCESS",),
-        failed=("CREATE_TASK_FAILED", "GENERATE_MP4_FAILED"),
-        done_if_result=("CALLBACK_EXCEPTION",),
-    ),
+    words=_suno("GENERATE_MP4_FAILED"),
     status=("successFlag", "status"),
     files=(("result", "response.videoUrl"),),
     callback=True,

@@ -25,7 +25,6 @@ from airflow_provider_kie.api import fields
 from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import Json
 from airflow_provider_kie.api.family import Family, Means
-from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
     KieError,
@@ -305,7 +304,7 @@ def _instead_of_links(row: Family, data: dict[str, Json]) -> Json:
 def _files(row: Family, data: Json) -> list[KieFile]:
     files: dict[str, KieFile] = {}
     for name, link in _links(row, data):
-        url = http_url(link)
+        url = fields.http_url(link)
         if url and url not in files:
             index = sum(file["name"] == name for file in files.values())
             files[url] = KieFile(url=url, name=name, index=index)
@@ -330,6 +329,9 @@ def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
 
 
 def _share(value: Json) -> float | None:
-    """Read a progress, which is a share in some families and a percentage in others, sometimes as text."""
+    """Read a progress: a whole number is a percentage (Market), another one a share, as text too ("0.50", 4o)."""
     number = fields.number(value)
-    return None if number is None else min(max(number / 100 if number > 1 else number, 0.0), 1.0)
+    if number is None:
+        return None
+    is_percentage = number > 1 or "." not in str(value)
+    return min(max(number / 100 if is_percentage else number, 0.0), 1.0)

@@ -10,16 +10,13 @@ is decided by :mod:`airflow_provider_kie.files.riff`, where a download may go by
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import re
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, NoReturn, Protocol
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -33,8 +30,9 @@ from airflow_provider_kie.exceptions import (
     KieLinkExpiredError,
     KieNotAWavError,
 )
-from airflow_provider_kie.files.host import FileHost, Link
+from airflow_provider_kie.files.host import FileHost, Link, first_bytes, validator_of
 from airflow_provider_kie.files.riff import WavHeader, WavReader, shown
+from airflow_provider_kie.files.tally import Digest, Progress
 from airflow_provider_kie.redaction import quoted, redact
 
 __all__ = ["Downloaded", "Sink", "download"]
@@ -43,20 +41,14 @@ log = logging.getLogger(__name__)
 
 #: Bytes that are read, hashed and written at a time.
 PIECE = 256 * 1024
-#: Pieces that may wait for their turn to be hashed.
-MOST_PENDING = 16
 #: Breaks in a row without a new byte, and breaks in all, after which a transfer is given up.
-MOST_BREAKS_IN_A_ROW = 5
-MOST_BREAKS = 50
+MOST_BREAKS_IN_A_ROW, MOST_BREAKS = 5, 50
 #: Links in a row that bring no new byte, after which the file counts as gone.
 MOST_LINKS_IN_VAIN = 3
 #: Files that came to their end and are damaged, after which it is the file at KIE that is damaged, not a copy of it.
 MOST_DAMAGED_FILES = 2
 #: Seconds before the first repetition; doubled with each break in a row, up to the longest.
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
-#: Seconds between two lines about the progress.
-PROGRESS_SECONDS = 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 #: What a file host answers with the whole file; 203 where a proxy may have changed it (RFC 9110, section 15.3.4).
 _WHOLE = (200, 203)
@@ -159,8 +151,8 @@ class _Transfer:
                 return self._finish()
             except _ExpiredError as error:
                 if not self._take_next_link(str(error)):
-                    host = urlsplit(self._link.url).hostname
-                    raise KieLinkExpiredError(f"The link to {host} does not work: {error}", code=error.status) from None
+                    problem = f"The link to {urlsplit(self._link.url).hostname} does not work: {error}"
+                    raise KieLinkExpiredError(problem, code=error.status) from None
             except (KieNotAWavError, KieFileCutOffError) as error:
                 if not self._take_other_file(error.problem):
                     raise
@@ -177,8 +169,8 @@ class _Transfer:
         self._encoded = False
         self._begun = False
         self._reader = WavReader()
-        self._digest = _Digest(self._pool)
-        self._progress = _Progress()
+        self._digest = Digest(self._pool)
+        self._progress = Progress()
 
     def _take_next_link(self, why: str) -> bool:
         """Go on with a fresh link; False if there is none, or if too many in a row brought nothing."""
@@ -213,9 +205,8 @@ class _Transfer:
             where = f"{where}, after {self._received:,}{of_all} bytes"
         if self._breaks_in_a_row > MOST_BREAKS_IN_A_ROW or self._breaks > MOST_BREAKS:
             raise KieDownloadError(f"{where}; given up after {self._breaks} breaks", code=error.code) from error
-        pause = FIRST_PAUSE * 2.0 ** (self._breaks_in_a_row - 1)
-        if isinstance(error, _BrokeOffError) and error.pause is not None:
-            pause = error.pause
+        asked = error.pause if isinstance(error, _BrokeOffError) else None
+        pause = FIRST_PAUSE * 2.0 ** (self._breaks_in_a_row - 1) if asked is None else asked
         if not self._may_resume():
             self._forget()
         log.warning("%s; %s.", redact(where), f"going on at {self._received:,}" if self._received else "starting over")
@@ -266,7 +257,7 @@ class _Transfer:
             self._total = int(length)
             self._check_size(self._total)
         # The validator beside a changed file may be that of the original.
-        self._validator = _validator(headers) if response.status_code == 200 else None
+        self._validator = validator_of(headers) if response.status_code == 200 else None
 
     def _continue(self, response: requests.Response) -> None:
         """Check that a part is the one asked for, of the same file."""
@@ -290,7 +281,7 @@ class _Transfer:
 
     def _refuse(self, response: requests.Response) -> NoReturn:
         status = response.status_code
-        start = _first_bytes(response)
+        start = first_bytes(response)
         if status in _EXPIRED:
             raise _ExpiredError(status, start)
         problem = f"The file host answered HTTP {status}; {shown(start)}"
@@ -337,20 +328,16 @@ class _Transfer:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            announced = self._total is not None
-            raise KieFileTooLargeError(
-                f"The file has {'' if announced else 'more than '}{size if announced else self._max_bytes:,} bytes, "
-                f"and not more than {self._max_bytes:,} are allowed"
-            )
+            has = f"{size:,}" if self._total is not None else f"more than {self._max_bytes:,}"
+            raise KieFileTooLargeError(f"The file has {has} bytes, and not more than {self._max_bytes:,} are allowed")
 
     def _finish(self) -> Downloaded:
         vouched = self._total is not None
         try:
             header = self._reader.finish(self._received, vouched=vouched)
-        except KieFileCutOffError:
-            raise
         except KieDownloadError as error:
-            if self._reader.ends_with_the_file and not self._may_resume():
+            ends = self._reader.ends_with_the_file and not self._may_resume()
+            if ends or isinstance(error, KieFileCutOffError):
                 raise
             raise _BrokeOffError(error.problem) from error  # without a length, a break looks like the end
         except KieNotAWavError:
@@ -361,74 +348,3 @@ class _Transfer:
         if self._reader.oddities:
             log.warning("The WAV file came whole, but %s.", "; ".join(self._reader.oddities))
         return Downloaded(self._received, self._digest.hexdigest(), header)
-
-
-class _Digest:
-    """The sha256 of what came, worked out in another thread while the next pieces are on their way."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._sha256 = hashlib.sha256()
-        self._pending: deque[Future[None]] = deque()
-
-    def update(self, piece: bytes) -> None:
-        self._pending.append(self._pool.submit(self._sha256.update, piece))
-        if len(self._pending) > MOST_PENDING:
-            self._pending.popleft().result()
-
-    def hexdigest(self) -> str:
-        while self._pending:
-            self._pending.popleft().result()
-        return self._sha256.hexdigest()
-
-
-class _Progress:
-    """Tells the log now and then how far a transfer is."""
-
-    def __init__(self) -> None:
-        self._started = self._told = time.monotonic()
-
-    def note(self, received: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now - self._told >= PROGRESS_SECONDS:
-            self._told = now
-            share = f" ({received / total:.0%} of {_megabytes(total)})" if total else ""
-            log.info("Downloaded %s%s, %s/s.", _megabytes(received), share, _megabytes(received / self._elapsed(now)))
-
-    def end(self, received: int) -> None:
-        seconds = self._elapsed(time.monotonic())
-        log.info(
-            "Downloaded %s (100%%) in %.1f seconds, %s/s.",
-            _megabytes(received),
-            seconds,
-            _megabytes(received / seconds),
-        )
-
-    def _elapsed(self, now: float) -> float:
-        return max(now - self._started, 1e-6)
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:.1f} MB"
-
-
-def _first_bytes(response: requests.Response) -> bytes:
-    try:
-        return bytes(response.raw.read(200, decode_content=True))
-    except (HTTPError, OSError):
-        return b""
-
-
-def _validator(headers: Mapping[str, Any]) -> str | None:
-    """Return what ``If-Range`` may hold: a strong ETag, else a date that is strong (RFC 9110, section 8.8.2.2)."""
-    etag = str(headers.get("ETag", ""))
-    if etag.startswith('"'):
-        return etag
-    modified, date = headers.get("Last-Modified"), headers.get("Date")
-    if not modified or not date or etag:
-        return None
-    try:
-        strong = (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
-    except (TypeError, ValueError):
-        return None
-    return str(modified) if strong else None

@@ -17,12 +17,14 @@ import itertools
 import socket
 import string
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.connection import KieSettings
@@ -32,7 +34,7 @@ from airflow_provider_kie.hooks.transport import CONNECT_TIMEOUT, NOT_TRUSTED, u
 from airflow_provider_kie.hosts import is_loopback
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["FileHost", "Link"]
+__all__ = ["FileHost", "Link", "first_bytes", "validator_of"]
 
 MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -253,3 +255,34 @@ def _is_public(address: _Address) -> bool:
     if isinstance(inner, ipaddress.IPv6Address) and inner not in _GLOBAL_IPV6:
         return False
     return inner.is_global and not inner.is_multicast and inner != _AZURE and inner not in _IETF
+
+
+def first_bytes(response: requests.Response) -> bytes:
+    """
+    Return the start of an answer's body, for a message; nothing where it does not come.
+
+    :param response: the answer, unread.
+    """
+    try:
+        return bytes(response.raw.read(200, decode_content=True))
+    except (HTTPError, OSError):
+        return b""
+
+
+def validator_of(headers: Mapping[str, Any]) -> str | None:
+    """
+    Return what ``If-Range`` may hold: a strong ETag, else a date that is strong (RFC 9110, section 8.8.2.2).
+
+    :param headers: those of an answer.
+    """
+    etag = str(headers.get("ETag", ""))
+    if etag.startswith('"'):
+        return etag
+    modified, date = headers.get("Last-Modified"), headers.get("Date")
+    if not modified or not date or etag:
+        return None
+    try:
+        strong = (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+    except (TypeError, ValueError):
+        return None
+    return str(modified) if strong else None

@@ -34,8 +34,7 @@ BLOCK = 16 * 1024 * 1024
 #: Tries back to which a part is looked for.
 MOST_TRIES = 10
 #: Seconds in which a file that was moved has to be there whole, and the longest pause between two looks.
-PATIENCE = 60.0
-LONGEST_PAUSE = 5.0
+PATIENCE, LONGEST_PAUSE = 60.0, 5.0
 #: Storages whose own move is a rename: one step, whatever the size.
 _WITH_RENAME = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
 #: Storages with real folders. In the others a folder that is missing needs no making, and a bucket that is missing

@@ -119,11 +119,7 @@ class KieBaseHook(BaseHook):
         :param timeout: seconds to wait at most.
         :param report: is told of each pause instead of the log.
         """
-
-        def new_judge() -> Judge:
-            return Judge(row, kie_task_id, self.kie_conn_id)
-
-        course = wait(new_judge, Pace(poll_interval), _countdown(timeout))
+        course = wait(row, kie_task_id, self.kie_conn_id, Pace(poll_interval), _countdown(timeout))
         end = self._drive(course, row, kie_task_id, report=report)
         return timed_out(row, kie_task_id, self.kie_conn_id, timeout, end.reason) if isinstance(end, Wait) else end
 

@@ -7,10 +7,10 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -27,7 +27,7 @@ from airflow_provider_kie.hooks.pacing import COOLDOWNS
 from airflow_provider_kie.hooks.transport import no_connection
 from airflow_provider_kie.waiting.course import Course, Pause, wait
 from airflow_provider_kie.waiting.pace import Pace, on_tick
-from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Wait
+from airflow_provider_kie.waiting.verdict import Done, Failed, Reading, Wait
 
 __all__ = ["KieAsyncHook"]
 
@@ -73,7 +73,7 @@ class KieAsyncHook:
         finally:
             await _leave(shared)
 
-    async def wait(
+    def wait(
         self,
         row: Family,
         kie_task_id: str,
@@ -82,9 +82,11 @@ class KieAsyncHook:
         left: Callable[[], float],
         polls: int,
         report: Callable[[Pause], None],
-    ) -> Done | Failed | Wait:
+    ) -> Coroutine[Any, Any, Done | Failed | Wait]:
         """
         Do what :meth:`KieHook.wait` does; where the time is up, return the last reason to wait.
+
+        Not ``async`` itself, which would cost each of thousands of waits another frame.
 
         :param row: the family.
         :param kie_task_id: the job.
@@ -94,11 +96,8 @@ class KieAsyncHook:
         :param report: is told of each pause.
         :raises KieError: KIE refused the key, and the connection has changed: :meth:`connect` again.
         """
-
-        def new_judge() -> Judge:
-            return Judge(row, kie_task_id, self.settings.conn_id)
-
-        return await self._drive(wait(new_judge, pace, left, polls), row, kie_task_id, report)
+        course = wait(row, kie_task_id, self.settings.conn_id, pace, left, polls)
+        return self._drive(course, row, kie_task_id, report)
 
     async def attempt(self, call: Call[T]) -> T:
         """

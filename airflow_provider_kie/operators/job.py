@@ -15,7 +15,7 @@ from airflow_provider_kie.api.job import KieJob, first_url, submit_job
 from airflow_provider_kie.connection import DEFAULT_CALLBACK_URL, DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.exceptions import KieValidationError
-from airflow_provider_kie.money import FAIL, RESUBMIT, identity_of
+from airflow_provider_kie.money import FAIL, NEVER, RESUBMIT, TASK, identity_of
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.tasks import as_rendered
@@ -79,7 +79,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
         timeout: float | timedelta | None = None,
         durable: bool = True,
         on_unknown_submit: str | None = None,
-        reuse: str = "task",
+        reuse: str = TASK,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -110,7 +110,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
         return own if self.poll_interval is not None else own | {"poll_interval": self.row.interval}
 
     def _check(self) -> None:
-        for name, allowed in {"on_unknown_submit": (None, FAIL, RESUBMIT), "reuse": ("task", "never")}.items():
+        for name, allowed in {"on_unknown_submit": (None, FAIL, RESUBMIT), "reuse": (TASK, NEVER)}.items():
             if getattr(self, name) not in allowed:
                 words = " or ".join(repr(word) for word in allowed if word)
                 raise KieValidationError(f"{name} is {quoted(getattr(self, name))}, but must be {words}")
@@ -130,10 +130,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
         settings = self.hook.settings
         account = settings.account or settings.conn_id
         identity = identity_of(account, settings.base_url, self.row, self._how()["model"], self.input)
-        record = Record(context if self.durable else None, self.row, STORE_KEY, identity)
-        if self.reuse == "never":
-            record.identity["cleared_at"] = str(record.max_tries)
-        return record
+        return Record(context if self.durable else None, self.row, STORE_KEY, identity)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
         return KieJobTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, family=self.row.name)

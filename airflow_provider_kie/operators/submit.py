@@ -17,10 +17,14 @@ from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
 from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.money import (
+    TASK,
+    Entry,
+    NextTry,
     Outcome,
     Resume,
     State,
     Stop,
+    Submit,
     next_try,
     outcome_of,
     stops_after_unknown,
@@ -58,6 +62,8 @@ class SubmitOperator(JobTask, Generic[R]):
     :param on_unknown_submit: what to do where a submit may have been accepted: ``"fail"`` or ``"resubmit"``; by default
         ``"fail"`` where a second submit is charged.
     """
+
+    reuse: str = TASK
 
     def __init__(
         self,
@@ -170,34 +176,38 @@ class SubmitOperator(JobTask, Generic[R]):
 
         :raises KieMaybeSubmittedError: a new submit might be paid for again.
         """
-        entry, verdict = record.load(), None
-        same = entry is not None and entry.identity == record.identity
-        if entry and entry.kie_task_id and (same or not self.row.guarded):
-            if same:
-                self._know(context, entry.kie_task_id)
+        entry = record.load()
+        decision = self._next_try(record, entry)
+        if entry is None or isinstance(decision, Submit):
+            return None
+        if isinstance(decision, Resume):
+            self._know(context, decision.kie_task_id)
+        verdict = None
+        if entry.kie_task_id:
             row = find_family(entry.identity.get("family", self.row.tag))
             verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
             if isinstance(verdict, Failed) and worth_a_new_submit(row, verdict.error):
-                entry = replace(entry, state=State.FAILED)
-            elif isinstance(verdict, Failed) and same:
-                raise verdict.error
-        decision = next_try(
+                decision = self._next_try(record, replace(entry, state=State.FAILED))
+        if isinstance(decision, Stop):
+            raise decision.error
+        if not isinstance(verdict, Failed):
+            what = named(self.row.tag, entry.kie_task_id)
+            self.log.info("Going on with %s, which an earlier try submitted.", what)
+        elif isinstance(decision, Resume):
+            raise verdict.error
+        else:
+            self.log.warning("%s", self._why_again(verdict))
+        return verdict
+
+    def _next_try(self, record: Record, entry: Entry | None) -> NextTry:
+        return next_try(
             self.row,
             entry,
             record.identity,
             on_unknown_submit=self.on_unknown_submit,
+            reuse=self.reuse,
             cleared=record.was_cleared_since(entry),
         )
-        if isinstance(decision, Stop):
-            raise decision.error
-        if isinstance(decision, Resume):
-            what = named(self.row.tag, decision.kie_task_id)
-            self.log.info("Going on with %s, which an earlier try submitted.", what)
-            return verdict
-        if isinstance(verdict, Failed):
-            self.log.warning("%s", self._why_again(verdict))
-            return verdict
-        return None
 
     def _why_again(self, earlier: Failed) -> str:
         return f"The job is submitted again, because the earlier try's ended: {earlier.error}"
@@ -211,16 +221,14 @@ class SubmitOperator(JobTask, Generic[R]):
             outcome = outcome_of(error)
             if outcome is Outcome.REFUSED:
                 record.refuse()
-            elif outcome is Outcome.ACCEPTED:
-                record.commit(str(getattr(error, "existing_kie_task_id", "")))
+            elif isinstance(error, KieError) and outcome is Outcome.ACCEPTED:
+                record.commit(str(error.existing_kie_task_id))
+                if not record.persistent:
+                    raise final(error) from error  # a retry would not know the id, and submit again
             elif stops_after_unknown(self.row, self.on_unknown_submit):
-                problem = (
-                    error.problem
-                    if isinstance(error, KieError)
-                    else f"The submit was broken off ({type(error).__name__})"
-                )
-                unknown = KieMaybeSubmittedError(problem, conn_id=self.hook.kie_conn_id, family=self.row.tag)
-                raise unknown from error
+                broke_off = f"The submit was broken off ({type(error).__name__})"
+                problem = error.problem if isinstance(error, KieError) else broke_off
+                raise KieMaybeSubmittedError(problem, conn_id=self.kie_conn_id, family=self.row.tag) from error
             raise
         record.commit(kie_task_id)
         self._know(context, kie_task_id)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeAlias, TypeVar
 
+from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.waiting.pace import Pace
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait
 
@@ -69,17 +70,19 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
 
 
 def wait(
-    new_judge: Callable[[], Judge], pace: Pace, left: Callable[[], float], polls: int = 0
+    row: Family, kie_task_id: str, conn_id: str, pace: Pace, left: Callable[[], float], polls: int = 0
 ) -> Course[Done | Failed | Wait]:
     """
     Poll a job until it has ended; where the time is up before, return the last reason to wait.
 
-    :param new_judge: makes what judges the readings of one poll.
+    :param row: the family.
+    :param kie_task_id: the job.
+    :param conn_id: the connection, for the errors.
     :param pace: how often to poll.
     :param left: gives the seconds that the wait may still take.
     :param polls: polls that were made before, for the back-off.
     """
-    while isinstance(verdict := (yield from poll(new_judge(), pace, left)), Wait):
+    while isinstance(verdict := (yield from poll(Judge(row, kie_task_id, conn_id), pace, left)), Wait):
         polls += 1
         rest = left()
         if rest <= 0:

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 from airflow.sdk import DAG
 
 from airflow_provider_kie.durable import Record
+from airflow_provider_kie.operators.job import KieJobOperator
+from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 
 CRASHES = os.environ.get("KIE_CRASH_LOG", os.devnull)
@@ -39,7 +41,7 @@ def die(point: str, track: str) -> NoReturn:
 POINTS: dict[str, tuple[type, str, bool]] = {
     "answered": (Record, "commit", False),
     "kept": (Record, "commit", True),
-    "resumed": (ConvertToWavOperator, "execute_complete", False),
+    "resumed": (SubmitOperator, "execute_complete", False),
 }
 
 
@@ -70,6 +72,8 @@ def crash_by_chance(context: Any) -> None:
 COMMON: dict[str, Any] = {"schedule": None, "start_date": datetime(2026, 1, 1), "catchup": False}
 TASK: dict[str, Any] = {"poll_interval": 2, "timeout": 600, "retry_delay": timedelta(seconds=1)}
 
+FIRST: dict[str, Any] = {"retries": 3, "pre_execute": crash_on_first_try}
+
 ONE_EACH: dict[str, dict[str, Any]] = {
     "sync": {},
     "deferrable": {"deferrable": True},
@@ -81,10 +85,19 @@ for mode, arguments in ONE_EACH.items():
             task_id="convert",
             music_task_id="music",
             audio_id="{{ params.track }}",
-            retries=3,
-            pre_execute=crash_on_first_try,
+            **FIRST,
             **TASK,
             **arguments,
+        )
+for mode in ("sync", "deferrable"):
+    with DAG(f"crash_market_{mode}", params={"track": "track", "point": ""}, **COMMON):
+        KieJobOperator(
+            task_id="convert",
+            model="google/nano-banana",
+            input={"prompt": "{{ params.track }}"},
+            deferrable=mode == "deferrable",
+            **FIRST,
+            **TASK,
         )
 
 with DAG("crash_mapped", **COMMON):

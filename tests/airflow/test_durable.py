@@ -3,92 +3,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from datetime import timedelta
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
-from airflow_provider_kie.triggers.wav import WavConversionTrigger
-from tests.modes import only_event
+from tests.task_instance import Store, Task, TaskInstance, WorkerCrash, die
 
 TRACK = {"music_task_id": "music", "audio_id": "track"}
 QUICK = {"poll_interval": 0.03, "timeout": 20}
 
 
-class WorkerCrash(BaseException):
-    """A worker that dies: nothing of the task's own code catches it."""
-
-
-class Store:
-    """A task state store that outlives the tries of one task instance."""
-
-    def __init__(self):
-        self.values, self.retention, self.calls = {}, {}, 0
-
-    def get(self, key, default=None):
-        self.calls += 1
-        return self.values.get(key, default)
-
-    def set(self, key, value, *, retention=None):
-        self.calls += 1
-        self.values[key], self.retention[key] = json.loads(json.dumps(value)), retention
-
-
-class TaskInstance:
-    def __init__(self):
-        self.pushed = {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
-
-
-class Task:
-    """One task instance: each try is a new operator and an empty XCom, the store stays."""
-
-    def __init__(self, **arguments):
-        self.arguments = TRACK | QUICK | arguments
-        self.store = Store()
-        self.xcom = {}
-
-    def run_once(self):
-        ti = TaskInstance()
-        self.xcom = ti.pushed
-        context = {"ti": ti, "task_state_store": self.store}
-        try:
-            return ConvertToWavOperator(task_id="convert", **self.arguments).execute(context)
-        except TaskDeferred as deferral:
-            _, kwargs = json.loads(json.dumps(deferral.trigger.serialize()))
-            event = asyncio.run(only_event(WavConversionTrigger(**kwargs)))
-            resumed = ConvertToWavOperator(task_id="convert", **self.arguments)
-            return resumed.resume_execution(deferral.method_name, {"event": event}, context)
+def task_of(**arguments):
+    return Task(ConvertToWavOperator, Store(), **TRACK | QUICK | arguments)
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "deferrable"])
 def task(request, kie):
-    return Task(deferrable=request.param)
-
-
-def crash(monkeypatch, owner, name):
-    """Let the worker die when it comes to a method, once."""
-
-    def dying(*_, **__):
-        monkeypatch.undo()
-        raise WorkerCrash
-
-    monkeypatch.setattr(owner, name, dying)
+    return task_of(deferrable=request.param)
 
 
 def crash_while_waiting(task, monkeypatch):
     if task.arguments["deferrable"]:
-        crash(monkeypatch, ConvertToWavOperator, "resume_execution")
+        die(monkeypatch, ConvertToWavOperator, "resume_execution")
     else:
-        crash(monkeypatch, KieHook, "wait")
+        die(monkeypatch, KieHook, "wait")
     with pytest.raises(WorkerCrash):
         task.run_once()
 
@@ -101,7 +43,7 @@ def own_patches():
 
 
 def test_the_id_is_kept_before_anything_else_and_longer_than_kie_keeps_the_file(task, own_patches):
-    crash(own_patches, TaskInstance, "xcom_push")
+    die(own_patches, TaskInstance, "xcom_push")
     with pytest.raises(WorkerCrash):
         task.run_once()
     (kept,) = task.store.values.values()
@@ -124,7 +66,7 @@ def test_a_retry_goes_on_with_the_conversion_that_was_paid_for(kie, task, own_pa
 
 
 def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, task, own_patches):
-    crash(own_patches, Record, "commit")
+    die(own_patches, Record, "commit")
     with pytest.raises(WorkerCrash):
         task.run_once()
     assert task.run_once().startswith(kie.url)
@@ -223,7 +165,7 @@ def test_trouble_at_the_retrys_first_look_submits_nothing(kie, task, own_patches
 
 
 def test_a_retry_without_waiting_returns_the_same_id(kie):
-    task = Task(wait_for_completion=False)
+    task = task_of(wait_for_completion=False)
     first_id = task.run_once()
     assert task.run_once() == task.xcom["kie_task_id"] == first_id
     assert len(kie.requests("submit")) == 1

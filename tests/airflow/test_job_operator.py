@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.families import FAMILIES
@@ -15,74 +12,19 @@ from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.music import MusicTracksOperator
 from airflow_provider_kie.sensors.job import KieJobSensor
-from airflow_provider_kie.triggers.job import KieJobTrigger
-from tests.modes import only_event
-from tests.task_instance import TaskInstance
+from tests.task_instance import Store, Task, TaskInstance, WorkerCrash, die
 
 QUICK = {"poll_interval": 0.03, "timeout": 20}
 IMAGE = {"model": "google/nano-banana", "input": {"prompt": "a lighthouse"}}
 
 
-class WorkerCrash(BaseException):
-    """A worker that dies: nothing of the task's own code catches it."""
-
-
-class Store:
-    """A task state store that outlives the tries of one task instance."""
-
-    def __init__(self):
-        self.values = {}
-
-    def get(self, key, default=None):
-        return self.values.get(key, default)
-
-    def set(self, key, value, *, retention=None):
-        self.values[key] = json.loads(json.dumps(value))
-
-
-class Task:
-    """One task instance: each try is a new operator and an empty XCom; the store stays, where there is one."""
-
-    def __init__(self, store=None, **arguments):
-        self.arguments = QUICK | arguments
-        self.context = {"task_state_store": store} if store is not None else {}
-        self.max_tries = 1
-
-    def run_once(self, **changes):
-        arguments = self.arguments | changes
-        ti = TaskInstance()
-        ti.max_tries = self.max_tries
-        self.xcom = ti.pushed
-        context = self.context | {"ti": ti}
-        try:
-            return KieJobOperator(task_id="make", **arguments).execute(context)
-        except TaskDeferred as deferral:
-            _, kwargs = json.loads(json.dumps(deferral.trigger.serialize()))
-            event = asyncio.run(only_event(KieJobTrigger(**kwargs)))
-            resumed = KieJobOperator(task_id="make", **arguments)
-            return resumed.resume_execution(deferral.method_name, {"event": event}, context)
-
-    def clear(self):
-        """Let the next try be one after a clear; Airflow then raises the number of tries."""
-        self.max_tries += 2
+def task_of(store, **arguments):
+    return Task(KieJobOperator, store, **QUICK | arguments)
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "deferrable"])
 def task(request, kie):
-    return Task(Store(), deferrable=request.param, **IMAGE)
-
-
-def die(monkeypatch, owner, name, *, after=False):
-    """Let the worker die when it comes to a method, or when it has come through, once."""
-    method = getattr(owner, name)
-
-    def dying(self, *args, **kwargs):
-        monkeypatch.setattr(owner, name, method)
-        if after:
-            method(self, *args, **kwargs)
-        raise WorkerCrash
-
-    monkeypatch.setattr(owner, name, dying)
+    return task_of(Store(), deferrable=request.param, **IMAGE)
 
 
 def test_a_job_of_the_market_is_made_and_its_first_link_is_pushed(kie, task):
@@ -137,11 +79,36 @@ def test_a_refused_submit_is_sent_again_by_the_next_try(kie, task, answer, monke
 
 
 def test_without_a_memory_an_unknown_outcome_is_final(kie, monkeypatch):
-    task = Task(**IMAGE)
+    task = task_of(None, **IMAGE)
     die(monkeypatch, KieHook, "submit_job", after=True)
     with pytest.raises(e.KieMaybeSubmittedError) as end:
         task.run_once()
     assert isinstance(end.value, AirflowFailException)
+
+
+def an_answer_with_an_id(monkeypatch, kie_task_id):
+    """Let KIE answer with a number that nobody knows, and an id."""
+
+    def submit_job(self, **_):
+        raise e.KieUnexpectedCodeError("KIE answered 0", code=0, existing_kie_task_id=kie_task_id)
+
+    monkeypatch.setattr(KieHook, "submit_job", submit_job)
+
+
+def test_an_id_in_an_answer_that_nobody_understands_is_gone_on_with(kie, task, monkeypatch):
+    kie_task_id = kie.create_job("jobs", finished=True, prompt="a lighthouse")
+    an_answer_with_an_id(monkeypatch, kie_task_id)
+    with pytest.raises(e.KieUnexpectedCodeError):
+        task.run_once()
+    assert task.run_once()["kie_task_id"] == kie_task_id
+
+
+def test_without_a_memory_such_an_answer_is_final_and_names_the_id(kie, monkeypatch):
+    an_answer_with_an_id(monkeypatch, "paid-1")
+    with pytest.raises(e.KieUnexpectedCodeError) as end:
+        task_of(None, **IMAGE).run_once()
+    assert isinstance(end.value, AirflowFailException)
+    assert end.value.existing_kie_task_id == "paid-1"
 
 
 def test_a_retry_that_finds_another_input_stops_and_says_what_differs(kie, task):
@@ -180,13 +147,13 @@ def test_with_reuse_never_a_clear_pays_again_and_a_retry_does_not(kie, task):
 def test_bad_arguments_are_named_before_anything_is_sent(kie, arguments, says):
     store = Store()
     with pytest.raises(e.KieValidationError, match=says):
-        Task(store, **arguments).run_once()
+        task_of(store, **arguments).run_once()
     assert kie.requests() == []
     assert store.values == {}
 
 
 def test_a_song_goes_on_to_its_tracks_and_any_sensor_takes_the_job(kie):
-    task = Task(Store(), family="music", input={"prompt": "a sea shanty", "model": "V5"} | MUSIC)
+    task = task_of(Store(), family="music", input={"prompt": "a sea shanty", "model": "V5"} | MUSIC)
     song = task.run_once()
     assert len(song["files"]) >= 2
     context = {"ti": TaskInstance()}

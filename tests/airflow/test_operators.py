@@ -16,7 +16,7 @@ from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOpera
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.dag_runs import load_dag, run_dag
 from tests.modes import only_event
-from tests.task_instance import TaskInstance
+from tests.task_instance import Store, TaskInstance
 
 TRACK = {"music_task_id": "music", "audio_id": "track"}
 QUICK = {"poll_interval": 0.03, "timeout": 20}
@@ -68,18 +68,6 @@ def test_a_failed_conversion_is_retryable_and_its_id_is_known(kie, context, way)
     assert caught.value.kie_task_id == context["ti"].pushed["kie_task_id"]
 
 
-class Store:
-    """A task state store of Airflow 3.3."""
-
-    kept: object = None
-
-    def get(self, key, default=None):
-        return default
-
-    def set(self, key, value, *, retention=None):
-        self.kept = value
-
-
 def test_a_result_survives_a_source_that_is_gone_by_then(kie, context):
     """Templates are rendered again after a deferral, when the upstream task's XCom may have been cleared."""
     with pytest.raises(TaskDeferred) as deferral:
@@ -97,7 +85,7 @@ def test_a_connection_that_can_not_work_leaves_no_note(kie, context, monkeypatch
     context["task_state_store"] = store = Store()
     with pytest.raises(e.KieConfigurationError):
         convert(context, callback_url="https://api.example.com/callback")
-    assert store.kept is None
+    assert store.values == {}
     assert kie.requests("generate") == []
 
 

@@ -9,24 +9,15 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.money import Entry, Resume, State, Stop, Submit, next_try
+from tests.rows import POEMS
 
 KEY = "kie_job"
 SAME = {"account": "kie_default", "digest": "1234"}
 
+
 #: A second submit is charged again.
-CHARGED = Family(
-    name="charged",
-    submit="/submit",
-    query="/query",
-    words=Words(running=("wait",), done=("success",), failed=("fail",)),
-    status=("state",),
-    files=(("result", "url"),),
-)
-
-
 class Store:
     """A task state store, which keeps JSON."""
 
@@ -46,7 +37,7 @@ class Store:
         self.kept[key], self.retention[key] = json.dumps(value), retention
 
 
-def record(store, row=CHARGED, identity=SAME):
+def record(store, row=POEMS, identity=SAME):
     return Record({"task_state_store": store}, row, KEY, identity)
 
 
@@ -113,7 +104,7 @@ def test_what_an_entry_means(name):
     left, entry, decision = ENTRIES[name]
     loaded = record(Store(left)).load()
     assert loaded == entry
-    decided = next_try(CHARGED, loaded, SAME)
+    decided = next_try(POEMS, loaded, SAME)
     assert isinstance(decided, Stop) if decision is Stop else decided == decision
 
 
@@ -149,7 +140,7 @@ def test_an_entry_is_kept_longer_than_kie_keeps_a_file(name):
 def test_an_entry_is_for_its_own_input():
     store = Store()
     record(store).commit("a1")
-    decision = next_try(CHARGED, record(store, identity=SAME | {"digest": "5678"}).load(), SAME | {"digest": "5678"})
+    decision = next_try(POEMS, record(store, identity=SAME | {"digest": "5678"}).load(), SAME | {"digest": "5678"})
     assert isinstance(decision, Stop)
     assert "another digest" in str(decision.error)
 
@@ -171,7 +162,7 @@ def test_what_cannot_be_written_down_is_not_submitted():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("commit", "charged job a1 is submitted, but could not be kept for a retry."),
+        ("commit", "poems job a1 is submitted, but could not be kept for a retry."),
         ("refuse", "The submit was refused, but that could not be kept for a retry."),
     ],
 )
@@ -188,7 +179,7 @@ def test_a_store_that_fails_after_the_submit_leaves_the_outcome_unknown(name, sa
 
 @pytest.mark.parametrize("context", [None, {}, {"task_state_store": None}])
 def test_where_there_is_no_store_nothing_is_remembered(context):
-    memory = Record(context, CHARGED, KEY, SAME)
+    memory = Record(context, POEMS, KEY, SAME)
     assert not memory.persistent
     for step, _ in STEPS.values():
         step(memory)

@@ -23,6 +23,7 @@ from airflow_provider_kie.emulator.media import mp3_bytes, mp4_bytes, png_bytes
 from airflow_provider_kie.emulator.results import model_named
 from airflow_provider_kie.emulator.state import EmulatorState, Settings
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
+from tests.unit.test_emulator_state import Clock
 
 CALLBACK = "https://example.com/cb"
 IMAGE_MODEL = "seedream/4.5-text-to-image"
@@ -35,13 +36,6 @@ DIALECTS = {
     "veo": ("video/mp4", b"\0\0\0\x1cftyp"),
     "runway": ("video/mp4", b"\0\0\0\x1cftyp"),
 }
-
-
-class Clock:
-    now = 1_753_782_937.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

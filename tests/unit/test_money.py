@@ -7,9 +7,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.api.call import Repeat
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.money import (
     Entry,
     Outcome,
@@ -23,17 +21,9 @@ from airflow_provider_kie.money import (
     outcome_of,
     worth_a_new_submit,
 )
+from tests.rows import POEMS
 
-CHARGED = Family(
-    name="charged",
-    submit="/submit",
-    query="/query",
-    words=Words(running=("wait",), done=("success",), failed=("fail",)),
-    status=("state",),
-    files=(("result", "url"),),
-    repeat=Repeat.IF_REFUSED,
-)
-ROWS = {"guarded": WAV, "charged": CHARGED}
+ROWS = {"guarded": WAV, "charged": POEMS}
 SAME = {"account": "kie_default", "digest": "1234"}
 OTHER = SAME | {"digest": "5678"}
 
@@ -102,9 +92,9 @@ def test_next_try(name, row):
 
 
 def test_a_stop_names_what_differs():
-    decision = next_try(CHARGED, entry(State.SUBMITTED, "a1", SAME | {"account": "studio", "digest": "5"}), SAME)
+    decision = next_try(POEMS, entry(State.SUBMITTED, "a1", SAME | {"account": "studio", "digest": "5"}), SAME)
     assert "another account, digest" in str(decision.error)
-    assert "charged job 'a1'" in str(decision.error)
+    assert "poems job 'a1'" in str(decision.error)
 
 
 #: Ends of a job, and whether a new submit may cure them with and without KIE's guard.
@@ -125,7 +115,7 @@ ENDS = {
 def test_a_new_submit_is_worth_it(name):
     error, guarded, charged = ENDS[name]
     assert worth_a_new_submit(WAV, error) is guarded
-    assert worth_a_new_submit(CHARGED, error) is charged
+    assert worth_a_new_submit(POEMS, error) is charged
 
 
 # --- What is the same job
@@ -155,28 +145,34 @@ def test_inputs_that_differ(one, other):
 
 def test_the_identity_of_a_job_has_no_callback():
     given = {"prompt": "x"}
-    identity = identity_of("team", "https://api.kie.ai", CHARGED, None, given)
+    identity = identity_of("team", "https://api.kie.ai", POEMS, None, given)
     assert identity == identity_of(
-        "team", "https://api.kie.ai", CHARGED, None, given | {"callBackUrl": "https://b.example"}
+        "team", "https://api.kie.ai", POEMS, None, given | {"callBackUrl": "https://b.example"}
     )
     assert identity == {
         "account": "team",
         "base_url": "https://api.kie.ai",
-        "family": "charged",
+        "family": "poems",
         "model": "",
         "digest": digest(given),
     }
 
 
-@pytest.mark.parametrize("row", [WAV, CHARGED])
+@pytest.mark.parametrize("row", [WAV, POEMS])
 def test_after_a_clear_another_input_is_another_job(row):
     entry = Entry(State.SUBMITTED, SAME, "job-1")
     assert next_try(row, entry, OTHER, cleared=True) == Submit()
     assert next_try(row, entry, SAME, cleared=True) == Resume("job-1")
 
 
+def test_where_nothing_is_reused_a_clear_is_another_job_and_a_retry_is_not():
+    entry = Entry(State.SUBMITTED, SAME, "job-1")
+    assert next_try(POEMS, entry, SAME, reuse="never", cleared=True) == Submit()
+    assert next_try(POEMS, entry, SAME, reuse="never", cleared=False) == Resume("job-1")
+
+
 @pytest.mark.parametrize("cleared", [False, True])
 def test_who_says_what_an_unknown_outcome_means_is_heard(cleared):
     entry = Entry(State.CLAIMED, SAME)
-    assert next_try(CHARGED, entry, SAME, on_unknown_submit="resubmit", cleared=cleared) == Submit()
+    assert next_try(POEMS, entry, SAME, on_unknown_submit="resubmit", cleared=cleared) == Submit()
     assert isinstance(next_try(WAV, entry, SAME, on_unknown_submit="fail", cleared=cleared), Stop)

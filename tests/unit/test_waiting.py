@@ -47,8 +47,11 @@ TROUBLE = KieServerError("It thundered")
 BAD_KEY = KieAuthenticationError("No key")
 
 
+JOB = (WAV, "wav-1", "kie_default")
+
+
 def new_judge() -> Judge:
-    return Judge(WAV, "wav-1", "kie_default")
+    return Judge(*JOB)
 
 
 #: Readings that go on waiting, by their reason and whether a user should see it.
@@ -368,7 +371,7 @@ def test_a_poll_does_not_settle_longer_than_it_has_time(monkeypatch):
 
 def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
     drive = Drive(monkeypatch, record(), TROUBLE, record("QUEUED"), record("SUCCESS", wav_url=URL), seconds=3600.0)
-    assert isinstance(drive(wait(new_judge, Pace(30.0), drive.left)), Done)
+    assert isinstance(drive(wait(*JOB, Pace(30.0), drive.left)), Done)
     assert [(pause.reason.partition(",")[0], pause.warning) for pause in drive.pauses] == [
         ("status PENDING", False),
         ("It thundered", True),
@@ -379,13 +382,13 @@ def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
 
 def test_a_wait_whose_time_is_up_polls_once_more_and_says_what_was_last(monkeypatch):
     drive = Drive(monkeypatch, record(), seconds=100.0)
-    assert drive(wait(new_judge, Pace(30.0), drive.left)) == Wait("status PENDING")
+    assert drive(wait(*JOB, Pace(30.0), drive.left)) == Wait("status PENDING")
     assert sum(pause.seconds for pause in drive.pauses) == pytest.approx(100.0)
 
 
 def test_a_wait_backs_off_from_where_it_was(monkeypatch):
     drive = Drive(monkeypatch, record(), record("SUCCESS", wav_url=URL), seconds=3600.0)
-    drive(wait(new_judge, Pace(10.0, exponential_backoff=True), drive.left, polls=3))
+    drive(wait(*JOB, Pace(10.0, exponential_backoff=True), drive.left, polls=3))
     assert drive.pauses[0].seconds > 70
 
 

@@ -19,6 +19,7 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.files import download as subject
 from airflow_provider_kie.files import host as file_host
+from airflow_provider_kie.files import tally
 from airflow_provider_kie.files.host import FileHost, Link
 from tests.certificates import certificate
 from tests.file_server import MODIFIED, Act, FileServer
@@ -774,7 +775,7 @@ def test_a_proxy_is_used_and_resolves_the_name(server, sink, monkeypatch, whose)
 
 
 def test_the_log_tells_size_share_and_speed(server, sink, monkeypatch, caplog):
-    monkeypatch.setattr(subject, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(tally, "PROGRESS_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
     server.play(Act(cut=0.5, end="reset"), Act())
     fetch(server, sink)
