@@ -79,7 +79,7 @@ class MappedTest:
     def _judge(self, earlier: int, seconds: float) -> bool:
         urls = {url for url in self.airflow.xcom(self.run_id, "return_value").values() if isinstance(url, str)}
         submits = [call for call in self.emulator.requests() if call["endpoint"] == "submit"]
-        mine = [call for call in submits if call["json"]["audioId"].startswith("mapped-")]
+        mine = [call for call in submits if call["json"].get("audioId", "").startswith("mapped-")]
         conflicts = {call["json"]["audioId"] for call in mine if call["code"] == 409}
         accepted = Counter(call["json"]["audioId"] for call in mine if call["accepted"])
         refused = Counter(call["code"] for call in mine)

@@ -73,9 +73,12 @@ class Words:
 
         :param given: KIE's word or number.
         """
-        word = redact(str(given)).strip()[:_LONGEST_WORD] if given is not None else ""
+        given = "" if given is None else str(given).strip()
+        if known := self._spellings.get(given.upper()):
+            return known
+        word = redact(given)[:_LONGEST_WORD].strip()
         # One client has seen words with a text behind them, such as "SUCCESS-Success" (music-video).
-        return self._spellings.get(word.upper()) or self._spellings.get(re.split(r"[-\s]", word.upper())[0], word)
+        return self._spellings.get(re.split(r"[-\s]", word.upper())[0], word)
 
     def meaning(self, status: str) -> Means | None:
         """

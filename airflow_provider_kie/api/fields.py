@@ -13,6 +13,7 @@ import math
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_kie.api.envelope import Json
@@ -69,9 +70,8 @@ def dig(value: Json, path: str) -> list[Json]:
         list, and ``{a,b}`` at the end takes these keys as one object. JSON within a text is read.
     """
     found = [value]
-    for step in path.split("."):
-        key, through_list = step.removesuffix("[]"), step.endswith("[]")
-        found = [leaf for each in found for leaf in _children(_parsed(each), key, through_list)]
+    for step in _steps(path):
+        found = [leaf for each in found for leaf in _children(_parsed(each), step)]
     return [leaf for leaf in map(_parsed, found) if not is_empty(leaf)]
 
 
@@ -121,20 +121,42 @@ def _parsed(value: Json) -> Json:
     return value
 
 
-def _children(value: Json, key: str, through_list: bool) -> list[Json]:
+#: A key, or some as one object, each also folded; and whether the step goes through a list.
+_Step: TypeAlias = tuple[str, tuple[tuple[str, str], ...], bool]
+
+
+# The paths of the rows, and the keys of their records, are the same with every one of thousands of readings.
+@lru_cache(maxsize=512)
+def _steps(path: str) -> tuple[_Step, ...]:
+    steps = []
+    for step in path.split("."):
+        key = step.removesuffix("[]")
+        names = key.strip("{}").split(",") if key.startswith("{") else ()
+        steps.append((_folded(key), tuple((name, _folded(name)) for name in names), step.endswith("[]")))
+    return tuple(steps)
+
+
+@lru_cache(maxsize=64)
+def _spellings(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the names as they are spelled, by how they are spelled without letter case and underscores."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_folded(name), []).append(name)
+    return found
+
+
+def _children(value: Json, step: _Step) -> list[Json]:
     if not isinstance(value, dict):
         return []
-    if key.startswith("{"):
-        names = key.strip("{}").split(",")
-        return [{name: next(iter(_children(value, name, False)), None) for name in names}]
-    wanted = _folded(key)
-    hits = [child for name, child in value.items() if _folded(name) == wanted]
+    spellings, (key, as_object, through_list) = _spellings(tuple(value)), step
+    if as_object:
+        return [{name: value[spellings[wanted][0]] if wanted in spellings else None for name, wanted in as_object}]
+    hits = [value[name] for name in spellings.get(key, ())]
     if not through_list:
         return hits
     return [each for hit in map(_parsed, hits) if isinstance(hit, list) for each in hit]
 
 
-@lru_cache(maxsize=1024)  # there are few names, and all of a record's are asked for again with every reading
 def _folded(key: str) -> str:
     return key.replace("_", "").strip().lower()
 

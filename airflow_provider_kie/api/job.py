@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from json import dumps
 from typing import NamedTuple, TypedDict
 
@@ -217,7 +218,9 @@ def _parse_submit(row: Family, data: Json) -> Submitted:
 
 def _id_of(row: Family, data: Json) -> str | None:
     """Return the id in an answer, of which a spelling that nobody expects must not lose what is paid for."""
-    given = fields.first(data, row.id_key)
+    given = data.get(row.id_key) if isinstance(data, dict) else None
+    if fields.is_empty(given):
+        given = fields.first(data, row.id_key)
     return str(given) if type(given) is int else fields.text(given)
 
 
@@ -317,10 +320,16 @@ def _result(row: Family, data: Json) -> Json:
     if isinstance(found, list):  # a variant of a text may have failed while others are there
         return [each for each in found if not (isinstance(each, dict) and each.get("status") == "failed")] or None
     if isinstance(found, dict):
-        files = {path.split(".")[-1].removesuffix("[]") for _, paths in row.files for path in paths.split("|")}
+        files = _last_keys(row.files)
         rest = {name: value for name, value in found.items() if name not in files and not fields.is_empty(value)}
         return rest or None
     return found
+
+
+@lru_cache  # of a row, with every one of thousands of readings
+def _last_keys(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    paths = [path for _, alternatives in files for path in alternatives.split("|")]
+    return frozenset(path.split(".")[-1].removesuffix("[]") for path in paths)
 
 
 def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
