@@ -128,9 +128,11 @@ class KieAsyncHook:
             reading = None  # a sleeping wait keeps nothing
             if pause is None:
                 reading = await self._reading(row, kie_task_id)
-            else:
-                report(pause)
-                await asyncio.sleep(on_tick(pause.seconds, time.monotonic()))
+                continue
+            report(pause)
+            seconds = on_tick(pause.seconds, time.monotonic())
+            pause = None
+            await asyncio.sleep(seconds)
 
     async def _reading(self, row: Family, kie_task_id: str) -> Reading:
         try:

@@ -87,7 +87,7 @@ def wait(
         rest = left()
         if rest <= 0:
             return verdict
-        pause = Pause(min(pace.pause(polls), rest), verdict.reason, verdict.warning, rest)
+        reason, warning = verdict.reason, verdict.warning
         del verdict
-        yield pause
+        yield Pause(min(pace.pause(polls), rest), reason, warning, rest)
     return verdict
