@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -146,7 +146,7 @@ class KieJobTrigger(BaseTrigger):
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
                     self._was_found = True
-                    return await self._wait(row, hook)
+                    return self._end_of(row, await self._wait(row, hook))
             except Exception as error:
                 # Reading again is free and the job is paid for, so only the deadline ends the wait.
                 waited = time.time() - self._began
@@ -168,10 +168,12 @@ class KieJobTrigger(BaseTrigger):
         waited = max(time.time() - self._began, 0.0)  # the worker's clock may be ahead
         return pause + max(limits.DEFERRAL_SECONDS - waited, 0.0)
 
-    async def _wait(self, row: Family, hook: KieAsyncHook) -> Done | Failed:
+    def _wait(self, row: Family, hook: KieAsyncHook) -> Coroutine[Any, Any, Done | Failed | Wait]:
         pace = Pace(self.poll_interval, self.exponential_backoff, self.max_wait)
         polls = pace.polls_within(time.time() - self._began)
-        end = await hook.wait(row, self.kie_task_id, pace=pace, left=self._left, polls=polls, report=self._report)
+        return hook.wait(row, self.kie_task_id, pace=pace, left=self._left, polls=polls, report=self._report)
+
+    def _end_of(self, row: Family, end: Done | Failed | Wait) -> Done | Failed:
         if not isinstance(end, Wait):
             return end
         self._log_once(end.reason, logging.WARNING if end.warning else logging.INFO)
