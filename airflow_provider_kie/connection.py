@@ -48,6 +48,9 @@ LONGEST_TIMEOUT = 600.0
 #: pages use; the name is reserved (RFC 2606), so that nobody receives the result.
 DEFAULT_CALLBACK_URL = "https://api.example.com/callback"
 
+#: What the routes of WAV conversion are called. Their rows are not imported here, because that takes Airflow.
+WAV_ROUTES = ("wav", "jobs")
+
 #: Characters of a key at the least, so that hiding it where KIE echoes it hits nothing else.
 SHORTEST_KEY = 8
 
@@ -66,6 +69,7 @@ class ExtraField:
     :param kind: JSON type: ``string``, ``number`` or ``boolean``.
     :param secret: True for a value that the form and Airflow's logs hide.
     :param bounds: the least and the largest number that the form takes.
+    :param words: all that the field may say, the default first.
     """
 
     name: str
@@ -74,6 +78,7 @@ class ExtraField:
     kind: str = "string"
     secret: bool = False
     bounds: tuple[float, float] | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -81,6 +86,8 @@ class ExtraField:
         schema: dict[str, Any] = {"type": [self.kind, "null"]}
         if self.secret:
             schema["format"] = "password"
+        if self.words:
+            schema["enum"] = [*self.words, None]
         if self.bounds:
             schema["minimum"], schema["maximum"] = self.bounds
         return schema
@@ -97,6 +104,12 @@ EXTRA_FIELDS = (
         "account",
         "Account",
         "A name for the account at KIE, where several connections lead to the same one. Optional.",
+    ),
+    ExtraField(
+        "wav_route",
+        "WAV route",
+        "How WAV conversions are submitted: wav (default) by /wav/generate, jobs by the model of KIE's Market.",
+        words=WAV_ROUTES,
     ),
     ExtraField(
         "timeout",
@@ -170,6 +183,7 @@ class KieSettings:
     :param callback_url: sent with every submit to a family that demands one.
     :param account: the account at KIE whose money is spent, as a name of the user's choice; by default each connection
         stands for one of its own.
+    :param wav_route: how WAV conversions are submitted: ``"wav"`` or ``"jobs"``.
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
     :param verify: False, or the path of the CA bundle, or True for the default one.
@@ -180,6 +194,7 @@ class KieSettings:
     base_url: str = DEFAULT_BASE_URL
     callback_url: str = field(default=DEFAULT_CALLBACK_URL, repr=False)
     account: str | None = None
+    wav_route: str = WAV_ROUTES[0]
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
@@ -207,6 +222,7 @@ class KieSettings:
             base_url=checked.base_url(connection.host, connection.schema, connection.port, insecure),
             callback_url=checked.url("callback_url") or DEFAULT_CALLBACK_URL,
             account=checked.text("account"),
+            wav_route=checked.word("wav_route", WAV_ROUTES),
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
             proxy=checked.proxy("proxy"),
             verify=checked.verify("verify"),
@@ -244,6 +260,12 @@ class _Fields:
             return None
         if not isinstance(value, str):
             raise self.refuse(name, f"must be a text, not {type(value).__name__}")
+        return value
+
+    def word(self, name: str, words: tuple[str, ...]) -> str:
+        value = self.text(name) or words[0]
+        if value not in words:
+            raise self.refuse(name, f"must be one of {', '.join(words)}")
         return value
 
     def url(self, name: str) -> str | None:

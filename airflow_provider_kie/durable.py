@@ -38,8 +38,8 @@ class Record:
     """
     The entry of a task instance in Airflow's task state store; there is none below Airflow 3.3.
 
-    An entry is the identity's names and values, ``kie_task_id`` and ``state``. Entries of earlier versions have no
-    state.
+    An entry is the identity's names and values, ``kie_task_id``, ``state``, and ``guarded`` where it is not. Entries of
+    earlier versions have no state.
 
     :param context: Airflow's context; None to remember nothing.
     :param row: the family of the job.
@@ -85,7 +85,8 @@ class Record:
         with suppress(ValueError):  # a word of a later version, for example
             state = State(kept.get("state", state))
         identity = {name: kept[name] for name in self.identity if name in kept}
-        return Entry(state, identity, kie_task_id, max_tries if isinstance(max_tries, int) else None)
+        max_tries = max_tries if isinstance(max_tries, int) else None
+        return Entry(state, identity, kie_task_id, max_tries, guarded=kept.get("guarded", True) is True)
 
     def begin(self) -> None:
         """
@@ -116,4 +117,6 @@ class Record:
     def _write(self, state: State, kie_task_id: str | None = None) -> None:
         if self._store is not None:
             entry = {**self.identity, "kie_task_id": kie_task_id, "state": state.value, "max_tries": self.max_tries}
+            if not self._row.guarded:
+                entry["guarded"] = False
             self._store.set(self._key, entry, retention=RETENTION)

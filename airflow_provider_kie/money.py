@@ -82,12 +82,14 @@ class Entry:
     :param identity: what was submitted, as names and values.
     :param kie_task_id: the job, once it is known.
     :param max_tries: Airflow's number of tries at that time, which a clear raises and a retry does not.
+    :param guarded: it was submitted where KIE refuses a second identical submit.
     """
 
     state: State
     identity: Mapping[str, str]
     kie_task_id: str | None = None
     max_tries: int | None = None
+    guarded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,41 +209,42 @@ def next_try(
     """
     if entry is None or entry.state in (State.REFUSED, State.FAILED) or (cleared and reuse == NEVER):
         return Submit()
+    guarded = row.guarded and entry.guarded
     differing = sorted(name for name, value in identity.items() if entry.identity.get(name) != value)
-    if differing and (row.guarded or cleared):
+    if differing and (guarded or cleared):
         return Submit()
     if differing:
         names = ", ".join(differing)
         return _stop(row, entry, f"An earlier try submitted with another {names}, and its job has not failed")
     if entry.kie_task_id:
         return Resume(entry.kie_task_id)
-    if not stops_after_unknown(row, on_unknown_submit):
+    if not stops_after_unknown(guarded, on_unknown_submit):
         return Submit()
     return _stop(row, entry, "An earlier try may have submitted the job, and its id is not known")
 
 
-def stops_after_unknown(row: Family, on_unknown_submit: str | None) -> bool:
+def stops_after_unknown(guarded: bool, on_unknown_submit: str | None) -> bool:
     """
     Tell whether nothing may be submitted after a submit of unknown outcome.
 
-    :param row: the family.
-    :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the row's guard allows.
+    :param guarded: KIE refuses a second identical submit.
+    :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the guard allows.
     """
-    return (on_unknown_submit or (RESUBMIT if row.guarded else FAIL)) != RESUBMIT
+    return (on_unknown_submit or (RESUBMIT if guarded else FAIL)) != RESUBMIT
 
 
 def _stop(row: Family, entry: Entry, problem: str) -> Stop:
     return Stop(KieMaybeSubmittedError(problem, kie_task_id=entry.kie_task_id, family=row.tag))
 
 
-def worth_a_new_submit(row: Family, error: KieError) -> bool:
+def worth_a_new_submit(error: KieError, *, guarded: bool) -> bool:
     """
     Tell whether a new submit may cure the end of a job, so that a retry should make one.
 
-    :param row: the family.
     :param error: how the job ended. After any end that KIE does not confirm the job may go on, and its id is worth more
         than another try; under a guard an id that KIE does not know is submitted again for free.
+    :param guarded: KIE refuses a second identical submit.
     """
-    if row.guarded:
+    if guarded:
         return isinstance(error, (KieJobFailedError, KieNotFoundError))
     return isinstance(error, KieJobFailedError) and not isinstance(error, AirflowFailException)

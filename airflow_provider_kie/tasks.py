@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_kie.api.families import find_family, tag_of
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
 from airflow_provider_kie.exceptions import KieWaitTimeoutError, named
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
@@ -74,18 +75,18 @@ class JobTask(BaseOperator):
         """The hook, as late as possible."""
         return open_hook(self.kie_conn_id)
 
-    def _whole(self, row: Family, end: Done | Failed) -> Done | Failed:
+    def _whole(self, end: Done | Failed) -> Done | Failed:
         """Return the end with all of the job, which is read again where it was too large for an event."""
         if not (isinstance(end, Done) and end.cut):
             return end
-        kie_task_id = end.job["kie_task_id"]
+        kie_task_id, row = end.job["kie_task_id"], find_family(end.job["family"])
         return finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
 
-    def _log_end(self, row: Family, end: Done) -> None:
-        kie_task_id = end.job["kie_task_id"]
+    def _log_end(self, end: Done) -> None:
+        what = named(tag_of(end.job["family"]), end.job["kie_task_id"])
         if end.warning:
-            self.log.warning("%s: %s", named(row.tag, kie_task_id), end.warning)
-        self.log.info("%s is finished.", named(row.tag, kie_task_id))
+            self.log.warning("%s: %s", what, end.warning)
+        self.log.info("%s is finished.", what)
 
 
 def deferral(trigger: KieJobTrigger) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.exceptions import KieConversionFailedError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["FAMILIES", "JOBS", "MUSIC", "WAV", "find_family", "tag_of"]
+__all__ = ["FAMILIES", "JOBS", "MUSIC", "WAV", "WAV_ROUTES", "find_family", "tag_of"]
 
 #: Pages "Convert to WAV" and "Get WAV Details" (2026-04-29). The pages know only words; the numbers, and ``status`` in
 #: the place of ``successFlag``, are those of older pages of the same software. Numbers mean something else in each
 #: family, so only these two are taken.
-WAV = Family(
+_WAV = Family(
     name="wav",
     submit="/api/v1/wav/generate",
     query="/api/v1/wav/record-info",
@@ -70,6 +70,33 @@ JOBS = Family(
     errors=("failCode", "failMsg"),
     wrapped=True,
 )
+
+#: WAV conversion as a model of the Market, in the words of its own page (page of 2026-10-07, and one client's finished
+#: job of 2026-10-06). Nobody knows whether a second submit is refused there, nor whether either route knows the jobs of
+#: the other, so a job is looked for by both.
+_WAV_AS_MODEL = replace(
+    JOBS,
+    name=_WAV.name,
+    model="ai-music-api/convert-to-wav-format",
+    words=Words(
+        running=("PENDING", "waiting", "queuing", "generating", 0),
+        done=("SUCCESS", 1),
+        failed=("GENERATE_WAV_FAILED", "fail", "failed", 2, 3),
+        spelled_as_first=True,
+    ),
+    result=("param.input.{task_id,audio_id}",),
+    needs_file=True,
+    tracks=None,
+    interval=_WAV.interval,
+    failure=_WAV.failure,
+    title=_WAV.title,
+    short=_WAV.short,
+    product=_WAV.product,
+    unnamed=True,
+)
+WAV = replace(_WAV, also=_WAV_AS_MODEL)
+#: The rows of WAV conversion by the name of the route.
+WAV_ROUTES: Mapping[str, Family] = MappingProxyType({WAV.name: WAV, JOBS.name: replace(_WAV_AS_MODEL, also=_WAV)})
 
 
 def _suno(*failed: str, running: tuple[str, ...] = ("PENDING",)) -> Words:

@@ -43,6 +43,7 @@ class Words:
     :param done_if_result: it has succeeded if there is a result.
     :param only_words: the family's pages know no numbers, so that one in the row stands for the first word of its
         meaning, and another one says nothing.
+    :param spelled_as_first: every word is spelled as the first one of its meaning.
     :raises ValueError: a word stands twice, whatever its letter case, or a meaning that every job can have has none.
     """
 
@@ -54,14 +55,18 @@ class Words:
         failed: tuple[str | int, ...],
         done_if_result: tuple[str | int, ...] = (),
         only_words: bool = False,
+        spelled_as_first: bool = False,
     ) -> None:
         groups = {Means.RUNNING: running, Means.DONE: done, Means.FAILED: failed, Means.DONE_IF_RESULT: done_if_result}
         named = [(str(word), means) for means, words in groups.items() for word in words]
         self._meanings = dict(named)
         self._spellings = {word.upper(): word for word in self._meanings}
-        if only_words:
+        if only_words or spelled_as_first:
             self._spellings |= {
-                str(word): str(words[0]) for words in groups.values() for word in words if type(word) is int
+                str(word).upper(): str(words[0])
+                for words in groups.values()
+                for word in words
+                if spelled_as_first or type(word) is int
             }
         if len(self._spellings) != len(named) or not (running and done and failed):
             raise ValueError(f"status words stand twice, or are missing: {groups}")
@@ -117,6 +122,8 @@ class Family:
     :param errors: where the error's code and its text are.
     :param id_key: the name of the id.
     :param wrapped: the fields stand within ``input``, beside the name of a ``model``.
+    :param model: the only model whose jobs are of this family.
+    :param also: the row by which KIE may know a job that it does not know by this one.
     :param callback: KIE demands a callback URL.
     :param interval: seconds between two polls, where the user does not say it.
     :param repeat: what a second submit does.
@@ -140,6 +147,8 @@ class Family:
     errors: tuple[str, str] = ("errorCode", "errorMessage")
     id_key: str = "taskId"
     wrapped: bool = False
+    model: str | None = None
+    also: Family | None = None
     callback: bool = False
     interval: float = 10.0
     repeat: Repeat = Repeat.IF_REFUSED

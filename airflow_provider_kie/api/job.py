@@ -136,6 +136,7 @@ def submit_job(
     :param purpose: what the call is for, as the start of an error message.
     :raises KieValidationError: the fields cannot be sent, or the model is missing or not wanted.
     """
+    model = model or row.model
     if row.wrapped == (not model):
         raise KieValidationError(f"family {quoted(row.name)} {'needs a' if row.wrapped else 'takes no'} model")
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
@@ -263,10 +264,13 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
     answered = _id_of(row, data) or asked
     if answered != asked:
         raise KieWrongTaskError(f"KIE answered for {label(row.tag)} {quoted(answered)}, which is not the one asked for")
+    model = fields.text(data.get("model")) or row.model
+    if row.model and model != row.model:
+        raise KieWrongTaskError(f"{label(row.tag)} {quoted(asked)} is a job of another model: {quoted(model)}")
     code, text = row.errors
     job = KieJob(
         family=row.name,
-        model=fields.text(data.get("model")),
+        model=model,
         kie_task_id=asked,
         status=row.words.spelled(next((data[key] for key in row.status if data.get(key) is not None), None)),
         files=_files(row, data),

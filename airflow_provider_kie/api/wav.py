@@ -8,16 +8,28 @@ Sources: the pages "Convert to WAV" and "Get WAV Details" (2026-04-29), and the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.families import WAV, WAV_ROUTES
+from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.fields import check_id, check_url, text, whole
 from airflow_provider_kie.api.job import KieFile, KieJob, Submitted, submit_job
+from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["Submitted", "WavConversion", "WavStatus", "as_conversion", "as_job", "convert_to_wav"]
+__all__ = [
+    "Submitted",
+    "WavConversion",
+    "WavStatus",
+    "as_conversion",
+    "as_job",
+    "convert_to_wav",
+    "id_in",
+    "row_of",
+]
 
 
 class WavStatus(StrEnum):
@@ -53,23 +65,55 @@ class WavConversion(TypedDict):
     error_message: str | None
 
 
-def convert_to_wav(music_task_id: str, audio_id: str, callback_url: str) -> Call[Submitted]:
+def row_of(route: str) -> Family:
+    """
+    Return the row of WAV conversion by a route.
+
+    :param route: ``"wav"``: ``/wav/generate``, where KIE's documentation says that a second submit is refused.
+        ``"jobs"``: the model of KIE's Market, where it is charged again, or nobody knows.
+    :raises KieValidationError: it is none of them.
+    """
+    row = WAV_ROUTES.get(route) if isinstance(route, str) else None
+    if row is None:
+        raise KieValidationError(f"route is {quoted(route)}, but must be {' or '.join(map(repr, WAV_ROUTES))}")
+    return row
+
+
+def id_in(given: object) -> str:
+    """
+    Return the id of a conversion, unchecked, under the type that it should have.
+
+    :param given: the id, a :class:`WavConversion`, or a :class:`~airflow_provider_kie.api.job.KieJob`.
+    :raises KieValidationError: it is a job of another family.
+    """
+    if not isinstance(given, Mapping):
+        return cast("str", given)
+    if (family := given.get("family", WAV.name)) not in WAV_ROUTES:
+        raise KieValidationError(f"kie_task_id is a job of family {quoted(family)}, and no WAV conversion")
+    return cast("str", given.get("kie_task_id", ""))
+
+
+def convert_to_wav(
+    music_task_id: str, audio_id: str, callback_url: str | None = None, row: Family = WAV
+) -> Call[Submitted]:
     """
     Submit a conversion; costs about 0.4 credits when it is accepted.
 
-    A second submit for the same track is answered with 409. That a 409 names the earlier task is not documented;
-    where it does, that task is the result.
+    By ``/wav/generate`` a second submit for the same track is answered with 409. That a 409 names the earlier task is
+    not documented; where it does, that task is the result. By the Market nothing is known of a second submit.
 
     :param music_task_id: the music task that made the track (KIE's ``taskId``).
     :param audio_id: the track (KIE's ``audioId``, ``response.sunoData[].id`` of the music task).
-    :param callback_url: where KIE reports the end; KIE demands one also from clients that poll.
+    :param callback_url: where KIE reports the end; KIE demands one also from clients that poll, but not by the route of
+        the Market.
+    :param row: the row of the route, see :func:`row_of`.
     :raises KieValidationError: an argument cannot be right.
     """
     music, track = check_id("music_task_id", music_task_id), check_id("audio_id", audio_id)
-    body = {"taskId": music, "audioId": track}
+    body = {"task_id": music, "audio_id": track} if row.wrapped else {"taskId": music, "audioId": track}
     purpose = f"Submitting the WAV conversion of track {quoted(track)} of music task {quoted(music)}"
-    url = check_url("callback_url", callback_url)
-    return submit_job(WAV, body, callback_url=url, purpose=purpose)
+    url = check_url("callback_url", callback_url) if row.callback or callback_url else None
+    return submit_job(row, body, callback_url=url, purpose=purpose)
 
 
 def as_conversion(job: KieJob) -> WavConversion:
@@ -81,7 +125,7 @@ def as_conversion(job: KieJob) -> WavConversion:
     track = job["result"] if isinstance(job["result"], dict) else {}
     return WavConversion(
         kie_task_id=job["kie_task_id"],
-        music_id=text(track.get("musicId")),
+        music_id=text(track.get("musicId") or track.get("audio_id")),
         music_index=whole(track.get("musicIndex")),
         status=job["status"].upper(),
         wav_url=job["files"][0]["url"] if job["files"] else None,

@@ -175,20 +175,20 @@ class KieBaseHook(BaseHook):
         reading: Reading = None
         while True:
             try:
-                pause = course.send(reading)
+                asked = course.send(reading)
             except StopIteration as end:
                 ended: T = end.value
                 return ended
             reading = None
-            if pause is None:
-                reading = self._reading(row, kie_task_id, retry_reads)
+            if not isinstance(asked, Pause):
+                reading = self._reading(asked, kie_task_id, retry_reads)
                 continue
             if report:
-                report(pause)
+                report(asked)
             else:
-                level = logging.WARNING if pause.settling else logging.INFO
-                self.log.log(level, "%s: %s", named(row.tag, kie_task_id), pause.text)
-            time.sleep(pause.seconds)
+                level = logging.WARNING if asked.settling else logging.INFO
+                self.log.log(level, "%s: %s", named(row.tag, kie_task_id), asked.text)
+            time.sleep(asked.seconds)
 
     def _reading(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
         reading = self._outcome(row, kie_task_id, retry_reads)

@@ -15,6 +15,7 @@ from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Json
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
+from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.exceptions import KieError, KieValidationError, named
@@ -105,12 +106,35 @@ class KieHook(KieBaseHook):
         :param audio_id: the track.
         :param callback_url: where KIE reports the end; default is the connection's.
         """
-        url = callback_url or self.settings.callback_url
-        submitted = self.call(wav.convert_to_wav(music_task_id, audio_id, url))
+        return self.submit_wav_by_route(None, music_task_id, audio_id, callback_url)
+
+    def submit_wav_by_route(
+        self, route: str | None, music_task_id: str, audio_id: str, callback_url: str | None = None
+    ) -> Submitted:
+        """
+        Do what :meth:`submit_wav_conversion` does, by another route than the connection's.
+
+        :param route: ``"wav"`` or ``"jobs"``, see :meth:`wav_route`.
+        :param music_task_id: the music task that made the track.
+        :param audio_id: the track.
+        :param callback_url: where KIE reports the end; default is the connection's.
+        """
+        row = self.wav_route(route)
+        url = callback_url or self._default_callback_url(row)
+        submitted = self.call(wav.convert_to_wav(music_task_id, audio_id, url, row))
         if submitted.reused:
             what = f"WAV task {submitted.kie_task_id}"
             self.log.warning("KIE has converted track %s before: %s is reused.", audio_id, what)
         return submitted
+
+    def wav_route(self, route: str | None) -> Family:
+        """
+        Return the row of WAV conversion by a route.
+
+        :param route: see :func:`~airflow_provider_kie.api.wav.row_of`; None for the connection's ``wav_route``.
+        :raises KieValidationError: there is no such route.
+        """
+        return wav.row_of(route or self.settings.wav_route)
 
     def submit_job(
         self,
@@ -129,13 +153,17 @@ class KieHook(KieBaseHook):
         :param callback_url: where KIE reports the end; default is what the input says, then the connection's.
         :raises KieError: the cause, as for every method.
         """
-        row, own = find_family(family or JOBS.name), self.settings.callback_url
-        default = own if row.callback or own != connection.DEFAULT_CALLBACK_URL else None
+        row = find_family(family or JOBS.name)
+        default = self._default_callback_url(row)
         call = submit_job(row, input, model=model, callback_url=callback_url, default_callback_url=default)
         submitted = self.call(call)
         if submitted.reused:
             self.log.warning("KIE has made this before: %s is reused.", named(row.tag, submitted.kie_task_id))
         return submitted.kie_task_id
+
+    def _default_callback_url(self, row: Family) -> str | None:
+        own = self.settings.callback_url
+        return own if row.callback or own != connection.DEFAULT_CALLBACK_URL else None
 
     def get_job(self, kie_task_id: str, family: str = JOBS.name) -> KieJob | None:
         """
@@ -144,7 +172,9 @@ class KieHook(KieBaseHook):
         :param kie_task_id: the job.
         :param family: its family; an id that is asked at another family's path is unknown.
         """
-        return self.call(read_job(find_family(family), kie_task_id))
+        row = find_family(family)
+        job = self.call(read_job(row, kie_task_id))
+        return self.call(read_job(row.also, kie_task_id)) if job is None and row.also else job
 
     def wait_for_job(
         self,

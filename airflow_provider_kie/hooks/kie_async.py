@@ -97,7 +97,7 @@ class KieAsyncHook:
         :raises KieError: KIE refused the key, and the connection has changed: :meth:`connect` again.
         """
         course = wait(row, kie_task_id, self.settings.conn_id, pace, left, polls)
-        return self._drive(course, row, kie_task_id, report)
+        return self._drive(course, kie_task_id, report)
 
     async def attempt(self, call: Call[T]) -> T:
         """
@@ -117,21 +117,21 @@ class KieAsyncHook:
     async def _send(self, call: Call[T]) -> Answer:
         return await self.transport.send(call)
 
-    async def _drive(self, course: Course[T], row: Family, kie_task_id: str, report: Callable[[Pause], None]) -> T:
+    async def _drive(self, course: Course[T], kie_task_id: str, report: Callable[[Pause], None]) -> T:
         reading: Reading = None
         while True:
             try:
-                pause = course.send(reading)
+                asked = course.send(reading)
             except StopIteration as end:
                 ended: T = end.value
                 return ended
             reading = None  # a sleeping wait keeps nothing
-            if pause is None:
-                reading = await self._reading(row, kie_task_id)
+            if not isinstance(asked, Pause):
+                reading = await self._reading(asked, kie_task_id)
                 continue
-            report(pause)
-            seconds = on_tick(pause.seconds, time.monotonic())
-            pause = None
+            report(asked)
+            seconds = on_tick(asked.seconds, time.monotonic())
+            del asked
             await asyncio.sleep(seconds)
 
     async def _reading(self, row: Family, kie_task_id: str) -> Reading:

@@ -15,9 +15,8 @@ from airflow_provider_kie.api.job import KieJob, first_url, submit_job
 from airflow_provider_kie.connection import DEFAULT_CALLBACK_URL, DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.exceptions import KieValidationError
-from airflow_provider_kie.money import FAIL, NEVER, RESUBMIT, TASK, identity_of
+from airflow_provider_kie.money import TASK, identity_of
 from airflow_provider_kie.operators.submit import SubmitOperator
-from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.tasks import as_rendered
 from airflow_provider_kie.triggers.job import KieJobTrigger
 
@@ -110,10 +109,6 @@ class KieJobOperator(SubmitOperator[KieJob]):
         return own if self.poll_interval is not None else own | {"poll_interval": self.row.interval}
 
     def _check(self) -> None:
-        for name, allowed in {"on_unknown_submit": (None, FAIL, RESUBMIT), "reuse": (TASK, NEVER)}.items():
-            if getattr(self, name) not in allowed:
-                words = " or ".join(repr(word) for word in allowed if word)
-                raise KieValidationError(f"{name} is {quoted(getattr(self, name))}, but must be {words}")
         if is_blank(self.model) and is_blank(self.family):
             raise KieValidationError("Either model or family is needed")
         submit_job(self.row, self.input, **self._how(), default_callback_url=DEFAULT_CALLBACK_URL)

@@ -60,5 +60,5 @@ class MusicTracksOperator(JobTask):
         job: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
         kie_task_id, row = job.get("kie_task_id", given), find_family(job.get("family", self.family))
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
-        self._log_end(row, end)
+        self._log_end(end)
         return end.job["tracks"]

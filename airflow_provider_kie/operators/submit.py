@@ -14,9 +14,12 @@ from airflow_provider_kie.api.families import find_family
 from airflow_provider_kie.api.job import no_cancel
 from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
+from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, KieValidationError, named
 from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.money import (
+    FAIL,
+    NEVER,
+    RESUBMIT,
     TASK,
     Entry,
     NextTry,
@@ -30,6 +33,7 @@ from airflow_provider_kie.money import (
     stops_after_unknown,
     worth_a_new_submit,
 )
+from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW, JobTask, as_rendered, deferral, ended_by_airflow
 from airflow_provider_kie.triggers.event import read_event
 from airflow_provider_kie.waiting.pace import as_seconds
@@ -123,6 +127,8 @@ class SubmitOperator(JobTask, Generic[R]):
         """
         # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
         wait: dict[str, Any] = {name: as_seconds(name, value) for name, value in self._times().items()}
+        self._check_words("on_unknown_submit", None, FAIL, RESUBMIT)
+        self._check_words("reuse", TASK, NEVER)
         self._check()
         self.hook.get_conn()  # what cannot work in the connection is refused before anything is written down
         record = self._record(context)
@@ -138,6 +144,11 @@ class SubmitOperator(JobTask, Generic[R]):
             self.defer(**deferral(self._trigger(kie_task_id, **wait)))
         return self._end_wait(context, self.hook.wait(self.row, kie_task_id, **wait))
 
+    def _check_words(self, name: str, *allowed: str | None) -> None:
+        if getattr(self, name) not in allowed:
+            words = " or ".join(repr(word) for word in allowed if word)
+            raise KieValidationError(f"{name} is {quoted(getattr(self, name))}, but must be {words}")
+
     def _times(self) -> dict[str, object]:
         return {"poll_interval": self.poll_interval, "timeout": self.timeout}
 
@@ -148,7 +159,7 @@ class SubmitOperator(JobTask, Generic[R]):
         :param context: Airflow's context.
         :param event: the trigger's event.
         """
-        return self._end_wait(context, self._whole(self.row, read_event(event)))
+        return self._end_wait(context, self._whole(read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
         """
@@ -184,9 +195,11 @@ class SubmitOperator(JobTask, Generic[R]):
             self._know(context, decision.kie_task_id)
         verdict = None
         if entry.kie_task_id:
-            row = find_family(entry.identity.get("family", self.row.tag))
+            family = entry.identity.get("family")
+            row = find_family(family) if family else self.row
             verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
-            if isinstance(verdict, Failed) and worth_a_new_submit(row, verdict.error):
+            guarded = row.guarded and entry.guarded
+            if isinstance(verdict, Failed) and worth_a_new_submit(verdict.error, guarded=guarded):
                 decision = self._next_try(record, replace(entry, state=State.FAILED))
         if isinstance(decision, Stop):
             raise decision.error
@@ -225,7 +238,7 @@ class SubmitOperator(JobTask, Generic[R]):
                 record.commit(str(error.existing_kie_task_id))
                 if not record.persistent:
                     raise final(error) from error  # a retry would not know the id, and submit again
-            elif stops_after_unknown(self.row, self.on_unknown_submit):
+            elif stops_after_unknown(self.row.guarded, self.on_unknown_submit):
                 broke_off = f"The submit was broken off ({type(error).__name__})"
                 problem = error.problem if isinstance(error, KieError) else broke_off
                 raise KieMaybeSubmittedError(problem, conn_id=self.kie_conn_id, family=self.row.tag) from error
@@ -250,7 +263,7 @@ class SubmitOperator(JobTask, Generic[R]):
     def _end_wait(self, context: Context, end: Done | Failed) -> R:
         # Without the identity: what it is made of may be gone from XCom by now.
         forgotten = not self.durable or task_state_store(context) is None
-        if isinstance(end, Failed) and forgotten and not worth_a_new_submit(self.row, end.error):
+        if isinstance(end, Failed) and forgotten and not worth_a_new_submit(end.error, guarded=self.row.guarded):
             # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
             end = Failed(final(end.error))
         return self._finish(context, end)
@@ -258,5 +271,5 @@ class SubmitOperator(JobTask, Generic[R]):
     def _finish(self, context: Context, end: Done | Failed) -> R:
         job = conclude(end)
         if isinstance(end, Done):
-            self._log_end(self.row, end)
+            self._log_end(end)
         return self._result(context, job)

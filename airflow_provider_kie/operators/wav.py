@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg, conf
 
-from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.families import JOBS
 from airflow_provider_kie.api.fields import check_id, is_blank
-from airflow_provider_kie.api.wav import as_conversion, convert_to_wav
+from airflow_provider_kie.api.wav import as_conversion, convert_to_wav, id_in, row_of
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
+from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.tasks import JobTask, as_rendered
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -22,6 +23,7 @@ from airflow_provider_kie.waiting.verdict import Failed, conclude, finished
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.api.job import KieJob
 
 __all__ = ["ConvertToWavOperator", "WavUrlOperator"]
@@ -31,9 +33,22 @@ STORE_KEY = "kie_wav_conversion"
 
 
 class _WavTask(JobTask):
-    """What the operators say of a finished conversion."""
+    """What the operators say of a conversion."""
 
-    row = WAV
+    route: str | None
+
+    def _take_route(self, route: str | None) -> None:
+        if route is not None:
+            row_of(route)
+        self.route = route
+
+    @property
+    def row(self) -> Family:
+        """The family of the job; where the connection cannot say any more by which route, that without a guard."""
+        try:
+            return self.hook.wav_route(self.route)
+        except KieError:
+            return row_of(self.route or JOBS.name)
 
     def _result(self, context: Context, job: KieJob) -> str:
         conversion = as_conversion(job)
@@ -52,6 +67,9 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
 
     :param music_task_id: the music task that made the track. (templated)
     :param audio_id: the track: ``response.sunoData[].id`` of the music task. (templated)
+    :param route: ``"wav"``: by ``/wav/generate``, where KIE's documentation says that a second conversion of a track is
+        refused. ``"jobs"``: by the model of KIE's Market, where it is charged again, or nobody knows. Default is the
+        connection's ``wav_route``.
     :param callback_url: where KIE reports the end besides; default is the connection's. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the file; otherwise return after the submit.
@@ -62,6 +80,8 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
         with the conversion that an earlier try submitted, in every mode. Below 3.3 only KIE's own refusal of a
         second conversion guards a retry, so there a time-out is not retried: its ``kie_task_id`` would be lost.
+    :param on_unknown_submit: what a try does where an earlier submit may have been accepted: ``"fail"`` (the default by
+        the route ``jobs``) or ``"resubmit"`` (by the route ``wav``).
     """
 
     template_fields: Sequence[str] = ("music_task_id", "audio_id", "callback_url", "kie_conn_id")
@@ -71,6 +91,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
         *,
         music_task_id: str | XComArg,
         audio_id: str | XComArg,
+        route: str | None = None,
         callback_url: str | XComArg | None = None,
         kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
@@ -78,6 +99,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
         poll_interval: float | timedelta = 30.0,
         timeout: float | timedelta = 3600.0,
         durable: bool = True,
+        on_unknown_submit: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -87,8 +109,10 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
             poll_interval=poll_interval,
             timeout=timeout,
             durable=durable,
+            on_unknown_submit=on_unknown_submit,
             **kwargs,
         )
+        self._take_route(route)
         self.music_task_id = as_rendered(music_task_id)
         self.audio_id = as_rendered(audio_id)
         self.callback_url = as_rendered(callback_url)
@@ -98,17 +122,21 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
         return None if is_blank(self.callback_url) else self.callback_url
 
     def _check(self) -> None:
-        convert_to_wav(self.music_task_id, self.audio_id, self._callback or self.hook.settings.callback_url)
+        url = self._callback or self.hook.settings.callback_url
+        convert_to_wav(self.music_task_id, self.audio_id, url, self.hook.wav_route(self.route))
 
     def _send(self) -> str:
-        return self.hook.submit_wav_conversion(self.music_task_id, self.audio_id, self._callback).kie_task_id
+        track = (self.music_task_id, self.audio_id, self._callback)
+        if self.route is None:  # the method that a subclass of the hook may have replaced
+            return self.hook.submit_wav_conversion(*track).kie_task_id
+        return self.hook.submit_wav_by_route(self.route, *track).kie_task_id
 
     def _record(self, context: Context) -> Record:
         track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}
-        return Record(context if self.durable else None, WAV, STORE_KEY, track)
+        return Record(context if self.durable else None, self.row, STORE_KEY, track)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> WavConversionTrigger:
-        return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout)
+        return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, route=self.route)
 
     def _announce_submit(self, kie_task_id: str) -> None:
         self.log.info("Track %s is converted by WAV task %s.", self.audio_id, kie_task_id)
@@ -124,16 +152,25 @@ class WavUrlOperator(_WavTask):
     Does not wait: a conversion that still runs is an error that Airflow's ``retries`` may cure; a failed one is
     final.
 
-    :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. (templated)
+    :param kie_task_id: the WAV task: the id that the submit of the conversion gave, not the music task's; or a whole
+        :class:`~airflow_provider_kie.api.job.KieJob` or conversion. (templated)
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that KIE does not know by this
+        route is looked for by the other one. Default is the connection's ``wav_route``.
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
 
     def __init__(
-        self, *, kie_task_id: str | XComArg, kie_conn_id: str | XComArg = DEFAULT_CONN_ID, **kwargs: Any
+        self,
+        *,
+        kie_task_id: str | XComArg,
+        route: str | None = None,
+        kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._take_route(route)
         self.kie_task_id = as_rendered(kie_task_id)
         self.kie_conn_id = as_rendered(kie_conn_id)
 
@@ -144,6 +181,7 @@ class WavUrlOperator(_WavTask):
         :param context: Airflow's context.
         :raises KieNotReadyError: the conversion still runs.
         """
-        end = finished(WAV, self.kie_task_id, self.hook.poll(WAV, self.kie_task_id, retry_reads=True))
-        self._log_end(WAV, end)
+        kie_task_id, row = id_in(self.kie_task_id), self.hook.wav_route(self.route)
+        end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
+        self._log_end(end)
         return self._result(context, conclude(end))

@@ -71,6 +71,10 @@ class WaitSensor(JobTask, StartInTriggerer):
     def row(self) -> Family:
         """The family of the job."""
 
+    def _row_to_read(self) -> Family:
+        """Return the row by which to read, which may depend on the connection."""
+        return self.row
+
     @abstractmethod
     def _trigger(self, **arguments: Any) -> KieJobTrigger:
         """Return what waits in the triggerer."""
@@ -102,7 +106,7 @@ class WaitSensor(JobTask, StartInTriggerer):
         :param context: Airflow's context.
         """
         left = self._until - time.monotonic()
-        verdict = self.hook.poll(self.row, self.kie_task_id, timeout=left, poll_interval=self.poke_interval)
+        verdict = self.hook.poll(self._row_to_read(), self.kie_task_id, timeout=left, poll_interval=self.poke_interval)
         if isinstance(verdict, Wait):
             self._last_reason = verdict.reason
             tell = self.log.warning if verdict.warning else self.log.info
@@ -121,7 +125,7 @@ class WaitSensor(JobTask, StartInTriggerer):
         :param event: the trigger's event.
         """
         self._take_job()
-        return self._conclude(context, self._whole(self.row, read_event(event)))
+        return self._conclude(context, self._whole(read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -140,11 +144,11 @@ class WaitSensor(JobTask, StartInTriggerer):
         """Take the id of a whole job, as another task returns it."""
         given: Any = self.kie_task_id
         if isinstance(given, Mapping):
-            self.kie_task_id = given.get("kie_task_id", "")
             self._take_family(given)
+            self.kie_task_id = given.get("kie_task_id", "")
 
     def _take_family(self, job: Mapping[str, Any]) -> None:
-        """Take the family of a whole job, where the sensor waits for any."""
+        """Take the family of a whole job where the sensor waits for any, or refuse it."""
 
     def _deferral(self) -> dict[str, Any]:
         return deferral(
@@ -166,7 +170,7 @@ class WaitSensor(JobTask, StartInTriggerer):
     def _conclude(self, context: Context, end: Done | Failed) -> Any:
         if isinstance(end, Failed):
             self._fail(end.error)
-        self._log_end(self.row, end)
+        self._log_end(end)
         return self._result(context, end.job)
 
     def _fail(self, error: KieError) -> NoReturn:

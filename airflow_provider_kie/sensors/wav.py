@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.wav import WavConversion, as_conversion
+from airflow_provider_kie.api.wav import WavConversion, as_conversion, id_in, row_of
 from airflow_provider_kie.sensors.job import WaitSensor
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.api.job import KieJob
 
 __all__ = ["WavConversionSensor"]
@@ -28,7 +29,10 @@ class WavConversionSensor(WaitSensor):
     maintenance) never ends the wait before its ``timeout``; a failed conversion, a refused key or an id that stays
     unknown for a minute ends it at once and is not retried.
 
-    :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. (templated)
+    :param kie_task_id: the WAV task: the id that the submit of the conversion gave, not the music task's; or a whole
+        :class:`~airflow_provider_kie.api.job.KieJob` or conversion. (templated)
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that KIE does not know by this
+        route is looked for by the other one. Default is the connection's ``wav_route``.
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot. A conversion that is already finished costs
         no deferral.
@@ -40,8 +44,20 @@ class WavConversionSensor(WaitSensor):
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
     row = WAV
 
+    def __init__(self, *, route: str | None = None, **kwargs: Any) -> None:
+        if route is not None:
+            row_of(route)
+        self.route = route  # before Airflow's constructor, which reads start_trigger_args
+        super().__init__(**kwargs)
+
+    def _row_to_read(self) -> Family:
+        return self.hook.wav_route(self.route)
+
     def _trigger(self, **arguments: Any) -> WavConversionTrigger:
-        return WavConversionTrigger(**arguments)
+        return WavConversionTrigger(**arguments, route=self.route)
+
+    def _take_family(self, job: Mapping[str, Any]) -> None:
+        id_in(job)
 
     def _result(self, context: Context, job: KieJob) -> WavConversion:
         conversion = as_conversion(job)

@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
-from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
-from airflow_provider_kie.api.wav import as_conversion
+from airflow_provider_kie.api.wav import as_conversion, id_in, row_of
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
@@ -52,15 +51,17 @@ class WavToObjectStorageOperator(BaseOperator):
     ``seconds`` and ``already_there``. The same is the extra of the events of its ``outlets``, if you name some,
     together with ``destination``.
 
-    :param kie_task_id: the WAV task: the id that KIE's ``/wav/generate`` gave, not the music task's. Either this or
-        ``wav_url``; with this, a fresh link can be fetched when one expired. Of two templates one may turn out empty.
-        (templated)
+    :param kie_task_id: the WAV task: the id that the submit of the conversion gave, not the music task's; or a whole
+        :class:`~airflow_provider_kie.api.job.KieJob` or conversion. Either this or ``wav_url``; with this, a fresh link
+        can be fetched when one expired. Of two templates one may turn out empty. (templated)
     :param wav_url: the file's URL; not trusted as much, see ``allow_private_hosts``. (templated)
     :param destination: an ``ObjectStoragePath`` URL that names a file, such as ``s3://bucket/masters/one.wav``.
         (templated)
     :param overwrite: replace a file of other content, which is refused otherwise.
     :param destination_conn_id: the storage's Airflow connection; the URL may also name it, as in
         ``s3://aws_default@bucket/one.wav``. (templated)
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that KIE does not know by this
+        route is looked for by the other one. Default is the connection's ``wav_route``.
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param max_bytes: the largest file that is accepted.
     :param allow_private_hosts: also follow a ``wav_url`` or a redirect to addresses of the private network.
@@ -77,12 +78,16 @@ class WavToObjectStorageOperator(BaseOperator):
         wav_url: str | XComArg | None = None,
         overwrite: bool = False,
         destination_conn_id: str | XComArg | None = None,
+        route: str | None = None,
         kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
         max_bytes: int = 4 * 1024**3,
         allow_private_hosts: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if route is not None:
+            row_of(route)
+        self.route = route
         self.kie_task_id = as_rendered(kie_task_id)
         self.wav_url = as_rendered(wav_url)
         self.destination = as_rendered(destination)
@@ -139,6 +144,8 @@ class WavToObjectStorageOperator(BaseOperator):
             raise KieValidationError("Exactly one of kie_task_id and wav_url is needed")
         for name in set(_SOURCES) - set(filled):
             setattr(self, name, None)
+        if self.kie_task_id is not None:
+            self.kie_task_id = id_in(self.kie_task_id)
 
     def _passed(self, context: Context) -> list[str]:
         """Return which sources the DAG passed, whatever became of them."""
@@ -217,7 +224,8 @@ class WavToObjectStorageOperator(BaseOperator):
 
     def _wav_url(self) -> str:
         kie_task_id: Any = self.kie_task_id  # the hook checks it, also its type
-        end = finished(WAV, kie_task_id, self.hook.poll(WAV, kie_task_id, retry_reads=True))
+        row = self.hook.wav_route(self.route)
+        end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         return str(as_conversion(end.job)["wav_url"])
 
     # --- What others see of it

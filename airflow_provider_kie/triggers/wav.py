@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.wav import row_of
 from airflow_provider_kie.triggers.event import write_wav_event
 from airflow_provider_kie.triggers.job import KieJobTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.api.family import Family
+    from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 
 __all__ = ["WavConversionTrigger"]
 
@@ -25,6 +30,7 @@ class WavConversionTrigger(KieJobTrigger):
     :param timeout: the seconds that the whole wait was given.
     :param exponential_backoff: double the interval from poll to poll.
     :param max_wait: seconds that the doubled interval does not exceed.
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``; None for the connection's ``wav_route``.
     """
 
     _write_event = staticmethod(write_wav_event)
@@ -38,6 +44,7 @@ class WavConversionTrigger(KieJobTrigger):
         timeout: float,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
+        route: str | None = None,
     ) -> None:
         super().__init__(
             kie_task_id,
@@ -49,9 +56,14 @@ class WavConversionTrigger(KieJobTrigger):
             max_wait,
             family=WAV.name,
         )
+        self.route = route
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments with which the trigger is built again."""
         path, arguments = super().serialize()
         del arguments["family"]
-        return path, arguments
+        # Workers and triggerers are not replaced in one moment, so no argument is written that was not asked for.
+        return path, arguments | ({"route": self.route} if self.route else {})
+
+    def _row_for(self, hook: KieAsyncHook) -> Family:
+        return row_of(self.route or hook.settings.wav_route)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The course of a wait, written once: a generator that asks for a reading or a pause, and returns how the wait ended.
+The course of a wait, written once: a generator that asks for readings and pauses, and returns how the wait ended.
 
 The two hooks drive it, each with its own way to read and to sleep. A *poll* is one or more readings in a row that
 belong together: an answer that may still settle is read again within the same poll, because a sensor in reschedule mode
@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_kie.api.family import Family
+from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.waiting.pace import Pace
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait
 
@@ -46,8 +47,8 @@ class Pause(NamedTuple):
 
 
 T = TypeVar("T")
-#: Asks for a reading with None, or for a pause, and returns how it ended.
-Course: TypeAlias = Generator[Pause | None, Reading, T]
+#: Asks for a reading by a row, or for a pause, and returns how it ended.
+Course: TypeAlias = Generator[Family | Pause, Reading, T]
 
 
 def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]:
@@ -58,14 +59,19 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
     :param pace: how often the wait polls; pauses within a poll are not longer.
     :param left: gives the seconds that the poll may still take.
     """
+    row = judge.row
     while True:
-        verdict = judge.judge((yield None), time.monotonic())
+        reading = yield row
+        if reading is None and row.also:
+            elsewhere = yield row.also
+            reading = None if isinstance(elsewhere, KieError) else elsewhere
+        verdict = judge.judge(reading, time.monotonic())
         if not (isinstance(verdict, Wait) and verdict.settling):
             return verdict
         pause = Pause(pace.settling_pause(), verdict.reason, verdict.warning, left(), settling=True)
         if pause.seconds > pause.left:
             return verdict
-        del verdict
+        del reading, verdict
         yield pause
 
 

@@ -114,10 +114,10 @@ class Judge:
     :param conn_id: the connection, for the errors.
     """
 
-    __slots__ = ("_conn_id", "_kie_task_id", "_row", "_unsettled_since")
+    __slots__ = ("_conn_id", "_kie_task_id", "_unsettled_since", "row")
 
     def __init__(self, row: Family, kie_task_id: str, conn_id: str) -> None:
-        self._row = row
+        self.row = row
         self._kie_task_id = kie_task_id
         self._conn_id = conn_id
         self._unsettled_since: float | None = None
@@ -136,7 +136,7 @@ class Judge:
             # Whether a poll met the limit itself or only the pause after it is chance, and not worth telling apart.
             reason = RATE_LIMITED if isinstance(reading, KieRateLimitError) else reading.problem
             return Wait(reason, settling=self._in_grace(now), warning=True, trouble=reading)
-        judged = _judge(self._row, self._kie_task_id, reading)
+        judged = _judge(self.row, self._kie_task_id, reading)
         if not isinstance(judged, _Objection):
             if isinstance(judged, Wait):
                 self._unsettled_since = None
@@ -168,6 +168,8 @@ def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _
     if job is None:
         problem = f"KIE does not know this {label(row.tag)}"
         return _Objection(KieNotFoundError(problem, kie_task_id=kie_task_id, family=row.tag), True)
+    if row.also and row.also.model == job["model"]:
+        row = row.also
     status = job["status"] or "none"
     means = row.words.meaning(job["status"])
     has_result = bool(job["files"]) or (not row.needs_file and isinstance(job["result"], (dict, list)))

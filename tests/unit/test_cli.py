@@ -28,6 +28,7 @@ AIRFLOW = Version(airflow.__version__).release[:2]
 ROOT = Path(cli.__file__).parents[1]
 API = "https://api.kie.ai/api/v1"
 CREDIT, SUBMIT, READ = f"{API}/chat/credit", f"{API}/wav/generate", f"{API}/wav/record-info"
+READ_BY_MARKET = f"{API}/jobs/recordInfo"
 # Airflow 2.11 tells of each connection that it looks up.
 LOG_OF_AIRFLOW_2 = re.compile(r"^\[[^]]+\] \{\w+\.py:\d+\} (INFO|WARNING - empty cryptography key) .*\n", re.MULTILINE)
 SAID = "2025-01-01 00:00:00"
@@ -240,6 +241,7 @@ def test_show_judges_nothing(run, requests_mock, record):
 
 def test_an_unknown_id_is_an_error_at_once(run, requests_mock):
     asked = requests_mock.get(READ, **says(None))
+    requests_mock.get(READ_BY_MARKET, **says(None, 422, "recordInfo is null"))
     code, out, err = run("show", "wav-1")
     assert (code, out, asked.call_count) == (1, "", 1)
     assert "KIE does not know this WAV task" in err
@@ -248,6 +250,7 @@ def test_an_unknown_id_is_an_error_at_once(run, requests_mock):
 
 def test_wait_says_on_standard_error_how_it_goes(run, requests_mock):
     requests_mock.get(READ, [says(None), says(PENDING), says(PENDING), says(DONE)])
+    requests_mock.get(READ_BY_MARKET, **says(None, 422, "recordInfo is null"))
     code, out, err = run("wait", "wav-1", "--timeout", "99", "--poll-interval", "0.01", "-o", "json")
     assert (code, json.loads(out)) == (0, CONVERSION)
     assert err.splitlines() == [

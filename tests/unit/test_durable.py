@@ -115,9 +115,9 @@ def test_under_a_guard_no_entry_stops_a_task(name):
 
 
 STEPS = {
-    "begin": (lambda memory: memory.begin(), Entry(State.CLAIMED, SAME)),
-    "commit": (lambda memory: memory.commit("a1"), Entry(State.SUBMITTED, SAME, "a1")),
-    "refuse": (lambda memory: memory.refuse(), Entry(State.REFUSED, SAME)),
+    "begin": (lambda memory: memory.begin(), Entry(State.CLAIMED, SAME, guarded=False)),
+    "commit": (lambda memory: memory.commit("a1"), Entry(State.SUBMITTED, SAME, "a1", guarded=False)),
+    "refuse": (lambda memory: memory.refuse(), Entry(State.REFUSED, SAME, guarded=False)),
 }
 
 
@@ -174,7 +174,15 @@ def test_a_store_that_fails_after_the_submit_leaves_the_outcome_unknown(name, sa
     assert said in caplog.text
     assert "no store today" in caplog.text
     store.broken = False
-    assert record(store).load() == Entry(State.CLAIMED, SAME)
+    assert record(store).load() == Entry(State.CLAIMED, SAME, guarded=False)
+
+
+def test_what_was_submitted_without_a_guard_is_so_whatever_is_submitted_next():
+    store = Store()
+    record(store).begin()
+    assert isinstance(next_try(WAV, record(store, WAV).load(), SAME), Stop)
+    record(store, WAV).begin()
+    assert next_try(WAV, record(store, WAV).load(), SAME) == Submit()
 
 
 @pytest.mark.parametrize("context", [None, {}, {"task_state_store": None}])

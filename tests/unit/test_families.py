@@ -19,6 +19,7 @@ ROWS = "api/families.py"
 FACES = {
     "api/wav.py",
     "cli.py",
+    "connection.py",
     "hooks/kie.py",
     "operators/wav.py",
     "sensors/wav.py",

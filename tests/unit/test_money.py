@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
@@ -67,6 +69,8 @@ NEXT = {
     "an id after a clear": (entry(State.SUBMITTED, "a1"), {"cleared": True}, Resume("a1"), Resume("a1")),
     "confirmed failure": (entry(State.FAILED, "a1"), {}, Submit(), Submit()),
     "unknown": (entry(State.CLAIMED), {}, Submit(), Stop),
+    "unknown, by a route without a guard": (replace(entry(State.CLAIMED), guarded=False), {}, Stop, Stop),
+    "another input by such a route": (replace(entry(State.SUBMITTED, "a1", OTHER), guarded=False), {}, Stop, Stop),
     "unknown, resubmit": (entry(State.CLAIMED), {"on_unknown_submit": "resubmit"}, Submit(), Submit()),
     "unknown, fail": (entry(State.CLAIMED), {"on_unknown_submit": "fail"}, Stop, Stop),
     "unknown after a clear": (entry(State.CLAIMED), {"cleared": True}, Submit(), Stop),
@@ -114,8 +118,8 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 def test_a_new_submit_is_worth_it(name):
     error, guarded, charged = ENDS[name]
-    assert worth_a_new_submit(WAV, error) is guarded
-    assert worth_a_new_submit(POEMS, error) is charged
+    assert worth_a_new_submit(error, guarded=True) is guarded
+    assert worth_a_new_submit(error, guarded=False) is charged
 
 
 # --- What is the same job

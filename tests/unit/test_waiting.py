@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
     KieConfigurationError,
@@ -22,6 +23,7 @@ from airflow_provider_kie.exceptions import (
     KieNotFoundError,
     KieNotReadyError,
     KieServerError,
+    KieUnreadableAnswerError,
     KieValidationError,
     KieWaitTimeoutError,
 )
@@ -327,20 +329,24 @@ def test_the_pause_between_two_readings_of_one_look(monkeypatch, poll_interval, 
 class Drive:
     """Drives a course on a clock of its own, with these readings, of which the last one is given for ever."""
 
-    def __init__(self, monkeypatch, *readings, seconds):
+    def __init__(self, monkeypatch, *readings, seconds, elsewhere=None):
         self.now, self.until, self.readings, self.pauses = 1000.0, 1000.0 + seconds, list(readings), []
+        self.elsewhere = elsewhere
         monkeypatch.setattr("airflow_provider_kie.waiting.course.time.monotonic", lambda: self.now)
 
     def left(self):
         return self.until - self.now
+
+    def _next(self):
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
 
     def __call__(self, course):
         answer = None
         try:
             while True:
                 step = course.send(answer)
-                if step is None:
-                    answer = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+                if isinstance(step, Family):
+                    answer = self.elsewhere if step.model else self._next()
                     continue
                 assert isinstance(step, Pause)
                 self.pauses.append(step)
@@ -355,6 +361,27 @@ def test_a_poll_reads_again_what_may_settle_until_it_does(monkeypatch):
     assert isinstance(drive(poll(new_judge(), Pace(30.0), drive.left)), Done)
     assert [pause.settling for pause in drive.pauses] == [True, True]
     assert all(4.5 <= pause.seconds <= 5.5 for pause in drive.pauses)
+
+
+def test_a_job_that_its_row_does_not_know_is_looked_for_by_the_other(monkeypatch):
+    found = record("SUCCESS", wav_url=URL) | {"model": WAV.also.model}
+    drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=found)
+    assert drive(poll(new_judge(), Pace(30.0), drive.left)) == Done(found)
+    assert drive.pauses == []
+
+
+def test_what_a_record_means_is_said_by_the_row_that_knew_it(monkeypatch):
+    """A success without a file is a failed conversion only where a second submit is not paid for."""
+    bare = record("SUCCESS")
+    drive = Drive(monkeypatch, bare, seconds=3600.0)
+    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieConversionFailedError
+    drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=bare | {"model": WAV.also.model})
+    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieUnreadableAnswerError
+
+
+def test_trouble_of_the_other_row_says_nothing(monkeypatch):
+    drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=BAD_KEY)
+    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieNotFoundError
 
 
 def test_a_poll_ends_with_the_grace(monkeypatch):
