@@ -228,7 +228,7 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(start, kie):
 
 def test_on_a_terminal_the_progress_is_one_line(environment, airflow_home, kie):
     kie_task_id = kie.create_conversion()
-    kie.play("pending", "task-unknown", "pending")
+    kie.play("pending", "task-unknown", "task-unknown", "pending")  # it is looked for by both routes
     screen, terminal = pty.openpty()
     with subprocess.Popen(
         [*PLAIN, "wait", kie_task_id, "--poll-interval", "0.2"],
