@@ -25,6 +25,7 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [_modules("triggers.job", "triggers.wav")],
         # Airflow 2.11 shows only links that are listed here.
         "extra-links": [
+            "airflow_provider_kie.links.kie.KieFileLink",
             "airflow_provider_kie.links.kie.KieLogsLink",
             "airflow_provider_kie.links.kie.WavFileLink",
         ],

@@ -12,12 +12,16 @@ from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_kie.api.families import find_family, tag_of
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
+from airflow_provider_kie.api.job import first_url
 from airflow_provider_kie.exceptions import KieWaitTimeoutError, named
-from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
+from airflow_provider_kie.links.kie import KieFileLink, KieLogsLink
 from airflow_provider_kie.waiting.verdict import Done, Failed, finished
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_kie.api.family import Family
+    from airflow_provider_kie.api.job import KieJob
     from airflow_provider_kie.hooks.kie import KieHook
     from airflow_provider_kie.triggers.job import KieJobTrigger
 
@@ -66,14 +70,19 @@ class JobTask(BaseOperator):
     """An operator or a sensor that deals with one job."""
 
     kie_conn_id: str
-    operator_extra_links = (KieLogsLink(), WavFileLink())
+    operator_extra_links: Any = (KieLogsLink(), KieFileLink())
     #: For the link, once this run of the task has it.
-    wav_url: str = ""
+    file_url: str = ""
 
     @cached_property
     def hook(self) -> KieHook:
         """The hook, as late as possible."""
         return open_hook(self.kie_conn_id)
+
+    def _push_url(self, context: Context, job: KieJob) -> None:
+        url = first_url(job)
+        self.file_url = url or ""
+        context["ti"].xcom_push(key="url", value=url)
 
     def _whole(self, end: Done | Failed) -> Done | Failed:
         """Return the end with all of the job, which is read again where it was too large for an event."""

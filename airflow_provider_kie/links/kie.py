@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links on the task's page: to KIE's log and to the WAV file."""
+"""Links on the task's page: to KIE's log and to the file of the job."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
@@ -10,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-__all__ = ["KieLogsLink", "WavFileLink"]
+__all__ = ["KieFileLink", "KieLogsLink", "WavFileLink"]
 
 #: Where an operator leaves its conversion, and where the sensor does.
 KEYS_OF_CONVERSION = ("wav_conversion", "return_value")
@@ -31,10 +32,10 @@ class KieLogsLink(BaseOperatorLink):
         return "https://kie.ai/logs"
 
 
-class WavFileLink(BaseOperatorLink):
-    """The WAV file at KIE, which deletes it 14 days after success."""
+class KieFileLink(BaseOperatorLink):
+    """The first file of a job at KIE, which deletes it 14 days after success."""
 
-    name = "WAV file"
+    name = "KIE file"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """
@@ -47,12 +48,23 @@ class WavFileLink(BaseOperatorLink):
         :param operator: the task.
         :param ti_key: the task instance.
         """
-        if (known := getattr(operator, "wav_url", None)) is not None:
+        if (known := getattr(operator, "file_url", None)) is not None:
             return str(known)
         from airflow.providers.common.compat.sdk import XCom
 
+        return self._from(lambda key: XCom.get_value(key=key, ti_key=ti_key))
+
+    def _from(self, pushed: Callable[[str], Any]) -> str:
+        return str(pushed("url") or "")
+
+
+class WavFileLink(KieFileLink):
+    """The WAV file at KIE, which deletes it 14 days after success."""
+
+    name = "WAV file"
+
+    def _from(self, pushed: Callable[[str], Any]) -> str:
         for key in KEYS_OF_CONVERSION:
-            found: Any = XCom.get_value(key=key, ti_key=ti_key)
-            if isinstance(found, dict) and found.get("wav_url"):
+            if isinstance(found := pushed(key), dict) and found.get("wav_url"):
                 return str(found["wav_url"])
         return ""

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import XComArg, conf
 
 from airflow_provider_kie.api.families import JOBS, find_family
 from airflow_provider_kie.api.fields import is_blank
-from airflow_provider_kie.api.job import KieJob, first_url, submit_job
+from airflow_provider_kie.api.job import KieJob, submit_job
 from airflow_provider_kie.connection import DEFAULT_CALLBACK_URL, DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.exceptions import KieValidationError
@@ -135,5 +135,5 @@ class KieJobOperator(SubmitOperator[KieJob]):
         context["ti"].xcom_push(key="kie_family", value=self.row.name)
 
     def _result(self, context: Context, job: KieJob) -> KieJob:
-        context["ti"].xcom_push(key="url", value=first_url(job))
+        self._push_url(context, job)
         return job

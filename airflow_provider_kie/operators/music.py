@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_kie.api.families import MUSIC, find_family
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.tasks import JobTask, as_rendered
 from airflow_provider_kie.waiting.verdict import finished
 
@@ -35,6 +36,7 @@ class MusicTracksOperator(JobTask):
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "family", "kie_conn_id")
+    operator_extra_links = (KieLogsLink(),)
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from airflow_provider_kie.api.wav import as_conversion, convert_to_wav, id_in, r
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.tasks import JobTask, as_rendered
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -35,6 +36,7 @@ STORE_KEY = "kie_wav_conversion"
 class _WavTask(JobTask):
     """What the operators say of a conversion."""
 
+    operator_extra_links = (KieLogsLink(), WavFileLink())
     route: str | None
 
     def _take_route(self, route: str | None) -> None:
@@ -53,8 +55,8 @@ class _WavTask(JobTask):
     def _result(self, context: Context, job: KieJob) -> str:
         conversion = as_conversion(job)
         context["ti"].xcom_push(key="wav_conversion", value=dict(conversion))
-        self.wav_url = str(conversion["wav_url"])
-        return self.wav_url
+        self.file_url = str(conversion["wav_url"])
+        return self.file_url
 
 
 class ConvertToWavOperator(_WavTask, SubmitOperator[str]):

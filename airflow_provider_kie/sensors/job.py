@@ -20,7 +20,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_kie.api.families import JOBS, find_family
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
-from airflow_provider_kie.api.job import first_url
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.final_errors import for_sensor
@@ -215,7 +214,7 @@ class KieJobSensor(WaitSensor):
         self.family = job.get("family", self.family)
 
     def _result(self, context: Context, job: KieJob) -> KieJob:
-        context["ti"].xcom_push(key="url", value=first_url(job))
+        self._push_url(context, job)
         return job
 
 

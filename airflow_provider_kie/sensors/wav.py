@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.wav import WavConversion, as_conversion, id_in, row_of
+from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.sensors.job import WaitSensor
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 
@@ -42,6 +43,7 @@ class WavConversionSensor(WaitSensor):
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "kie_conn_id")
+    operator_extra_links = (KieLogsLink(), WavFileLink())
     row = WAV
 
     def __init__(self, *, route: str | None = None, **kwargs: Any) -> None:
@@ -61,5 +63,5 @@ class WavConversionSensor(WaitSensor):
 
     def _result(self, context: Context, job: KieJob) -> WavConversion:
         conversion = as_conversion(job)
-        self.wav_url = str(conversion["wav_url"])
+        self.file_url = str(conversion["wav_url"])
         return conversion

@@ -36,6 +36,14 @@ def test_a_job_of_the_market_is_made_and_its_first_link_is_pushed(kie, task):
     assert kie.accepted_submits == 1
 
 
+def test_the_page_of_a_task_links_to_its_file(kie):
+    wait = KieJobSensor(task_id="wait", kie_task_id=kie.create_job("veo", finished=True), family="veo")
+    (link,) = (each for each in wait.operator_extra_links if each.name == "KIE file")
+    assert link.get_link(wait, ti_key=None) == ""
+    job = wait.execute({"ti": TaskInstance()})
+    assert link.get_link(wait, ti_key=None) == job["files"][0]["url"]
+
+
 def test_a_try_after_success_pays_nothing(kie, task):
     assert task.run_once() == task.run_once()
     assert kie.accepted_submits == 1
