@@ -135,5 +135,6 @@ def _for_the_triggerer(argument: object) -> str | None:
     """
     if isinstance(argument, XComArg) and hasattr(argument, "key"):  # else it is one with .map(), .zip() or the like
         ((source, key),) = argument.iter_references()
-        return f"{{{{ ti.xcom_pull(task_ids={source.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
+        pull = f"ti.xcom_pull(task_ids={source.task_id!r}, key={key!r}, map_indexes=-1)"
+        return f"{{% set given = {pull} %}}{{{{ given.kie_task_id if given is mapping else given }}}}"  # or a whole job
     return argument if isinstance(argument, str) and "{" not in argument else None

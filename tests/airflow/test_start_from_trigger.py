@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task_group
@@ -84,7 +85,10 @@ def test_an_id_from_another_task_travels_as_a_template_that_the_triggerer_can_re
         sensor = build(kie_task_id=submit.output)
     template = sensor.start_trigger_args.trigger_kwargs["kie_task_id"]
     # Without map_indexes it asks for what the triggerer can not answer, and the wait never begins.
-    assert template == "{{ ti.xcom_pull(task_ids='submit', key='return_value', map_indexes=-1) }}"
+    assert "ti.xcom_pull(task_ids='submit', key='return_value', map_indexes=-1)" in template
+    for pushed in ("wav-1", {"kie_task_id": "wav-1", "family": "wav"}):
+        ti = SimpleNamespace(xcom_pull=lambda pushed=pushed, **asked: pushed)
+        assert sensor.render_template(template, {"ti": ti}) == "wav-1"
 
 
 @needs_3_3
