@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from airflow_provider_kie.api.envelope import Answer, Json, decode
+from airflow_provider_kie.api.envelope import Answer, Json, data_of, decode
 from airflow_provider_kie.exceptions import KieError, KieUnreadableAnswerError
 from airflow_provider_kie.redaction import redact
 
@@ -42,6 +42,7 @@ class Call(Generic[T]):
     :param repeat: when it may be sent again.
     :param kie_task_id: the job that the call is about.
     :param family: the family of the job, as it travels.
+    :param salvage: finds a result in the ``data`` of a refusal; None where there is none.
     :param recover: maps an error that is really a result; raises the error otherwise.
     """
 
@@ -54,6 +55,7 @@ class Call(Generic[T]):
     repeat: Repeat = Repeat.ALWAYS
     kie_task_id: str | None = None
     family: str | None = None
+    salvage: Callable[[Json], T | None] | None = None
     recover: Callable[[KieError], T] | None = None
 
     def read(self, answer: Answer) -> T:
@@ -67,6 +69,8 @@ class Call(Generic[T]):
             try:
                 return self._parsed(decode(answer))
             except KieError as error:
+                if self.salvage and (found := self.salvage(data_of(answer))) is not None:
+                    return found
                 if self.recover is None:
                     raise
                 return self.recover(error)

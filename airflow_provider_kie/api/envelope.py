@@ -40,7 +40,17 @@ from airflow_provider_kie.exceptions import (
 )
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["ERROR_BY_CODE", "ERROR_BY_STATUS", "LONGEST_BODY", "Answer", "Json", "decode"]
+__all__ = [
+    "ERROR_BY_CODE",
+    "ERROR_BY_STATUS",
+    "LONGEST_BODY",
+    "Answer",
+    "Json",
+    "data_of",
+    "decode",
+    "final_refusal",
+    "says_unknown",
+]
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -77,6 +87,13 @@ ERROR_BY_CODE: dict[int, type[KieError]] = {
     504: KieServerError,
     505: KieFeatureDisabledError,
 }
+
+#: What refusals say of an id that KIE does not know, under these numbers. The text begins with that, because trouble of
+#: KIE's own ("Cannot invoke … because "task" is null") uses the same words.
+_UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\b", re.IGNORECASE)
+_UNKNOWN_CODES = (422, 500)
+#: What a call that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
+_FINAL_REASONS = ("paused", "not within", "not exist", "must")
 
 _LONGEST_RETRY_AFTER = 3600.0
 _SHOWN_OF_A_BODY = 80
@@ -129,6 +146,36 @@ def decode(answer: Answer) -> Json:
     if code != 200:
         _refuse(answer, code, envelope)
     return envelope.get("data")
+
+
+def data_of(answer: Answer) -> Json:
+    """
+    Return the ``data`` of any answer, also of a refusal; None where it has none.
+
+    :param answer: what was received.
+    """
+    envelope = _parse_object(answer)
+    return envelope.get("data") if envelope is not None else None
+
+
+def says_unknown(error: KieError) -> bool:
+    """
+    Tell whether KIE refused a call because it does not know the id.
+
+    :param error: the refusal.
+    """
+    return error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.match(error.said) is not None
+
+
+def final_refusal(error: KieError) -> KieError | None:
+    """
+    Return the refusal that a 500 stands for if its text is a reason; None for trouble of KIE's own.
+
+    :param error: what KIE answered.
+    """
+    if error.code == 500 and any(reason in error.said.lower() for reason in _FINAL_REASONS):
+        return KieValidationError(error.problem, **error.details())
+    return None
 
 
 def _result_number(value: Json) -> int | None:

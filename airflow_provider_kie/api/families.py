@@ -17,7 +17,7 @@ from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.exceptions import KieConversionFailedError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["FAMILIES", "JOBS", "MUSIC", "WAV", "WAV_ROUTES", "find_family", "tag_of"]
+__all__ = ["FAMILIES", "JOBS", "MUSIC", "VEO", "WAV", "WAV_ROUTES", "find_family", "tag_of"]
 
 #: Pages "Convert to WAV" and "Get WAV Details" (2026-04-29). The pages know only words; the numbers, and ``status`` in
 #: the place of ``successFlag``, are those of older pages of the same software. Numbers mean something else in each

@@ -15,7 +15,6 @@ The rules that live here and nowhere else:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -24,7 +23,7 @@ from typing import NamedTuple, TypedDict
 
 from airflow_provider_kie.api import fields
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.api.envelope import Json, final_refusal, says_unknown
 from airflow_provider_kie.api.family import Family, Means
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
@@ -52,12 +51,6 @@ __all__ = [
     "submit_job",
 ]
 
-#: What refusals say of an id that KIE does not know, under these numbers. The text begins with that, because trouble of
-#: KIE's own ("Cannot invoke … because "task" is null") uses the same words.
-_UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\b", re.IGNORECASE)
-_UNKNOWN_CODES = (422, 500)
-#: What a submit that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
-_FINAL_REASONS = ("paused", "not within", "not exist", "must")
 #: The field in which every family takes the URL of a callback.
 CALLBACK = "callBackUrl"
 
@@ -231,8 +224,8 @@ def _adopt_earlier_job(row: Family, body: Mapping[str, Json], error: KieError) -
     if error.existing_kie_task_id and error.code in row.adopts:
         with suppress(KieValidationError):  # an id that cannot be asked for is left to the user
             return Submitted(fields.check_id(row.id_key, error.existing_kie_task_id), reused=True)
-    if error.code == 500 and not row.guarded and any(reason in error.said.lower() for reason in _FINAL_REASONS):
-        raise KieValidationError(error.problem, **error.details())
+    if not row.guarded and (refusal := final_refusal(error)):
+        raise refusal
     if isinstance(error, KieAlreadyConvertedError) and not row.guarded:
         # Of a family without that guard nobody knows what the number means.
         raise KieUnexpectedCodeError(error.problem, **error.details())
@@ -246,8 +239,7 @@ def _refused(error: KieError) -> KieError:
 
 
 def _unknown_is_none(row: Family, error: KieError) -> None:
-    says_so = error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.match(error.said)
-    if not (says_so or isinstance(error, KieNotFoundError)):
+    if not (says_unknown(error) or isinstance(error, KieNotFoundError)):
         raise _as_failure_of(row, error)
 
 

@@ -15,7 +15,7 @@ from typing import Final, Literal, get_args
 
 __all__ = ["ANSWERS", "ENDPOINTS", "FAULTS", "JSON_HEADERS", "Answer", "Endpoint", "Fault"]
 
-Endpoint = Literal["submit", "record-info", "credit", "download-url", "file", "any"]
+Endpoint = Literal["submit", "record-info", "single", "credit", "download-url", "file", "any"]
 Fault = Literal["reset", "truncate", "hang"]
 
 ENDPOINTS: Final[tuple[str, ...]] = get_args(Endpoint)
@@ -338,6 +338,7 @@ _ANY_FAULT: Final = (
 FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "submit": (*_ANY_FAULT, "accepted-then-reset", "accepted-then-500", "accepted-then-cut-off"),
     "record-info": _ANY_FAULT,
+    "single": _ANY_FAULT,
     "credit": _ANY_FAULT,
     "download-url": _ANY_FAULT,
 }

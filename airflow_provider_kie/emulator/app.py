@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from starlette.applications import Starlette
@@ -19,13 +20,9 @@ from airflow_provider_kie.emulator.control import control_routes
 from airflow_provider_kie.emulator.families import FAMILIES, Row
 from airflow_provider_kie.emulator.files import extension_of, serve
 from airflow_provider_kie.emulator.replies import Reply, expose_transport, spoken
-from airflow_provider_kie.emulator.state import (
-    METHOD_NOT_ALLOWED,
-    NO_PERMISSION,
-    NOT_FOUND,
-    EmulatorState,
-    Verdict,
-)
+from airflow_provider_kie.emulator.singles import SINGLE_CALLS, Single, answer_to
+from airflow_provider_kie.emulator.state import EmulatorState
+from airflow_provider_kie.emulator.verdict import METHOD_NOT_ALLOWED, NO_PERMISSION, NOT_FOUND, Verdict
 
 __all__ = ["Call", "KieApp", "create_app"]
 
@@ -54,8 +51,19 @@ class Call:
         return self.row.name if self.row else ""
 
     @property
+    def asked(self) -> Mapping[str, object] | None:
+        """The fields of the call; None for a body that is no object."""
+        if self.request.method == "GET":
+            return self.request.query_params
+        return self.body if isinstance(self.body, dict) else None
+
+    @property
     def asked_id(self) -> str | None:
-        """The KIE task id that a read asks for."""
+        """The KIE task id that a read or a single call asks for."""
+        if self.endpoint == "single":
+            asked = self.asked or {}
+            named = asked.get("taskId", asked.get("task_id"))
+            return named if isinstance(named, str) else None
         if self.row is None or self.endpoint != "record-info":
             return None
         return self.request.query_params.get(self.row.id_key)
@@ -78,6 +86,14 @@ for _row in FAMILIES.values():
     # The music family has one path for its reads, which here is that of the first row.
     _read_it = _Endpoint("record-info", "GET", lambda kie, c: kie.record_info(c.asked_id, c.family), _row)
     _API.setdefault(_row.query, _read_it)
+
+
+def _answer_single(single: Single, kie: EmulatorState, call: Call) -> Verdict:
+    return answer_to(single, kie, call.asked)
+
+
+for _single in SINGLE_CALLS:
+    _API[_single.path] = _Endpoint("single", _single.method, partial(_answer_single, _single))
 
 
 class KieApp:

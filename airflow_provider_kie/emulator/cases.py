@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from airflow_provider_kie.emulator.answers import Answer
 
-__all__ = ["CASES", "ELSEWHERE", "Case", "Meaning"]
+__all__ = ["CASES", "ELSEWHERE", "SINGLES", "Case", "Meaning"]
 
 #: Of a submit: it is accepted, an earlier job is taken instead, it is refused. Of a read: wait on, the job is done, it
 #: has failed, or wait for the grace and then it has failed.
@@ -106,10 +106,6 @@ _SUBMITS: Final = (
     Case(8, "jobs-paused", "jobs", "refused", _says(500, "This interface is temporarily paused"), "KieValidationError"),
     Case(9, "jobs-voice-not-allowed", "jobs", "refused", _says(500, _VOICE), "KieValidationError"),
     Case(10, "jobs-server-exception", "jobs", "refused", _says(500, _NOT_CREATED), "KieServerError"),
-    Case(
-        *(11, "jobs-recovery-no-parent", "jobs", "refused"),
-        *(_says(500, "The original Suno task does not exist."), "KieValidationError"),
-    ),
     Case(12, "cover-image-made-before", "cover-image", "adopted", _says(400, "...", {"taskId": _ID})),
     Case(13, "jobs-no-credits", "jobs", "refused", _says(402, "Credits insufficient"), "KieInsufficientCreditsError"),
     Case(14, "jobs-key-cap", "jobs", "refused", _says(433, "Sub-key usage exceeds limit"), "KieKeyCapError"),
@@ -314,14 +310,32 @@ _RUNWAY: Final = (
 
 CASES: Final[Mapping[str, Case]] = {case.name: case for case in (*_SUBMITS, *_MARKET, *_WORDS, *_NUMBERS, *_RUNWAY)}
 
+_NO_4K: Final = {"taskId": _ID, "resultUrls": None, "imageUrls": None}
+_STYLE: Final = {"taskId": "s1", "param": "{}", "result": "Warm strings", "successFlag": "成功", "errorMsg": None}
+
+#: What single calls may answer, which are of no family. The texts and the 201 are those of KIE's pages or a sister's.
+SINGLES: Final[Mapping[str, Answer]] = {
+    name: Answer(name, number, "single", body)
+    for number, name, body in (
+        (11, "recovery-no-parent", _says(500, "The original Suno task does not exist.")),
+        (62, "veo-1080p-rendering", _says(500, "...")),
+        (62, "veo-1080p-processing", _says(400, "1080P is processing. It should be ready in 1-2 minutes.")),
+        (62, "veo-1080p-done", _accepts(resultUrl=_T + "hd.mp4")),
+        (63, "veo-4k-begun", _says(200, "success", _NO_4K)),
+        (63, "veo-4k-processing", _says(422, "4k is processing. It should be ready in 5-10 minutes.", _NO_4K)),
+        (63, "veo-4k-done", _says(422, "...", {**_NO_4K, "resultUrls": _urls("4k.mp4")})),
+        (63, "veo-4k-refused", _says(422, "Your request was rejected", _NO_4K)),
+        (68, "recovery-not-visible", _says(500, "The music link recovery task does not exist.")),
+        (68, "recovery-running", _says(201, "...")),
+        (69, "style-boosted", _accepts(**_STYLE)),
+        (69, "style-empty", _accepts(**{**_STYLE, "result": None, "errorMsg": "too short"})),
+    )
+}
+
 #: Cases that are no answer about a job of these families, and where they belong.
 ELSEWHERE: Final[Mapping[int, str]] = {
     16: "no answer: a connection that breaks after a submit; played as accepted-then-reset",
-    62: "single call: Veo 1080p, a GET that is paid for",
-    63: "single call: Veo 4K, whose success stands in a 422",
     67: "Midjourney, which has no row: undocumented since 2026-06",
-    68: "single call: recovery of a song",
-    69: "single call: boost of a style",
     70: "single call: upload of a file, on a host and with an envelope of its own",
     71: "the download of a result",
 }

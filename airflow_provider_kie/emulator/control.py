@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_provider_kie.emulator.answers import ANSWERS
-from airflow_provider_kie.emulator.cases import CASES
+from airflow_provider_kie.emulator.cases import CASES, SINGLES
 from airflow_provider_kie.emulator.state import EmulatorState
 
 __all__ = ["control_routes"]
@@ -34,7 +34,8 @@ class _Control:
         return [{"name": a.name, "case": a.case, "endpoint": a.endpoint} for a in ANSWERS.values()]
 
     def cases(self, body: dict[str, Any]) -> Any:
-        return [{"name": c.name, "case": c.number, "family": c.family, "meaning": c.meaning} for c in CASES.values()]
+        cases = [{"name": c.name, "case": c.number, "family": c.family, "meaning": c.meaning} for c in CASES.values()]
+        return cases + [{"name": a.name, "case": a.case, "family": None, "meaning": None} for a in SINGLES.values()]
 
     def play(self, body: dict[str, Any]) -> Any:
         names, kie_task_id, repeat = body.get("answers"), body.get("kie_task_id"), body.get("repeat", False)

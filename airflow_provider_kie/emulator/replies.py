@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_kie.emulator.answers import JSON_HEADERS, Fault
-from airflow_provider_kie.emulator.state import Verdict
+from airflow_provider_kie.emulator.verdict import Verdict
 
 __all__ = ["HANG_SECONDS", "Reply", "expose_transport", "spoken"]
 

@@ -134,7 +134,7 @@ class KieEmulator:
 
     @property
     def credits_spent(self) -> float:
-        """What KIE would have charged for these submits, in credits."""
+        """What KIE would have charged for these submits and for single calls, in credits."""
         return self.state.credits_spent
 
     def connection_json(self) -> str:
@@ -152,7 +152,8 @@ class KieEmulator:
         Queue answers for the next calls.
 
         :param names: names from :data:`~airflow_provider_kie.emulator.ANSWERS`, or of
-            :data:`~airflow_provider_kie.emulator.cases.CASES`
+            :data:`~airflow_provider_kie.emulator.cases.CASES` and
+            :data:`~airflow_provider_kie.emulator.cases.SINGLES`
         :param endpoint: which calls get them; by default the endpoint of each answer
         :param kie_task_id: only for reads of this conversion
         :param repeat: keep giving the last one, until something else is queued for the same calls

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -23,19 +23,9 @@ from airflow_provider_kie.emulator.records import Job, Stage
 from airflow_provider_kie.emulator.results import PAUSED, model_named
 from airflow_provider_kie.emulator.settings import Settings, SettingsArguments
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
+from airflow_provider_kie.emulator.verdict import Verdict
 
-__all__ = [
-    "LIMIT_WINDOW",
-    "LINK_SECONDS",
-    "METHOD_NOT_ALLOWED",
-    "NOT_FOUND",
-    "NO_PERMISSION",
-    "PRICE",
-    "EmulatorState",
-    "Settings",
-    "SettingsArguments",
-    "Verdict",
-]
+__all__ = ["LIMIT_WINDOW", "LINK_SECONDS", "PRICE", "EmulatorState", "Settings", "SettingsArguments"]
 
 #: Credits for a WAV conversion.
 PRICE: Final = FAMILIES["wav"].price
@@ -44,31 +34,6 @@ LINK_SECONDS: Final = 20 * 60
 
 # Fields that are texts, as far as a submit is checked at all.
 _TEXTS: Final = ("callBackUrl", "taskId", "audioId", "model", "prompt")
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What KIE says: the envelope, and whether the call started a job."""
-
-    code: int = 200
-    msg: str = "success"
-    data: object = None
-    accepted: bool = False
-
-    @property
-    def http_status(self) -> int:
-        """Most errors travel inside HTTP 200; these do not."""
-        return self.code if self.code in (404, 405, 429) else 200
-
-    def envelope(self) -> Json:
-        """The body. A refused key has no ``data``, as recorded from the real service."""
-        body = {"code": self.code, "msg": self.msg}
-        return body if self.code == 401 else {**body, "data": self.data}
-
-
-NO_PERMISSION: Final = Verdict(401, "You do not have access permissions")
-NOT_FOUND: Final = Verdict(404, "Not Found")
-METHOD_NOT_ALLOWED: Final = Verdict(405, "Method Not Allowed")
 
 
 class EmulatorState:
@@ -108,6 +73,7 @@ class EmulatorState:
             self._jobs: dict[str, Job] = {}
             self._once: dict[tuple[str, ...], Job] = {}
             self._accepted_at: deque[float] = deque()
+            self.begun: dict[tuple[str, ...], float] = {}
             self._links: dict[str, _Link] = {}
             self.answers = AnswerQueue()
             self.log = RequestLog(self.api_key, self._clock)
@@ -147,13 +113,11 @@ class EmulatorState:
                 return refused
             if self._window_is_full():
                 return Verdict(429, "Rate limit exceeded")
-            if self.settings.credits < _price(row, body):
-                return Verdict(402, "Insufficient Credits")
+            if refused := self.charge(_price(row, body)):
+                return refused
             job = self._create(row, body)
             self.accepted_submits += 1
             self._accepted_at.append(self._clock())
-            self.credits_spent = round(self.credits_spent + job.price, 4)
-            self.settings = replace(self.settings, credits=round(self.settings.credits - job.price, 4))
         ids = (row.id_key, "recordId") if row.on_market else (row.id_key,)
         return Verdict(data=dict.fromkeys(ids, job.kie_task_id), accepted=True)
 
@@ -186,6 +150,23 @@ class EmulatorState:
         with self._lock:
             self._links[token] = _Link(self._clock() + LINK_SECONDS, extension_of(urlsplit(url).path))
         return Verdict(data=f"{self.base_url}/d/{token}")
+
+    # What single calls need
+
+    def charge(self, price: float) -> Verdict | None:
+        """Take the price of a call from the balance; the refusal where there is not enough."""
+        with self._lock:
+            if self.settings.credits < price:
+                return Verdict(402, "Insufficient Credits")
+            self.credits_spent = round(self.credits_spent + price, 4)
+            self.settings = replace(self.settings, credits=round(self.settings.credits - price, 4))
+        return None
+
+    def is_made(self, *what: str) -> bool:
+        """Whether what was begun is ready; who asks first begins it."""
+        with self._lock:
+            begun = self.begun.setdefault(what, self._clock())
+            return self._clock() - begun >= self.settings.conversion_seconds
 
     # Jobs and their files
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_kie.emulator.answers import ANSWERS, ENDPOINTS, Answer
-from airflow_provider_kie.emulator.cases import CASES
+from airflow_provider_kie.emulator.cases import CASES, SINGLES
 
 __all__ = ["LOG_LENGTH", "AnswerQueue", "Json", "RequestLog", "find_answer"]
 
@@ -21,7 +21,7 @@ _SHORTEST_SECRET: Final = 8
 
 Json = dict[str, Any]
 
-_PLAYABLE: Final = {**ANSWERS, **{name: case.answer for name, case in CASES.items()}}
+_PLAYABLE: Final = {**ANSWERS, **SINGLES, **{name: case.answer for name, case in CASES.items()}}
 
 
 def find_answer(name: str) -> Answer:

@@ -5,22 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from json import dumps
 from typing import Any
 
 import requests
 
 from airflow_provider_kie import connection
-from airflow_provider_kie.api import common, wav
-from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import Json
+from airflow_provider_kie.api import common, single, wav
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
 from airflow_provider_kie.api.wav import WavConversion
-from airflow_provider_kie.exceptions import KieError, KieValidationError, named
+from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.hooks.base import KieBaseHook
-from airflow_provider_kie.redaction import harmless, quoted
 from airflow_provider_kie.waiting.pace import as_seconds
 from airflow_provider_kie.waiting.verdict import conclude
 
@@ -67,25 +63,15 @@ class KieHook(KieBaseHook):
         """
         Send any request to KIE's API and return the envelope's ``data``: JSON, whose form the caller knows.
 
-        :param method: HTTP method. Everything but GET may cost credits, so after trouble it is sent again only where
-            KIE certainly did nothing; whether to repeat it otherwise is for the caller to decide.
+        :param method: HTTP method. Everything but GET may cost credits, and so does one GET (a Veo video in 1080p).
+            After trouble that is sent again only where KIE certainly did nothing; whether to repeat it otherwise is for
+            the caller to decide.
         :param path: path below the base URL, such as ``/api/v1/chat/credit``.
         :param params: query parameters.
         :param json: body.
         :raises KieError: the cause, as for every method.
         """
-        if not (isinstance(method, str) and method.isalpha()):
-            raise KieValidationError(f"method {quoted(method)} is no HTTP method")
-        if not (isinstance(path, str) and path.startswith("/")):
-            raise KieValidationError(f"path {quoted(path)} does not start with '/'")
-        try:
-            dumps(json, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise KieValidationError(f"json can not be sent: {error}") from error
-        method = method.upper()
-        repeat = Repeat.ALWAYS if method == "GET" else Repeat.IF_REFUSED
-        purpose = f"{method} {harmless(path)}"
-        return self.call(Call(purpose, method, path, _as_it_is, params, json, repeat))
+        return self.call(single.request(method, path, params, json))
 
     def convert_to_wav(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> str:
         """
@@ -219,6 +205,48 @@ class KieHook(KieBaseHook):
         """
         return self.call(common.download_url(url))
 
+    def upscale_veo(self, kie_task_id: str, resolution: str, index: int = 0) -> str | None:
+        """
+        Ask for a finished Veo video in 1080p or 4K, and return its link, or None while KIE still makes it.
+
+        The first call starts that and is paid for; the next ones ask for the result, as KIE wants it, 20 to 30 seconds
+        apart. Each sends one request, and an unknown outcome is an error, not a repetition.
+
+        :param kie_task_id: the Veo job.
+        :param resolution: ``1080p`` or ``4k``.
+        :param index: which of the job's videos.
+        :raises KieValidationError: KIE does not know the job, or there is no such resolution.
+        """
+        return self.call(single.upscale_veo(kie_task_id, resolution, index))
+
+    def boost_style(self, content: str) -> str:
+        """
+        Have KIE write a style out, which is paid for each time, and return the text for ``style`` of a song.
+
+        :param content: the style in a few words.
+        :raises KieJobFailedError: KIE answered without a text.
+        """
+        return self.call(single.boost_style(content))
+
+    def recover_songs(self, music_task_id: str) -> str:
+        """
+        Start to make new links for the songs of a finished music job; return the id for :meth:`get_recovered_songs`.
+
+        :param music_task_id: the music job.
+        :raises KieValidationError: KIE does not know it.
+        """
+        return self.call(single.recover_songs(music_task_id))
+
+    def get_recovered_songs(self, recovery_task_id: str) -> list[dict[str, str | None]] | None:
+        """
+        Read what :meth:`recover_songs` has started, which is free.
+
+        :param recovery_task_id: the id that it returned.
+        :return: for each song ``audio_id``, ``url`` and ``error``; None while it runs, and where KIE does not know the
+            id.
+        """
+        return self.call(single.recovered_songs(recovery_task_id))
+
     def test_connection(self) -> tuple[bool, str]:
         """Check host and key by reading the credit balance, which is free; never raises."""
         try:
@@ -245,7 +273,3 @@ class KieHook(KieBaseHook):
         interval = as_seconds("poll_interval", poll_interval)
         job = self.wait_for_job(kie_task_id, WAV.name, poll_interval=interval, timeout=timeout)
         return wav.as_conversion(job)
-
-
-def _as_it_is(data: Json) -> Json:
-    return data

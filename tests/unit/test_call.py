@@ -191,3 +191,16 @@ def test_an_id_is_a_text(value, kind):
     with pytest.raises(KieValidationError) as caught:
         check_id("audio_id", value)
     assert caught.value.problem == f"audio_id must be a text, not {kind}"
+
+
+def test_a_result_within_a_refusal_counts():
+    def found(data):
+        return data["links"] if isinstance(data, dict) and data.get("links") else None
+
+    call = make(found, salvage=found)
+    assert call.read(Answer(200, b'{"code":422,"msg":"no","data":{"links":[1]}}')) == [1]
+    for body in (b'{"code":422,"msg":"no","data":{"links":[]}}', b'{"code":422,"msg":"no"}'):
+        with pytest.raises(KieValidationError, match="no"):
+            call.read(Answer(200, body))
+    with pytest.raises(KieServerError):
+        call.read(Answer(502, b"<html>"))

@@ -30,7 +30,7 @@ from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.connection import EXTRA_FIELDS
 from airflow_provider_kie.emulator import ANSWERS
 from airflow_provider_kie.emulator.__main__ import _parser
-from airflow_provider_kie.emulator.cases import CASES
+from airflow_provider_kie.emulator.cases import CASES, SINGLES
 from airflow_provider_kie.emulator.state import Settings
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
@@ -352,4 +352,4 @@ def test_the_table_of_answers_is_true() -> None:
     rows = re.findall(r"^\| (`.+?) \|", section("docs/emulator.md", "Answers by name"), re.MULTILINE)
     names = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
     assert names
-    assert names <= set(ANSWERS) | set(CASES)
+    assert names <= {*ANSWERS, *CASES, *SINGLES}

@@ -13,7 +13,9 @@ import pytest
 from airflow_provider_kie.emulator import ANSWERS
 from airflow_provider_kie.emulator.answers import ENDPOINTS
 from airflow_provider_kie.emulator.audio import wav_bytes
-from airflow_provider_kie.emulator.state import NO_PERMISSION, EmulatorState, Settings
+from airflow_provider_kie.emulator.cases import SINGLES
+from airflow_provider_kie.emulator.state import EmulatorState, Settings
+from airflow_provider_kie.emulator.verdict import NO_PERMISSION
 
 
 class Clock:
@@ -247,7 +249,7 @@ def test_the_emulator_needs_a_key() -> None:
 
 def test_answers_have_unique_well_formed_names() -> None:
     assert all(name == answer.name == name.lower() for name, answer in ANSWERS.items())
-    assert {answer.endpoint for answer in ANSWERS.values()} == set(ENDPOINTS)
+    assert {answer.endpoint for answer in (*ANSWERS.values(), *SINGLES.values())} == set(ENDPOINTS)
     assert all(1 <= answer.case <= 53 for answer in ANSWERS.values())
 
 

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The single calls: what is sent, how often, and what their answers mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_kie.api import single
+from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.emulator.cases import SINGLES
+from airflow_provider_kie.emulator.singles import SINGLE_CALLS
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieError,
+    KieInsufficientCreditsError,
+    KieJobFailedError,
+    KieServerError,
+    KieUnreadableAnswerError,
+    KieValidationError,
+)
+
+IN_1080P = single.upscale_veo("a6", "1080p")
+IN_4K = single.upscale_veo("a6", "4k")
+STYLE = single.boost_style("slow strings")
+RECOVER = single.recover_songs("a1")
+RECOVERED = single.recovered_songs("r1")
+
+
+def outcome(call: Call[Any], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
+    """Return the result, or the class of the error."""
+    return read(call, Answer(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
+
+
+def read(call: Call[Any], answer: Answer) -> Any:
+    try:
+        return call.read(answer)
+    except KieError as error:
+        return type(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "meaning"),
+    [
+        ("recovery-no-parent", RECOVER, KieValidationError),
+        ("veo-1080p-rendering", IN_1080P, None),
+        ("veo-1080p-processing", IN_1080P, None),
+        ("veo-1080p-done", IN_1080P, "https://t.example/hd.mp4"),
+        ("veo-4k-begun", IN_4K, None),
+        ("veo-4k-processing", IN_4K, None),
+        ("veo-4k-done", IN_4K, "https://t.example/4k.mp4"),
+        ("veo-4k-refused", IN_4K, KieValidationError),
+        ("recovery-not-visible", RECOVERED, None),
+        ("recovery-running", RECOVERED, None),
+        ("style-boosted", STYLE, "Warm strings"),
+        ("style-empty", STYLE, KieJobFailedError),
+    ],
+)
+def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
+    assert read(call, Answer(200, SINGLES[name].render("a6"))) == meaning
+
+
+@pytest.mark.parametrize("call", [IN_1080P, IN_4K, STYLE, RECOVER], ids=["1080p", "4k", "style", "recovery"])
+def test_what_is_paid_is_never_repeated_after_an_unknown_outcome(call: Call[Any]) -> None:
+    assert call.repeat is Repeat.IF_REFUSED
+
+
+def test_reading_a_recovery_is_free() -> None:
+    assert RECOVERED.repeat is Repeat.ALWAYS
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "repeat"),
+    [
+        ("get", "/api/v1/chat/credit", Repeat.ALWAYS),
+        ("get", "/api/v1/veo/get-1080p-video", Repeat.IF_REFUSED),
+        ("GET", "/api/v1/veo/get-1080p-video?taskId=a6", Repeat.IF_REFUSED),
+        ("POST", "/api/v1/generate/generate-persona", Repeat.IF_REFUSED),
+    ],
+)
+def test_a_request_is_repeated_only_where_that_is_free(method: str, path: str, repeat: Repeat) -> None:
+    assert single.request(method, path, None, None).repeat is repeat
+
+
+def test_what_is_sent() -> None:
+    sent = [(call.method, call.path, call.params, call.json) for call in (IN_1080P, IN_4K, STYLE, RECOVER, RECOVERED)]
+    assert sent == [
+        ("GET", "/api/v1/veo/get-1080p-video", {"taskId": "a6", "index": "0"}, None),
+        ("POST", "/api/v1/veo/get-4k-video", None, {"taskId": "a6", "index": 0}),
+        ("POST", "/api/v1/style/generate", None, {"content": "slow strings"}),
+        ("POST", "/api/v1/suno/recovery", None, {"task_id": "a1"}),
+        ("GET", "/api/v1/suno/recovery/record-info", {"task_id": "r1"}, None),
+    ]
+    known = {(row.method, row.path) for row in SINGLE_CALLS}
+    assert {(method, path) for method, path, _, _ in sent} <= known
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: single.upscale_veo("a6", "8k"), "resolution is '8k', but there are only 1080p and 4k"),
+        (lambda: single.upscale_veo("a6", "4k", -1), "index is -1, but videos are counted from 0"),
+        (lambda: single.upscale_veo("", "4k"), "kie_task_id is empty"),
+        (lambda: single.boost_style(" "), "content is empty"),
+        (lambda: single.boost_style(["a"]), "content must be a text, not list"),  # type: ignore[arg-type]
+        (lambda: single.recover_songs("https://a.example/1"), "music_task_id is 'https://a.example/1', a URL"),
+        (lambda: single.recovered_songs("None"), "recovery_task_id is empty"),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_is_sent(call: Any, says: str) -> None:
+    with pytest.raises(KieValidationError) as caught:
+        call()
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [IN_1080P, IN_4K], ids=["1080p", "4k"])
+def test_an_upscale_that_is_not_under_way(call: Call[Any]) -> None:
+    assert outcome(call, 401) is KieAuthenticationError
+    assert outcome(call, 402) is KieInsufficientCreditsError
+    assert outcome(call, 422, msg="Record does not exist") is KieValidationError
+    assert outcome(call, 500, msg="This interface is temporarily paused") is KieValidationError
+    assert outcome(call, 501, msg="Generation failed") is KieJobFailedError
+    # Something between KIE and us.
+    assert read(call, Answer(500, b"")) is KieServerError
+    assert read(call, Answer(502, b"<html>")) is KieServerError
+
+
+def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
+    assert outcome(IN_1080P, 422, msg="Records are being generated") is None
+    assert outcome(IN_4K, 422, msg="4k is processing. Please check back shortly.") is None
+    assert outcome(IN_1080P, 500, msg="busy", status=500) is None
+
+
+def test_500_means_rendering_for_1080p_alone() -> None:
+    """Of 4K nobody has seen that, and another call may cost 120 credits."""
+    assert outcome(IN_1080P, 500, msg="Server exception") is None
+    assert outcome(IN_4K, 500, msg="Server exception") is KieServerError
+
+
+def test_a_link_that_cannot_be_used_is_no_reason_to_go_on_asking() -> None:
+    answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
+    with pytest.raises(KieUnreadableAnswerError) as caught:
+        IN_1080P.read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))
+    assert "veo job 'a6'" in str(caught.value)
+    assert "0123abcd" not in repr(caught.value.to_dict())
+
+
+def test_a_style_that_is_missing_says_why() -> None:
+    with pytest.raises(KieJobFailedError, match="too short"):
+        STYLE.read(Answer(200, SINGLES["style-empty"].render()))
+    assert outcome(STYLE, 200, None) is KieJobFailedError
+    assert outcome(STYLE, 200, {"result": ["a"]}) is KieJobFailedError
+
+
+@pytest.mark.parametrize("data", [{"task_id": "r1"}, {"taskId": "r1"}])
+def test_a_recovery_gives_an_id_of_its_own(data: object) -> None:
+    assert outcome(RECOVER, 200, data) == "r1"
+    assert outcome(RECOVER, 200, {}) is KieUnreadableAnswerError
+    assert outcome(RECOVER, 500, msg="Server exception") is KieServerError
+
+
+def test_recovered_songs() -> None:
+    songs = [
+        {"id": "s1", "audio_url": "https://t.example/1.m4a", "status": "success", "error": ""},
+        {"id": "s2", "audio_url": "", "status": "failed", "error": "clip_error"},
+    ]
+    expected = [
+        {"audio_id": "s1", "url": "https://t.example/1.m4a", "error": None},
+        {"audio_id": "s2", "url": None, "error": "clip_error"},
+    ]
+    assert outcome(RECOVERED, 200, songs) == expected
+    assert outcome(RECOVERED, 200, {"data": songs}) == expected
+    assert outcome(RECOVERED, 200, None) is None
+    assert outcome(RECOVERED, 500, msg="all songs failed") is KieServerError
