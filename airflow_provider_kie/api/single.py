@@ -2,9 +2,9 @@
 """
 Single calls of KIE: what belongs to no family of jobs, as far as its answers need a reader.
 
-Sources: the pages "Get 1080P Video", "Get 4K Video" and "Boost Music Style" (2026-04 to 2026-09), "Get Recovery Audio
-Details" of a sister site, and what others measured: Veo upscales by kie-mcp (4.0.2, 2026-05), boost of a style and the
-refusals of a recovery by recordings (2026-04 to 2026-09). No finished upscale or recovery was ever recorded.
+Sources: the pages "Get 1080P Video" and "Get 4K Video", "Get Recovery Audio Details" of a sister site, and what others
+measured: Veo upscales by the client kie-mcp (4.0.2, before 2026-06-11), boost of a style and the refusals of a recovery
+by recordings (2026). No recording of a finished upscale or recovery was found.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def upscale_veo(kie_task_id: str, resolution: str, index: int = 0) -> Call[str |
 
 def boost_style(content: str) -> Call[str]:
     """
-    Have KIE write a style out, which is paid for each time (0.4 credits, recorded 2026-04).
+    Have KIE write a style out, which is paid for each time (0.4 credits, recorded).
 
     :param content: the style in a few words.
     :raises KieValidationError: no text.

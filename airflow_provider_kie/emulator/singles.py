@@ -171,7 +171,7 @@ _SNAKE_ID: Final = ("task_id",)
 _SONG: Final = ("taskId", "audioId")
 _NO_VIDEO: Final = (422, "Record does not exist")
 
-#: Measured are the prices of a style (2026-04) and of 1080p and 4K (2026-05). That of timestamped lyrics, and that a
+#: Measured are the prices of a style, and of 1080p and 4K (before 2026-06-11). That of timestamped lyrics, and that a
 #: persona is free, is from a copy of KIE's price list; the others are guesses.
 SINGLE_CALLS: Final = (
     Single(
