@@ -84,7 +84,42 @@ def test_example_kie_wav_archived():
     assert run.xcom("list_new_files") == []
 
 
-def test_the_dag_of_the_readme(kie):
+def test_example_kie_song(kie, tmp_path):
+    run = run_dag(load_dag("example_kie_song"), run_conf={"folder": f"file://{tmp_path}/songs"})
+    assert run.state == "success", run.states()
+    song = run.xcom("song")
+    assert run.xcom("tracks") == song["tracks"]
+    for index, track in enumerate(song["tracks"]):
+        assert track["music_task_id"] == song["kie_task_id"]
+        destination = f"{tmp_path}/songs/{track['audio_id']}.wav"
+        assert run.xcom("keep", map_index=index) == f"file://{destination}"
+        with wave.open(destination) as file:
+            assert file.getnframes() == 3 * 48_000
+        stems = run.xcom("stems", map_index=index)
+        assert (stems["family"], stems["status"]) == ("stems", "SUCCESS")
+        assert [file["name"] for file in stems["files"]] == ["vocal", "instrumental"]
+    assert len(list((tmp_path / "songs").iterdir())) == 2
+    song_submit, *others = (request["json"] for request in kie.requests("submit"))
+    assert song_submit["prompt"] == "a sea shanty about a lighthouse"
+    paid = sorted(
+        (submit["audioId"], submit.get("type", "wav")) for submit in others if submit["taskId"] == song["kie_task_id"]
+    )
+    assert paid == sorted((track["audio_id"], kind) for track in song["tracks"] for kind in ("wav", "separate_vocal"))
+
+
+def test_example_kie_image_to_video(kie):
+    run = run_dag(load_dag("example_kie_image_to_video"))
+    assert run.state == "success", run.states()
+    assert run.xcom("image", "url") == run.xcom("image")["files"][0]["url"]
+    image, video = (request["json"] for request in kie.requests("submit"))
+    assert image["input"]["prompt"] == "a lighthouse in the fog"
+    assert video["input"]["image_urls"] == [run.xcom("image", "url")]
+    (file,) = run.xcom("video")["files"]
+    assert file["url"].partition("?")[0].endswith(".mp4")
+    assert kie.accepted_submits == 2
+
+
+def test_the_dag_of_the_test_project(kie):
     run = run_dag(load_dag("wav_of_a_track"))
     assert run.state == "success", run.states()
     assert run.xcom("url") == run.xcom("wait")["wav_url"]
@@ -93,6 +128,8 @@ def test_the_dag_of_the_readme(kie):
 
 def test_every_example_is_run_here():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "example_kie_image_to_video",
+        "example_kie_song",
         "example_kie_wav",
         "example_kie_wav_archive",
         "example_kie_wav_archived",
