@@ -5,14 +5,13 @@ A song by a prompt, and of each of its two tracks a WAV file in your own storage
 The folder is local by default; any storage of Airflow will do, such as ``s3://your-bucket/songs``.
 """
 
-# [START dag]
 from __future__ import annotations
 
 import os
 from datetime import datetime
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG, Param  # on Airflow 3: from airflow.sdk
+from airflow.providers.common.compat.sdk import DAG, Param
 
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.music import MusicTracksOperator
@@ -21,11 +20,6 @@ from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 
 AIRFLOW_HOME = os.environ.get("AIRFLOW_HOME", Path.home() / "airflow")
-
-
-def stems_of(track: dict[str, str]) -> dict[str, str]:
-    return {"type": "separate_vocal", "taskId": track["music_task_id"], "audioId": track["audio_id"]}
-
 
 with DAG(
     dag_id="example_kie_song",
@@ -49,19 +43,21 @@ with DAG(
     )
     tracks = MusicTracksOperator(task_id="tracks", kie_task_id=song.output)
 
-    wav = ConvertToWavOperator.partial(task_id="wav", wait_for_completion=False).expand_kwargs(tracks.output)
+    convert = ConvertToWavOperator.partial(task_id="convert", wait_for_completion=False).expand_kwargs(tracks.output)
     wait = WavConversionSensor.partial(task_id="wait", deferrable=True, poke_interval=2, timeout=900).expand(
-        kie_task_id=wav.output
+        kie_task_id=convert.output
     )
     keep = WavToObjectStorageOperator.partial(
         task_id="keep",
         destination="{{ params.folder }}/{{ ti.xcom_pull('tracks')[ti.map_index]['audio_id'] }}.wav",
         retries=3,
-    ).expand(kie_task_id=wav.output)
+    ).expand(kie_task_id=convert.output)
     wait >> keep
+
+    def stems_of(track: dict[str, str]) -> dict[str, str]:
+        return {"type": "separate_vocal", "taskId": track["music_task_id"], "audioId": track["audio_id"]}
 
     stems = KieJobOperator.partial(task_id="stems", family="stems", deferrable=True, poll_interval=2).expand(
         input=tracks.output.map(stems_of)
     )
     # [END story]
-# [END dag]

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the example DAG from a submit to a stored and checked WAV file, and say what happens on the way.
+Run the example DAG from a prompt to a song, two stored and checked WAV files and their stems, and say what happens.
 
-Against the emulator on this machine, or, with KIE_API_KEY, KIE_MUSIC_TASK_ID and KIE_AUDIO_ID set, against
-api.kie.ai, where it costs what one conversion costs. Exits non-zero unless the file is in the archive and is audio. The
-archive stays for the next run, which then says that the file was already there.
+Against the emulator on this machine, or, with KIE_API_KEY and KIE_SONG_PROMPT set, against api.kie.ai, where it costs
+what these five jobs cost. Exits non-zero unless everything is there and is audio. What is in the archive stays.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,35 +23,44 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from airflow_provider_kie.emulator import KieEmulator
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKPLACE = ROOT / ".demo"
 ARCHIVE = WORKPLACE / "archive"
-DAG_ID = "example_kie_wav_archive"
-CONVERSION_SECONDS = 4.0
+DAG_ID = "example_kie_song"
+TRACKS = 2  # KIE makes two of each song
+JOBS = 1 + 2 * TRACKS
+JOB_SECONDS = 4.0
 SECONDS_FOR_ANY_COMMAND = 1200.0
+KEY, PROMPT = "KIE_API_KEY", "KIE_SONG_PROMPT"
 AIRFLOW = [sys.executable, "-m", "airflow"]
 
 # What a person wants to see of Airflow's log.
-TASK_STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\w+)")
-TASK_ENDS = re.compile(r"\[DAG TEST\] end task task_id=(\w+)")
-OUR_NEWS = re.compile(r"((?:WAV task|WAV file|Track|KIE has|Downloaded) [^\[]*[^\s\[])")
+TASK = r"task_id=(\w+)(?: map_index=(\d+))?"
+TASK_STARTS = re.compile(rf"\[DAG TEST\] starting {TASK}")
+TASK_ENDS = re.compile(rf"\[DAG TEST\] end task {TASK}")
+OUR_NEWS = re.compile(r"((?:music job|stems job|WAV task|WAV file|Track|KIE has|Downloaded) [^\[]*[^\s\[])")
 
 
 def main() -> int:
     """Run the demo; the result is the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C does: what was started is ended first
     clear_workplace()
     try:
         with ExitStack() as stack:
-            connection, params = choose_kie(stack)
-            run_dag(connection, params)
-            say(f"XCom of task 'wait': {read_xcom('wait', 'return_value')['wav_url']}")
-            destination = read_xcom("archive", "return_value")
-            say(f"XCom of task 'archive': {destination}")
-            wav_file = read_xcom("archive", "wav_file")
-            say(f"The file there: {describe_wav(Path(destination.removeprefix('file://')), wav_file['sha256'])}")
-            say("It was already there, and was left alone." if wav_file["already_there"] else "It was stored anew.")
+            emulator = choose_kie(stack)
+            run_dag(emulator)
+            tracks = read_xcom("tracks")
+            if len(tracks) != TRACKS:
+                raise DemoError(f"the song has {len(tracks)} tracks")
+            say(f"The song is music job {read_xcom('song', 'kie_task_id')}; it has {len(tracks)} tracks.")
+            for index, track in enumerate(tracks):
+                show_track(index, track["audio_id"])
+            if emulator:
+                show_price(emulator)
     except DemoError as error:
         say(f"The demo failed: {error}")
         say(f"Airflow's own log is in {WORKPLACE.relative_to(ROOT) / 'airflow.log'}")
@@ -74,23 +83,25 @@ class DemoError(Exception):
     """Something that was promised did not happen."""
 
 
-def choose_kie(stack: ExitStack) -> tuple[str, dict[str, str]]:
-    """Return the Airflow connection and the DAG's parameters, for KIE itself or for the emulator."""
-    names = {"music_task_id": "KIE_MUSIC_TASK_ID", "audio_id": "KIE_AUDIO_ID"}
-    params = {param: os.environ.get(name, "") for param, name in names.items()}
-    key = os.environ.get("KIE_API_KEY")
-    if key and all(params.values()):
-        say("KIE_API_KEY is set: converting at api.kie.ai, which costs credits.")
-        return json.dumps({"conn_type": "kie", "password": key}), params
-    if key or any(params.values()):
-        raise DemoError("to use api.kie.ai set all of KIE_API_KEY, KIE_MUSIC_TASK_ID and KIE_AUDIO_ID")
-    emulator = stack.enter_context(KieEmulator(conversion_seconds=CONVERSION_SECONDS))
-    say(f"The KIE emulator listens on {emulator.url}; a conversion takes {CONVERSION_SECONDS:g} seconds.")
-    return emulator.connection_json(), {}
+def choose_kie(stack: ExitStack) -> KieEmulator | None:
+    """Return the emulator that stands in for KIE, or None for KIE itself."""
+    given = [name for name in (KEY, PROMPT) if os.environ.get(name)]
+    if len(given) == 1:
+        raise DemoError(f"to use api.kie.ai set both {KEY} and {PROMPT}")
+    if given:
+        say(f"{KEY} is set: making the song at api.kie.ai, which costs credits.")
+        return None
+    emulator = stack.enter_context(KieEmulator(conversion_seconds=JOB_SECONDS))
+    say(f"The KIE emulator listens on {emulator.url}; a job takes {JOB_SECONDS:g} seconds.")
+    return emulator
 
 
-def run_dag(connection: str, params: dict[str, str]) -> None:
+def run_dag(emulator: KieEmulator | None) -> None:
     """Run the example with ``airflow dags test`` in an Airflow home of its own."""
+    connection = (
+        emulator.connection_json() if emulator else json.dumps({"conn_type": "kie", "password": os.environ[KEY]})
+    )
+    params = {} if emulator else {"prompt": os.environ[PROMPT]}
     environment = os.environ | {
         "AIRFLOW_HOME": str(WORKPLACE / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
@@ -133,21 +144,59 @@ def run(command: list[str], environment: dict[str, str]) -> None:
 
 def news_of(line: str) -> str | None:
     """Return what a line of Airflow's log tells a person, if anything."""
-    for pattern, words in ((TASK_STARTS, "task {} starts"), (TASK_ENDS, "task {} has ended"), (OUR_NEWS, "    {}")):
+    for pattern, words in ((TASK_STARTS, "starts"), (TASK_ENDS, "has ended")):
         if found := pattern.search(line):
-            return words.format(found[1])
-    return None
+            return f"task {found[1]}{f'[{found[2]}]' if found[2] else ''} {words}"
+    found = OUR_NEWS.search(line)
+    return f"    {found[1]}" if found else None
 
 
-def read_xcom(task_id: str, key: str) -> Any:
+def read_xcom(task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
     """Read a value back from the metadata database; the same on every Airflow."""
+    query = "select value from xcom where dag_id = ? and task_id = ? and key = ? and map_index = ?"
     with closing(sqlite3.connect(WORKPLACE / "airflow.db")) as database:
-        row = database.execute(
-            "select value from xcom where dag_id = ? and task_id = ? and key = ?", (DAG_ID, task_id, key)
-        ).fetchone()
+        row = database.execute(query, (DAG_ID, task_id, key, map_index)).fetchone()
     if row is None:
-        raise DemoError(f"there is no XCom {key!r} of task {task_id!r}")
+        raise DemoError(f"there is no XCom {key!r} of task {task_id!r}, map index {map_index}")
     return json.loads(row[0])
+
+
+def show_track(index: int, audio_id: str) -> None:
+    """Check what was made of one track, and say what it is."""
+    say(f"Track {audio_id}")
+    destination = read_xcom("keep", map_index=index)
+    sha256 = read_xcom("keep", "wav_file", index)["sha256"]
+    say(f"  WAV: {destination}")
+    say(f"       {describe_wav(Path(destination.removeprefix('file://')), sha256)}")
+    stems = read_xcom("stems", map_index=index)["files"]
+    if [stem["name"] for stem in stems] != ["vocal", "instrumental"]:
+        raise DemoError(f"the stems of track {audio_id} are {[stem['name'] for stem in stems]}")
+    for stem in stems:
+        say(f"  {stem['name']}: {stem['url'].partition('?')[0]} ({describe_link(stem['url'])})")
+
+
+def describe_link(url: str) -> str:
+    """Check that a link leads to audio, and say what it is; without its query, which is as good as a key."""
+    session = requests.Session()
+    session.trust_env = not url.startswith("http://127.0.0.1:")  # no proxy leads to this machine
+    try:
+        answer = session.get(url, headers={"User-Agent": "Mozilla/5.0 (demo)"}, timeout=60)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise DemoError(f"a stem cannot be fetched: {type(error).__name__}") from error
+    media_type = answer.headers.get("Content-Type", "")
+    if not (media_type.startswith("audio/") and answer.content):
+        raise DemoError(f"a stem is {media_type or 'nothing'}, {len(answer.content)} bytes")
+    return f"{media_type}, {len(answer.content):,} bytes"
+
+
+def show_price(emulator: KieEmulator) -> None:
+    """Check that nothing was paid twice, and say what it cost."""
+    if emulator.accepted_submits != JOBS:
+        raise DemoError(f"{emulator.accepted_submits} jobs were paid for, but there are {JOBS}")
+    say(
+        f"{JOBS} jobs were submitted, each of them once, which cost {emulator.credits_spent:g} credits of the emulator."
+    )
 
 
 def describe_wav(path: Path, sha256: str) -> str:
