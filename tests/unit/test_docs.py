@@ -31,6 +31,7 @@ from airflow_provider_kie.connection import EXTRA_FIELDS
 from airflow_provider_kie.emulator import ANSWERS
 from airflow_provider_kie.emulator.__main__ import _parser
 from airflow_provider_kie.emulator.cases import CASES, SINGLES
+from airflow_provider_kie.emulator.results import PAUSED
 from airflow_provider_kie.emulator.state import Settings
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
@@ -189,9 +190,19 @@ def test_data_parses(block: Block) -> None:
     PARSERS[block.language](block.text)
 
 
+@each("diff")
+def test_a_diff_fits_the_files(block: Block) -> None:
+    changes = re.findall(r"^\+\+\+ b/(\S+)\n(.*?)(?=^--- |\Z)", block.text, re.MULTILINE | re.DOTALL)
+    assert changes
+    for path, hunks in changes:
+        for hunk in re.split(r"^@@.*\n", hunks, flags=re.MULTILINE)[1:]:
+            before = "\n".join(line[1:] for line in hunk.splitlines() if not line.startswith("+"))
+            assert before in read(path), f"{block.place}: {path} has no longer\n{before}"
+
+
 def test_every_block_is_looked_at() -> None:
     assert sum(len(re.findall(r"^ *```", read(page), re.MULTILINE)) for page in PAGES) == 2 * len(BLOCKS)
-    assert {block.language for block in BLOCKS} <= {"python", *PARSERS, "console", "text"}
+    assert {block.language for block in BLOCKS} <= {"python", *PARSERS, "console", "diff", "text"}
 
 
 # --- Commands
@@ -353,3 +364,13 @@ def test_the_table_of_answers_is_true() -> None:
     names = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
     assert names
     assert names <= {*ANSWERS, *CASES, *SINGLES}
+
+
+def test_the_table_of_models_agrees_with_the_examples_and_the_emulator() -> None:
+    known = dict(re.findall(r"^\| `([^`]+)` \| .* \| (.+) \|$", read("docs/models.md"), re.MULTILINE))
+    examples = re.findall(r'\bmodel="([^"]+)"', read("example_dags/example_kie_image_to_video.py"))
+    assert examples
+    assert {model for model in examples if not known[model].startswith("**works**")} == set()
+    assert {model for model in known if PAUSED.fullmatch(model)} == {
+        model for model, text in known.items() if text.startswith("**paused**")
+    }
