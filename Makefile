@@ -1,5 +1,5 @@
 # Everything runs in an environment that these commands make themselves; only Python and make are needed.
-#   make demo                     watch a conversion go from submit to a checked WAV file
+#   make demo                     a song, its two tracks as checked WAV files, and their stems
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
 #   make e2e                      the quick start in a browser; SCREENSHOTS=docs/img keeps its pictures there

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DAG of the README: submit one track, wait for it, use the URL of its WAV file."""
+"""One track in three steps: submit it, wait, use the URL of its WAV file."""
 
-# [START dag]
 from __future__ import annotations
 
 from datetime import datetime
@@ -30,4 +29,3 @@ with DAG("wav_of_a_track", schedule=None, start_date=datetime(2026, 1, 1)) as da
 
     submit >> wait >> url
     use(url.output)
-# [END dag]

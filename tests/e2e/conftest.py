@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow's processes with the first DAG of the README, the emulator in KIE's place, and a browser before them."""
+"""Airflow's processes with an example DAG, the emulator in KIE's place, and a browser before them."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -102,7 +101,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     dags = tmp_path_factory.mktemp("dags")
-    (dags / "first.py").write_text(first_dag_of_the_readme())
+    shutil.copy(ROOT / "example_dags" / f"{DAG_ID}.py", dags)
     (dags / "in_triggerer.py").write_text(IN_TRIGGERER)
     (dags / "deferred.py").write_text(DEFERRED)
     with Airflow(tmp_path_factory.mktemp("airflow"), dags, OPTIONS) as airflow:
@@ -113,12 +112,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(airflow, emulator)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def first_dag_of_the_readme() -> str:
-    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert found, "there is no DAG in the README"
-    return found[1]
 
 
 @pytest.fixture(scope="module")

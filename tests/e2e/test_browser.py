@@ -204,7 +204,7 @@ def test_the_button_tells_whether_kie_takes_the_key(connection_with_port: tuple[
         expect(page.get_by_text("Check the API key in the connection's password")).to_be_visible()
 
 
-# --- The DAG of the README
+# --- A DAG with one conversion
 
 
 @pytest.fixture(scope="module")

@@ -161,18 +161,6 @@ def test_python_compiles_and_finds_its_imports(block: Block) -> None:
             assert not name or hasattr(import_module(module), name), f"{module} has no {name}"
 
 
-@blocks(lambda block: "with DAG(" in block.text)
-def test_a_dag_is_one_for_airflow(block: Block, tmp_path: Path) -> None:
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:
-        from airflow.models.dagbag import DagBag
-    (tmp_path / "from_the_docs.py").write_text(block.text)
-    bag = DagBag(dag_folder=tmp_path)
-    assert bag.import_errors == {}
-    assert bag.dags
-
-
 @blocks(lambda block: block.kind == "from")
 def test_an_example_is_what_the_file_says(block: Block) -> None:
     path, _, region = str(block.what).partition("#")
