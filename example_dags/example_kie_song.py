@@ -54,10 +54,9 @@ with DAG(
     ).expand(kie_task_id=convert.output)
     wait >> keep
 
-    def stems_of(track: dict[str, str]) -> dict[str, str]:
-        return {"type": "separate_vocal", "taskId": track["music_task_id"], "audioId": track["audio_id"]}
-
     stems = KieJobOperator.partial(task_id="stems", family="stems", deferrable=True, poll_interval=2).expand(
-        input=tracks.output.map(stems_of)
+        input=tracks.output.map(
+            lambda track: {"type": "separate_vocal", "taskId": track["music_task_id"], "audioId": track["audio_id"]}
+        )
     )
     # [END story]
