@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow's processes with an example DAG, the emulator in KIE's place, and a browser before them."""
+"""Airflow's processes with two of the examples, the emulator in KIE's place, and a browser before them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ PICTURES = ROOT / os.environ.get("SCREENSHOTS", "build/screenshots")
 #: What each test saw last, for the one that failed.
 LAST_SEEN = ROOT / "build" / "last-seen"
 DAG_ID = "wav_of_a_track"
+SONG = "example_kie_song"
 OPTIONS = {
     "core.test_connection": "Enabled",
     "core.parallelism": "2",
@@ -101,14 +102,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     dags = tmp_path_factory.mktemp("dags")
-    shutil.copy(ROOT / "example_dags" / f"{DAG_ID}.py", dags)
+    for dag_id in (DAG_ID, SONG):
+        shutil.copy(ROOT / "example_dags" / f"{dag_id}.py", dags)
     (dags / "in_triggerer.py").write_text(IN_TRIGGERER)
     (dags / "deferred.py").write_text(DEFERRED)
     with Airflow(tmp_path_factory.mktemp("airflow"), dags, OPTIONS) as airflow:
         emulator = Emulator(airflow.processes, conversion_seconds=2)
         airflow.migrate()
         airflow.start("api-server", "scheduler", "dag-processor", "triggerer")
-        airflow.wait_until_ready({DAG_ID, "in_triggerer", "deferred"})
+        airflow.wait_until_ready({DAG_ID, SONG, "in_triggerer", "deferred"})
         yield Site(airflow, emulator)
     for number, handler in handlers.items():
         signal.signal(number, handler)

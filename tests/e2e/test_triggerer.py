@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sensors between a real scheduler and a real triggerer."""
+"""Sensors between a real scheduler and a real triggerer, and the DAG of the quick start with all of its jobs."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_kie.emulator.server import DEFAULT_KEY
+from tests.e2e.conftest import SONG
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Site
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", autouse=True)
 def connection(site: Site) -> None:
-    body = {"connection_id": "kie_ready", "conn_type": "kie", "host": site.emulator.url, "password": DEFAULT_KEY}
-    site.airflow.call("POST", "connections", body)
+    body = {"conn_type": "kie", "host": site.emulator.url, "password": DEFAULT_KEY}
+    for conn_id in ("kie_ready", "kie_default"):
+        site.airflow.call("POST", "connections", body | {"connection_id": conn_id})
 
 
 def run(site: Site, dag_id: str, *, seconds: float, **params: object) -> str:
@@ -40,6 +43,17 @@ def test_a_sensor_starts_in_the_triggerer_with_the_id_of_another_task(site: Site
     assert "is finished" in logs
     assert "deferring" not in logs  # which a worker says that looks first
     assert "no effect" not in logs
+
+
+def test_a_song_its_tracks_and_their_stems(site: Site) -> None:
+    airflow, before = site.airflow, site.emulator.summary()["accepted_submits"]
+    run_id = run(site, SONG, seconds=240, folder=f"file://{airflow.home}/songs")
+    assert airflow.run_state(run_id) == "success"
+    returned = airflow.xcom(run_id, "return_value")
+    for index in (0, 1):
+        assert Path(returned["keep", index].removeprefix("file://")).read_bytes().startswith(b"RIFF")
+        assert [file["name"] for file in returned["stems", index]["files"]] == ["vocal", "instrumental"]
+    assert site.emulator.summary()["accepted_submits"] == before + 5
 
 
 def test_no_task_fails_because_its_trigger_was_faster_than_the_scheduler(site: Site) -> None:
