@@ -199,6 +199,11 @@ class KieSettings:
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
 
+    @property
+    def payer(self) -> str:
+        """The account whose money is spent, by the name that tells it from others."""
+        return self.account or self.conn_id
+
     @classmethod
     def from_connection(cls, conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> KieSettings:
         """

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.exceptions import named
-from airflow_provider_kie.money import Entry, State
+from airflow_provider_kie.money import Entry, State, TaskKey
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kie.api.family import Family
+    from airflow_provider_kie.compat import StoreFromOutside
 
-__all__ = ["Record"]
+__all__ = ["Record", "adopt"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Record:
     def __init__(self, context: Context | None, row: Family, key: str, identity: Mapping[str, str]) -> None:
         self._store: Any = task_state_store(context) if context else None
         self.max_tries: int | None = getattr(context.get("ti"), "max_tries", None) if context else None
+        #: Whose memory it is; None where nothing is remembered.
+        self.task = _key_of(context) if context and self.persistent else None
         self._row = row
         self._key = key
         self.identity = dict(identity)
@@ -120,3 +123,25 @@ class Record:
             if not self._row.guarded:
                 entry["guarded"] = False
             self._store.set(self._key, entry, retention=RETENTION)
+
+
+def adopt(store: StoreFromOutside, key: str, kept: Mapping[str, Any], kie_task_id: str) -> dict[str, Any]:
+    """
+    Write a job into an entry, from outside of its task, so that the next try goes on with it; return the entry.
+
+    That try comes after a clear, and must not take it for the consent to pay again. So the number of tries is left out,
+    without which a clear counts as a retry.
+
+    :param store: the store of the task instance.
+    :param key: where the entry is.
+    :param kept: the entry.
+    :param kie_task_id: the job.
+    """
+    entry = {**kept, "kie_task_id": kie_task_id, "state": State.SUBMITTED.value, "max_tries": None}
+    store.set(key, entry, retention=RETENTION)
+    return entry
+
+
+def _key_of(context: Context) -> TaskKey | None:
+    ti: Any = context.get("ti")
+    return TaskKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index) if ti else None

@@ -93,7 +93,7 @@ class KieError(AirflowException):
     """
 
     #: What the user can do about it; the end of every message.
-    next_step: ClassVar[str] = ""
+    next_step: str = ""
     #: Reading again may help, so a wait goes on.
     transient: ClassVar[bool] = False
     #: A submit that met this error was certainly refused, so that it may be sent again without paying twice.
@@ -323,12 +323,21 @@ class KieConversionFailedError(KieJobFailedError):
 
 
 class KieMaybeSubmittedError(KieError, AirflowFailException):
-    """A submit may have been accepted, and another one would be paid for again if it was."""
+    """
+    A submit may have been accepted, and another one would be paid for again if it was.
+
+    :param problem: what happened.
+    :param next_step: how to settle it, where something is remembered; by default for where nothing is.
+    """
 
     next_step = (
-        "If https://kie.ai/logs lists the job, wait for its id with a KieJobSensor instead; if not, set "
-        "on_unknown_submit='resubmit' and clear the task."
+        "If https://kie.ai/logs lists the job, wait for its id with a sensor instead; if not, clear the task, "
+        "which then submits."
     )
+
+    def __init__(self, problem: str, *, next_step: str | None = None, **kwargs: Any) -> None:
+        super().__init__(problem, **kwargs)
+        self.next_step = next_step or self.next_step
 
 
 class KieNotReadyError(KieError):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
@@ -46,8 +47,10 @@ __all__ = [
     "State",
     "Stop",
     "Submit",
+    "TaskKey",
     "digest",
     "identity_of",
+    "maybe_submitted",
     "next_try",
     "outcome_of",
     "stops_after_unknown",
@@ -90,6 +93,29 @@ class Entry:
     kie_task_id: str | None = None
     max_tries: int | None = None
     guarded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """
+    The task instance that a memory belongs to.
+
+    :param map_index: -1 for a task that is not mapped.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+    def command(self, name: str) -> str:
+        """
+        Return the command line that settles what is remembered for it, as a shell takes it.
+
+        :param name: ``adopt`` or ``forget``.
+        """
+        index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
+        return shlex.join(["airflow", "kie", "jobs", name, self.dag_id, self.run_id, self.task_id, *index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +221,7 @@ def next_try(
     on_unknown_submit: str | None = None,
     reuse: str = TASK,
     cleared: bool = False,
+    task: TaskKey | None = None,
 ) -> NextTry:
     """
     Say what a try may do, after what an earlier one left in the memory.
@@ -206,6 +233,7 @@ def next_try(
     :param reuse: ``"task"``, or ``"never"`` where a clear asks for another job.
     :param cleared: somebody has cleared the task since, so that another input is another job. What cannot be told
         counts as a retry.
+    :param task: whose memory it is, for the message.
     """
     if entry is None or entry.state in (State.REFUSED, State.FAILED) or (cleared and reuse == NEVER):
         return Submit()
@@ -214,13 +242,13 @@ def next_try(
     if differing and (guarded or cleared):
         return Submit()
     if differing:
-        names = ", ".join(differing)
-        return _stop(row, entry, f"An earlier try submitted with another {names}, and its job has not failed")
+        return Stop(_other_job(row, entry, differing, task))
     if entry.kie_task_id:
         return Resume(entry.kie_task_id)
     if not stops_after_unknown(guarded, on_unknown_submit):
         return Submit()
-    return _stop(row, entry, "An earlier try may have submitted the job, and its id is not known")
+    problem = "An earlier try may have submitted the job, and its id is not known"
+    return Stop(maybe_submitted(row, problem, task))
 
 
 def stops_after_unknown(guarded: bool, on_unknown_submit: str | None) -> bool:
@@ -233,8 +261,35 @@ def stops_after_unknown(guarded: bool, on_unknown_submit: str | None) -> bool:
     return (on_unknown_submit or (RESUBMIT if guarded else FAIL)) != RESUBMIT
 
 
-def _stop(row: Family, entry: Entry, problem: str) -> Stop:
-    return Stop(KieMaybeSubmittedError(problem, kie_task_id=entry.kie_task_id, family=row.tag))
+def maybe_submitted(
+    row: Family, problem: str, task: TaskKey | None, conn_id: str | None = None
+) -> KieMaybeSubmittedError:
+    """
+    Return the error that stops a task, with the command lines that settle it where something is remembered.
+
+    :param row: the family.
+    :param problem: what happened.
+    :param task: whose memory it is; None where nothing is remembered.
+    :param conn_id: the connection.
+    """
+    settle = (
+        f"Look at https://kie.ai/logs. If the job is listed, go on with it: `{task.command('adopt')} KIE_TASK_ID`; "
+        f"if not, let the next try submit: `{task.command('forget')}`. Then clear the task."
+        if task
+        else None
+    )
+    return KieMaybeSubmittedError(problem, conn_id=conn_id, family=row.tag, next_step=settle)
+
+
+def _other_job(row: Family, entry: Entry, differing: list[str], task: TaskKey | None) -> KieMaybeSubmittedError:
+    problem = f"An earlier try submitted with another {', '.join(differing)}, and its job has not failed"
+    settle = (
+        "To go on with that job, undo the change and clear the task. To submit the other one, which is paid for too: "
+        f"`{task.command('forget')}`, and clear the task."
+        if task
+        else None
+    )
+    return KieMaybeSubmittedError(problem, kie_task_id=entry.kie_task_id, family=row.tag, next_step=settle)
 
 
 def worth_a_new_submit(error: KieError, *, guarded: bool) -> bool:

@@ -5,34 +5,50 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache, partial
-from typing import Any, TextIO
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import cache
+from typing import Any, TextIO, TypeAlias
 
-__all__ = ["FORMATS", "ProgressLine", "claim_stdout", "hold_back_ctrl_c", "print_result", "say"]
+__all__ = ["FORMATS", "Invocation", "ProgressLine", "Result", "claim_stdout", "hold_back_ctrl_c", "print_result", "say"]
 
-#: Seconds between two lines of progress with the same news, where a line can not be rewritten.
+#: Seconds between two lines of progress with the same news, where a line cannot be rewritten.
 PROGRESS_SECONDS = 60.0
 
 
-def _as_table(result: Mapping[str, Any]) -> str:
-    width = max(map(len, result))
-    return "\n".join(f"{name:{width}} | {_as_cell(value)}" for name, value in result.items())
+#: The forms of a result, which are those of Airflow's own commands.
+FORMATS = ("table", "json", "yaml", "plain")
+
+Result: TypeAlias = Mapping[str, Any]
 
 
-def _as_cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
+class Invocation:
+    """
+    A command under way.
 
+    :param program: how it was started.
+    :param args: what was asked for.
+    """
 
-#: The forms of a result, by name.
-FORMATS: dict[str, Callable[[Mapping[str, Any]], str]] = {"table": _as_table, "json": partial(json.dumps, indent=2)}
+    def __init__(self, program: str, args: Namespace) -> None:
+        self.program = program
+        self.args = args
+        #: What an interruption leaves behind.
+        self.goes_on = "Nothing was submitted."
+
+    def again(self, *words: str) -> str:
+        """
+        Return the command line that goes on from here.
+
+        :param words: the command and its arguments.
+        """
+        return f"{self.program} {shlex.join(words)}"
 
 
 def say(text: str) -> None:
@@ -59,21 +75,45 @@ def claim_stdout() -> TextIO:
     return stdout
 
 
-def print_result(result: Mapping[str, Any], form: str) -> None:
+def print_result(result: Result | Sequence[Result], form: str) -> None:
     """
-    Print a result on standard output.
+    Print a result on standard output, in the way of Airflow's own commands.
 
-    :param result: JSON scalars by name.
+    :param result: JSON values by name, or a list of such.
     :param form: one of :data:`FORMATS`.
     :raises BrokenPipeError: nobody reads it.
     """
     stdout = claim_stdout()
+    from airflow.cli.simple_table import AirflowConsole
+
     try:
-        print(FORMATS[form](result), file=stdout, flush=True)
+        with redirect_stdout(stdout):  # of which the console asks whether it is a terminal
+            is_list = not isinstance(result, Mapping)
+            # A text of KIE's is no markup.
+            console = AirflowConsole(show_header=is_list, markup=False, emoji=False, highlight=False)
+            if form in ("table", "plain"):
+                print_rows = console.print_as_table if form == "table" else console.print_as_plain_table
+                print_rows(_as_rows(result))
+            else:
+                print_data = console.print_as_json if form == "json" else console.print_as_yaml
+                print_data(result)  # type: ignore[arg-type]  # anything that the two formats can tell
+            stdout.flush()
     except BrokenPipeError:
         # What is left in the buffer would be tried again at the end of the process, and Python 3.13 complains of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise
+
+
+def _as_rows(result: Result | Sequence[Result]) -> list[dict[str, str]]:
+    if isinstance(result, Mapping):
+        return [{"name": name, "value": _as_cell(value)} for name, value in result.items()]
+    return [{name: _as_cell(value) for name, value in each.items()} for each in result]
+
+
+def _as_cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 @contextmanager

@@ -94,6 +94,15 @@ def kie_connection(monkeypatch):
     return key
 
 
+@pytest.fixture
+def kie_command(capfd, monkeypatch):
+    """Run a command in this process; the exit code, standard output and standard error."""
+    from tests.commands import in_this_process
+
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # which the command sets otherwise, for the whole process
+    return in_this_process(capfd)
+
+
 @pytest.fixture(scope="session")
 def running_emulator():
     """One emulator for the whole run; tests ask for ``kie``."""

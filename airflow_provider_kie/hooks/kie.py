@@ -11,6 +11,7 @@ import requests
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, single, wav
+from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
@@ -139,13 +140,31 @@ class KieHook(KieBaseHook):
         :param callback_url: where KIE reports the end; default is what the input says, then the connection's.
         :raises KieError: the cause, as for every method.
         """
-        row = find_family(family or JOBS.name)
-        default = self._default_callback_url(row)
-        call = submit_job(row, input, model=model, callback_url=callback_url, default_callback_url=default)
+        call = self.submit_call(input=input, model=model, family=family, callback_url=callback_url)
         submitted = self.call(call)
         if submitted.reused:
-            self.log.warning("KIE has made this before: %s is reused.", named(row.tag, submitted.kie_task_id))
+            self.log.warning("KIE has made this before: %s is reused.", named(call.family, submitted.kie_task_id))
         return submitted.kie_task_id
+
+    def submit_call(
+        self,
+        *,
+        input: Mapping[str, Any],  # noqa: A002 - KIE's own word for it
+        model: str | None = None,
+        family: str | None = None,
+        callback_url: str | None = None,
+    ) -> Call[Submitted]:
+        """
+        Return what :meth:`submit_job` sends, without sending it.
+
+        :param input: the fields of KIE's call.
+        :param model: KIE's model, for a job of its Market.
+        :param family: the family, for any other job.
+        :param callback_url: where KIE reports the end.
+        """
+        row = find_family(family or JOBS.name)
+        default = self._default_callback_url(row)
+        return submit_job(row, input, model=model, callback_url=callback_url, default_callback_url=default)
 
     def _default_callback_url(self, row: Family) -> str | None:
         own = self.settings.callback_url

@@ -123,8 +123,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
 
     def _record(self, context: Context) -> Record:
         settings = self.hook.settings
-        account = settings.account or settings.conn_id
-        identity = identity_of(account, settings.base_url, self.row, self._how()["model"], self.input)
+        identity = identity_of(settings.payer, settings.base_url, self.row, self._how()["model"], self.input)
         return Record(context if self.durable else None, self.row, STORE_KEY, identity)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:

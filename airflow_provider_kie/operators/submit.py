@@ -14,7 +14,7 @@ from airflow_provider_kie.api.families import find_family
 from airflow_provider_kie.api.job import no_cancel
 from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, KieValidationError, named
+from airflow_provider_kie.exceptions import KieError, KieValidationError, named
 from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.money import (
     FAIL,
@@ -28,6 +28,7 @@ from airflow_provider_kie.money import (
     State,
     Stop,
     Submit,
+    maybe_submitted,
     next_try,
     outcome_of,
     stops_after_unknown,
@@ -220,6 +221,7 @@ class SubmitOperator(JobTask, Generic[R]):
             on_unknown_submit=self.on_unknown_submit,
             reuse=self.reuse,
             cleared=record.was_cleared_since(entry),
+            task=record.task,
         )
 
     def _why_again(self, earlier: Failed) -> str:
@@ -241,7 +243,7 @@ class SubmitOperator(JobTask, Generic[R]):
             elif stops_after_unknown(self.row.guarded, self.on_unknown_submit):
                 broke_off = f"The submit was broken off ({type(error).__name__})"
                 problem = error.problem if isinstance(error, KieError) else broke_off
-                raise KieMaybeSubmittedError(problem, conn_id=self.kie_conn_id, family=self.row.tag) from error
+                raise maybe_submitted(self.row, problem, record.task, self.kie_conn_id) from error
             raise
         record.commit(kie_task_id)
         self._know(context, kie_task_id)

@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands with a connection of the metadata database; with one of the environment: ``tests/wire/test_cli.py``."""
+"""The commands and the metadata database; with a connection of the environment: ``tests/wire/test_cli.py``."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import airflow
 import pytest
 from packaging.version import Version
 
 from airflow_provider_kie import cli
+from airflow_provider_kie.compat import find_task_state_store
+from airflow_provider_kie.durable import RETENTION
 from airflow_provider_kie.emulator import KieEmulator
+from tests.dag_runs import Run, clear_and_run, load_dag, run_dag
 
 AIRFLOW = Version(airflow.__version__).release[:2]
 CANARY = "canary-7f3a91c0d2e84b56"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
     where = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     program = [sys.executable, "-m", *arguments]
-    ended = subprocess.run(program, env=where, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(program, env=where, capture_output=True, text=True, timeout=120, check=False)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    ended = call(*arguments)
     assert ended.returncode == 0, ended.stderr
     return ended
 
 
 @pytest.fixture(scope="module")
-def kie():
+def in_database():
     with KieEmulator(api_key=CANARY) as emulator:
         described = ["--conn-type", "kie", "--conn-host", emulator.url, "--conn-password", CANARY]
         run("airflow", "connections", "add", "kie_in_database", *described)
@@ -44,7 +55,139 @@ def kie():
     ],
     ids=" ".join,
 )
-def test_the_connection_is_found_in_the_database(kie, program):
+def test_the_connection_is_found_in_the_database(in_database, program):
     ended = run(*program, "check", "--conn-id", "kie_in_database", "--output", "json")
-    assert json.loads(ended.stdout)["base_url"] == kie.url
+    assert json.loads(ended.stdout)["base_url"] == in_database.url
     assert CANARY not in ended.stdout + ended.stderr
+
+
+# --- Settled by hand
+
+needs_store = pytest.mark.skipif(AIRFLOW < (3, 3), reason="there is no store below Airflow 3.3")
+ERROR = re.compile(r"KieMaybeSubmittedError: (?P<text>.*)")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A DAG run whose submits KIE has accepted without an answer, and the commands that its errors name."""
+
+    run: Run
+    commands: set[str]
+
+    def settle(self, name: str, task: str, *more: str) -> subprocess.CompletedProcess[str]:
+        (command,) = (each for each in self.commands if f" {name} " in each and f" {task}" in each)
+        return call(*shlex.split(command.replace("KIE_TASK_ID", "")), *more, "-o", "json")
+
+
+@pytest.fixture
+def lost(kie, capfd):
+    kie.play("accepted-then-reset", endpoint="submit", repeat=True)
+    ended = run_dag(load_dag("one_image"))
+    assert ended.states() == {"make": "failed", "mapped[0]": "failed", "mapped[1]": "failed"}
+    kie.reset()
+    errors = ERROR.findall("".join(capfd.readouterr()))
+    return Lost(ended, {command for error in errors for command in re.findall("`([^`]+)`", error)})
+
+
+@pytest.fixture
+def entry(lost, kie_command):
+    """What a task remembers, as ``jobs show`` shows it."""
+
+    def entry(task: str, *more: str) -> dict[str, Any]:
+        code, out, err = kie_command("jobs", "show", lost.run.dag_id, lost.run.run_id, task, *more, "-o", "json")
+        assert code == 0, err
+        shown: dict[str, Any] = json.loads(out)
+        return shown
+
+    return entry
+
+
+@pytest.fixture
+def refused(lost, kie_command):
+    """Run a command that settles nothing, and return why."""
+
+    def refused(*argv: str) -> str:
+        code, out, err = kie_command("jobs", *argv)
+        assert (code, out) == (1, "")
+        assert "Traceback" not in err
+        return err
+
+    return refused
+
+
+@needs_store
+def test_what_is_adopted_is_gone_on_with_by_the_next_try(kie, lost, entry):
+    before = entry("mapped", "--map-index", "1")
+    assert (before["key"], before["state"], before["kie_task_id"]) == ("kie_job", "claimed", None)
+
+    kie_task_id = kie.create_job("jobs", finished=True, prompt="a harbour")
+    adopted = lost.settle("adopt", "mapped --map-index 1", kie_task_id)
+    assert adopted.returncode == 0, adopted.stderr
+    after = {"state": "submitted", "kie_task_id": kie_task_id, "max_tries": None}
+    assert json.loads(adopted.stdout) == entry("mapped", "--map-index", "1") == before | after
+
+    clear_and_run(load_dag("one_image"), lost.run, "mapped", 1)
+    assert lost.run.states() == {"make": "failed", "mapped[0]": "failed", "mapped[1]": "success"}
+    assert lost.run.xcom("mapped", "kie_task_id", 1) == kie_task_id
+    assert kie.requests("submit") == []
+
+
+@needs_store
+def test_what_is_forgotten_is_submitted_again(kie, lost, entry):
+    forgotten = lost.settle("forget", "make")
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert [each["state"] for each in json.loads(forgotten.stdout)] == ["claimed"]
+    assert "PAYS AGAIN" in forgotten.stderr
+
+    clear_and_run(load_dag("one_image"), lost.run, "make")
+    assert lost.run.states()["make"] == "success"
+    assert kie.accepted_submits == 1
+    assert entry("make")["kie_task_id"] == lost.run.xcom("make", "kie_task_id")
+
+
+@needs_store
+def test_what_cannot_be_settled_is_an_error_that_says_why(kie, lost, entry, refused, kie_command, monkeypatch):
+    of, job = (lost.run.dag_id, lost.run.run_id), kie.create_job("jobs", finished=True)
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", kie.connection_json())
+    before = entry("make")
+    assert "KIE does not know this jobs job" in refused("adopt", *of, "make", "no-such-job")
+    assert "name the task's connection" in refused("adopt", *of, "make", job, "--conn-id", "kie_other")
+    assert "a mapped task needs --map-index" in refused("show", *of, "mapped")
+    assert "no task instance make of DAG one_image, run no_such_run" in refused("forget", of[0], "no_such_run", "make")
+    assert entry("make") == before
+
+    assert kie_command("jobs", "forget", *of, "make")[0] == 0
+    for name, more in (("show", []), ("adopt", [job]), ("forget", [])):
+        assert "Nothing is remembered for make of DAG one_image" in refused(name, *of, "make", *more)
+
+
+@needs_store
+def test_an_entry_of_a_conversion_is_one_of_family_wav(kie, lost, entry, refused, kie_command):
+    of = (lost.run.dag_id, lost.run.run_id, "make")
+    store = find_task_state_store(*of, -1)
+    store.set("kie_wav_conversion", {"music_task_id": "m", "kie_task_id": None}, retention=RETENTION)
+    assert "Both kie_job and kie_wav_conversion are remembered" in refused("show", *of)
+    store.delete("kie_job")
+    kie_task_id = kie.create_conversion()
+    assert kie_command("jobs", "adopt", *of, kie_task_id)[0] == 0
+    kept = {"music_task_id": "m", "kie_task_id": kie_task_id, "state": "submitted", "max_tries": None}
+    assert entry("make") == {"key": "kie_wav_conversion", **kept}
+
+
+@needs_store
+def test_an_entry_that_only_workers_can_read_is_left_alone(kie, lost, refused, kie_command):
+    of = (lost.run.dag_id, lost.run.run_id, "make")
+    store = find_task_state_store(*of, -1)
+    store.set("kie_job", {"a reference": "of [workers] state_store_backend"}, retention=RETENTION)
+    assert "cannot be read here" in refused("show", *of)
+    assert "cannot be read here" in refused("adopt", *of, kie.create_job("jobs", finished=True))
+    assert kie_command("jobs", "forget", *of)[0] == 0
+    assert store.get("kie_job") is None
+
+
+@pytest.mark.skipif(AIRFLOW >= (3, 3), reason="has a store")
+@pytest.mark.parametrize(("name", "more"), [("show", []), ("adopt", ["job-1"]), ("forget", [])])
+def test_below_airflow_3_3_there_is_nothing_to_settle(kie_command, name, more):
+    code, out, err = kie_command("jobs", name, "dag", "run", "task", *more)
+    assert (code, out) == (1, "")
+    assert "keeps nothing from try to try" in err

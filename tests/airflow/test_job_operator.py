@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.families import FAMILIES
+from airflow_provider_kie.durable import adopt
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.music import MusicTracksOperator
@@ -62,10 +63,21 @@ def test_a_worker_that_dies_in_the_submit_is_never_followed_by_another(kie, task
     with pytest.raises(e.KieMaybeSubmittedError):  # the task ends; a process that is killed leaves the same entry
         task.run_once()
     for _ in range(2):
-        with pytest.raises(e.KieMaybeSubmittedError, match=r"kie\.ai/logs lists the job") as end:
+        with pytest.raises(e.KieMaybeSubmittedError, match="airflow kie jobs adopt dag run archive KIE_TASK_ID") as end:
             task.run_once()
         assert isinstance(end.value, AirflowFailException)
     assert kie.accepted_submits == 1
+
+
+def test_what_is_adopted_is_gone_on_with_after_a_clear_even_where_a_clear_submits_again(kie, task, monkeypatch):
+    die(monkeypatch, KieHook, "submit_job", after=True)
+    with pytest.raises(e.KieMaybeSubmittedError):
+        task.run_once(reuse="never")
+    kie_task_id = kie.create_job("jobs", finished=True)
+    adopt(task.store, "kie_job", task.store.values["kie_job"], kie_task_id)
+    task.clear()
+    assert task.run_once(reuse="never")["kie_task_id"] == kie_task_id
+    assert len(kie.requests("submit")) == 1
 
 
 def test_who_says_so_submits_again_after_an_unknown_outcome(kie, task, monkeypatch):
@@ -89,9 +101,10 @@ def test_a_refused_submit_is_sent_again_by_the_next_try(kie, task, answer, monke
 def test_without_a_memory_an_unknown_outcome_is_final(kie, monkeypatch):
     task = task_of(None, **IMAGE)
     die(monkeypatch, KieHook, "submit_job", after=True)
-    with pytest.raises(e.KieMaybeSubmittedError) as end:
+    with pytest.raises(e.KieMaybeSubmittedError, match=r"kie\.ai/logs lists the job") as end:
         task.run_once()
     assert isinstance(end.value, AirflowFailException)
+    assert "airflow kie" not in str(end.value)
 
 
 def an_answer_with_an_id(monkeypatch, kie_task_id):

@@ -11,26 +11,28 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import airflow
 import pytest
+import requests
 import requests_mock as mock
+import yaml
 from packaging.version import Version
 
-from airflow_provider_kie import cli, terminal
+from airflow_provider_kie import cli, cli_jobs, terminal
+from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.get_provider_info import get_provider_info
+from airflow_provider_kie.money import digest
+from tests.commands import stdout_to_claim
 
 AIRFLOW = Version(airflow.__version__).release[:2]
 ROOT = Path(cli.__file__).parents[1]
 API = "https://api.kie.ai/api/v1"
 CREDIT, SUBMIT, READ = f"{API}/chat/credit", f"{API}/wav/generate", f"{API}/wav/record-info"
 READ_BY_MARKET = f"{API}/jobs/recordInfo"
-# Airflow 2.11 tells of each connection that it looks up.
-LOG_OF_AIRFLOW_2 = re.compile(r"^\[[^]]+\] \{\w+\.py:\d+\} (INFO|WARNING - empty cryptography key) .*\n", re.MULTILINE)
 SAID = "2025-01-01 00:00:00"
 RECORD = {"taskId": "wav-1", "musicId": "a-1", "musicIndex": 0, "createTime": SAID, "errorCode": None}
 PENDING = RECORD | {"successFlag": "PENDING", "response": None}
@@ -52,31 +54,14 @@ def says(data: object, code: int = 200, msg: str = "success") -> dict[str, Any]:
     return {"json": {"code": code, "msg": msg, "data": data}}
 
 
-@contextmanager
-def stdout_to_claim() -> Iterator[None]:
-    """Give this process the standard output that others have, and take it back; pytest's is something else."""
-    before, fd = sys.stdout, os.dup(1)
-    try:
-        with open(1, "w", closefd=False) as sys.stdout:
-            yield
-    finally:
-        sys.stdout = before
-        os.dup2(fd, 1)
-        os.close(fd)
-        terminal.claim_stdout.cache_clear()
-
-
 @pytest.fixture
-def run(kie_connection, short_times, capfd, monkeypatch):
+def run(kie_connection, short_times, kie_command):
     """Run a command in this process; the exit code, standard output and standard error."""
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # which the command sets otherwise, for the whole process
 
     def run(*argv: str) -> tuple[int, str, str]:
-        with stdout_to_claim(), pytest.raises(SystemExit) as ended:
-            cli.main(argv)
-        out, err = capfd.readouterr()
+        code, out, err = kie_command(*argv)
         assert kie_connection not in out + err
-        return int(ended.value.code or 0), out, LOG_OF_AIRFLOW_2.sub("", err)
+        return code, out, err
 
     return run
 
@@ -101,24 +86,35 @@ def arguments(parser: argparse.ArgumentParser) -> dict[str, tuple[object, ...]]:
     }
 
 
-def own_parsers() -> dict[str, argparse.ArgumentParser]:
-    (commands,) = (each for each in cli._parser()._actions if isinstance(each, argparse._SubParsersAction))
-    return dict(commands.choices)
+def own_parsers(parser: argparse.ArgumentParser, *path: str) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of all commands, by what one types."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return {k: v for name, sub in action.choices.items() for k, v in own_parsers(sub, *path, name).items()}
+    return {" ".join(path): parser}
+
+
+def airflows_parsers(commands: Iterable[Any], *path: str) -> dict[str, argparse.ArgumentParser]:
+    found = {}
+    for command in commands:
+        if hasattr(command, "subcommands"):
+            found |= airflows_parsers(command.subcommands, *path, command.name)
+            continue
+        parser = found[" ".join([*path, command.name])] = argparse.ArgumentParser()
+        for arg in command.args:
+            arg.add_to_parser(parser)
+    return found
 
 
 def test_both_command_lines_have_the_same_commands_and_arguments():
     (group,) = cli.get_commands()
     assert group.name == "kie"
-    theirs = {}
-    for command in group.subcommands:
-        theirs[command.name] = argparse.ArgumentParser()
-        for arg in command.args:
-            arg.add_to_parser(theirs[command.name])
-    ours = own_parsers()
-    assert list(ours) == list(theirs) == ["check", "show", "wait", "convert"]
+    ours, theirs = own_parsers(cli._parser()), airflows_parsers(group.subcommands)
+    own = ["check", "families", "show", "wait", "convert", "submit"]
+    assert list(ours) == list(theirs) == [*own, "jobs show", "jobs adopt", "jobs forget"]
     for name, parser in ours.items():
         assert arguments(parser) == arguments(theirs[name])
-        assert {"conn_id", "output"} <= set(arguments(parser))
+        assert "output" in arguments(parser)
 
 
 def test_the_metadata_names_the_function_that_gives_them():
@@ -127,9 +123,10 @@ def test_the_metadata_names_the_function_that_gives_them():
     assert (module, name) == (cli.__name__, cli.get_commands.__name__)
 
 
-def test_the_help_of_convert_says_that_it_costs(capsys):
+@pytest.mark.parametrize("command", ["convert", "submit", "jobs forget"])
+def test_the_help_says_what_costs(capsys, command):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["convert", "--help"])
+        cli.main([*command.split(), "--help"])
     assert ended.value.code == 0
     assert "COSTS CREDITS" in capsys.readouterr().out
 
@@ -168,11 +165,17 @@ def test_airflow_starts_with_the_commands_and_without_what_they_need():
         [],
         ["sing"],
         ["show"],
-        ["check", "--output", "yaml"],
+        ["check", "--output", "toml"],
         ["wait", "wav-1", "--timeout", "0"],
         ["wait", "wav-1", "--timeout", "nan"],
         ["wait", "wav-1", "--poll-interval", "soon"],
         ["convert", "m-1"],
+        ["jobs"],
+        ["jobs", "adopt", "dag", "run", "task"],
+        ["submit", "--family", "music"],
+        ["submit", "--family", "music", "--input", "[]"],
+        ["submit", "--family", "music", "--input", "prompt=x"],
+        ["submit", "--family", "music", "--input", "@no-such-file"],
     ],
 )
 def test_wrong_usage_is_2_and_nothing_on_standard_output(run, requests_mock, argv):
@@ -185,12 +188,21 @@ def test_wrong_usage_is_2_and_nothing_on_standard_output(run, requests_mock, arg
 # --- What they print
 
 
+def lines(out: str) -> list[str]:
+    """The lines of a table, which Airflow pads and ends with an empty one."""
+    return [line.rstrip() for line in out.splitlines() if line.strip()]
+
+
 def test_check(run, requests_mock):
     requests_mock.get(CREDIT, **says(5916.25))
-    assert run("check")[:2] == (
-        0,
-        "conn_id      | kie_default\nbase_url     | https://api.kie.ai\nkey_accepted | true\ncredits      | 5916.25\n",
-    )
+    code, out, _ = run("check")
+    assert code == 0
+    assert lines(out) == [
+        "conn_id      | kie_default",
+        "base_url     | https://api.kie.ai",
+        "key_accepted | true",
+        "credits      | 5916.25",
+    ]
     code, out, _ = run("check", "--output", "json")
     assert code == 0
     assert json.loads(out) == {
@@ -217,7 +229,7 @@ def test_show_prints_the_conversion_as_it_stands(run, requests_mock):
     assert asked.last_request.qs == {"taskid": ["wav-1"]}
     code, out, _ = run("show", "wav-1")
     assert code == 0
-    assert [line.split(" | ")[1] for line in out.splitlines()] == [
+    assert [line.split(" | ")[1] for line in lines(out)] == [
         "wav-1",
         "a-1",
         "0",
@@ -319,6 +331,155 @@ def test_the_id_comes_before_the_wait_and_stays_when_it_fails(run, requests_mock
     assert "https://kie.ai/api-key" in last
 
 
+# --- Jobs of any family
+
+CREATE = f"{API}/jobs/createTask"
+MUSIC, MUSIC_INFO = f"{API}/generate", f"{API}/generate/record-info"
+JOB = {
+    "taskId": "job-1",
+    "model": "m/1",
+    "state": "success",
+    "resultJson": json.dumps({"resultUrls": ["https://f.example/1"]}),
+}
+SUBMIT_MUSIC = ["submit", "--family", "music", "--input", '{"prompt": "a sea shanty"}']
+SUBMIT_IMAGE = ["submit", "--model", "m/1", "--input", '{"prompt": "a lighthouse"}']
+
+
+@pytest.mark.parametrize("command", ["show", "wait"])
+@pytest.mark.parametrize("kind", [["--model", "m/1"], ["--family", "jobs"], ["--family", "jobs", "--model", "m/1"]])
+def test_a_job_of_another_family(run, requests_mock, command, kind):
+    asked = requests_mock.get(READ_BY_MARKET, **says(JOB))
+    code, out, _ = run(command, "job-1", *kind, "-o", "json")
+    job = json.loads(out)
+    assert (code, job["family"], job["kie_task_id"]) == (0, "jobs", "job-1")
+    assert job["files"] == [{"url": "https://f.example/1", "name": "result", "index": 0}]
+    assert asked.last_request.qs == {"taskid": ["job-1"]}
+
+
+def test_an_unknown_id_names_the_family_that_was_asked(run, requests_mock):
+    requests_mock.get(MUSIC_INFO, **says(None))
+    code, out, err = run("show", "job-1", "--family", "music")
+    assert (code, out) == (1, "")
+    assert "KIE does not know this music job" in err
+    assert "music job 'job-1'" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["show", "job-1", "--family", "poems"], "family is 'poems', but must be one of 4o-image, "),
+        (["show", "job-1", "--family", "music", "--model", "m/1"], "--model goes with family 'jobs'"),
+        (["submit", "--input", "{}"], "either --model or --family is needed"),
+        (["submit", "--family", "jobs", "--input", "{}"], "family 'jobs' needs a model"),
+        (["submit", "--model", "m/1", "--input", '{"seed": NaN}'], "input cannot be sent"),
+    ],
+)
+def test_what_cannot_be_asked_or_sent(run, requests_mock, argv, words):
+    code, out, err = run(*argv)
+    assert (code, out) == (1, "")
+    assert words in err
+    assert not requests_mock.called
+
+
+@pytest.mark.parametrize("way", ["argument", "file", "stdin"])
+def test_submit_takes_the_input_in_three_ways_and_says_the_id_at_once(run, requests_mock, monkeypatch, tmp_path, way):
+    fields = {"prompt": "a lighthouse", "n": 2, "deep": {"é": [None]}}
+    (tmp_path / "input.json").write_text(json.dumps(fields, ensure_ascii=False), "utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(fields)))
+    given = {"argument": json.dumps(fields), "file": f"@{tmp_path}/input.json", "stdin": "-"}[way]
+    sent = requests_mock.post(CREATE, **says({"taskId": "job-1"}))
+    code, out, err = run("submit", "--model", "m/1", "--input", given, "-o", "json")
+    assert (code, json.loads(out)) == (0, {"family": "jobs", "kie_task_id": "job-1", "reused": False})
+    assert err.splitlines() == ["kie_task_id: job-1", "family: jobs"]
+    assert sent.last_request.json() == {"model": "m/1", "input": fields}
+
+
+def test_submit_waits_if_told_to(run, requests_mock):
+    requests_mock.post(CREATE, **says({"taskId": "job-1"}))
+    requests_mock.get(READ_BY_MARKET, **says(JOB))
+    code, out, _ = run(*SUBMIT_IMAGE, "--wait", "--timeout", "20", "-o", "json")
+    job = json.loads(out)
+    assert (code, job["status"], job["reused"], len(job["files"])) == (0, "success", False, 1)
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(run, requests_mock):
+    argv = [*SUBMIT_MUSIC, "--callback-url", "https://here.example/kie?token=secret", "--dry-run", "-o", "json"]
+    code, out, _ = run(*argv)
+    shown = json.loads(out)
+    assert (code, shown["method"], shown["path"]) == (0, "POST", "/api/v1/generate")
+    assert shown["body"] == {"prompt": "a sea shanty", "callBackUrl": "https://here.example/kie?…"}
+    identity = {"account": "kie_default", "base_url": "https://api.kie.ai", "family": "music", "model": ""}
+    assert shown["identity"] == identity | {"digest": digest({"prompt": "a sea shanty"})}
+    assert "remembers nothing" in shown["remembered"]
+    assert "secret" not in out
+    assert not requests_mock.called
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"status_code": 502, "text": "<html>"}, says(None, 500, "Server exception"), {"exc": requests.ReadTimeout}],
+    ids=["bad gateway", "500", "no answer"],
+)
+def test_an_unknown_outcome_says_that_it_may_be_charged_and_is_not_repeated(run, requests_mock, trouble):
+    submit = requests_mock.post(CREATE, **trouble)
+    code, out, err = run(*SUBMIT_IMAGE, "--wait")
+    assert (code, out, submit.call_count) == (1, "", 1)
+    last = err.splitlines()[-1]
+    assert "KIE may have accepted the submit, and charged it. Look at https://kie.ai/logs" in last
+    assert last.endswith("python -m airflow_provider_kie wait ID --family jobs")
+
+
+def test_a_conversion_by_the_market_may_be_charged_too(run, requests_mock, monkeypatch):
+    connection = {"conn_type": "kie", "password": "canary-key-0123456789", "extra": {"wav_route": "jobs"}}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    submit = requests_mock.post(CREATE, **says(None, 500, "Server exception"))
+    code, out, err = run("convert", "m-1", "a-1")
+    assert (code, out, submit.call_count) == (1, "", 1)
+    assert "KIE may have accepted the submit, and charged it" in err
+    assert err.splitlines()[-1].endswith("python -m airflow_provider_kie wait ID")
+
+
+def test_a_refused_submit_is_only_that(run, requests_mock):
+    requests_mock.post(CREATE, **says(None, 402, "Insufficient credits"))
+    code, out, err = run(*SUBMIT_IMAGE)
+    assert (code, out) == (1, "")
+    assert "Buy credits" in err
+    assert "may have accepted" not in err
+
+
+def test_an_id_in_an_answer_that_nobody_understands_is_said(run, requests_mock):
+    requests_mock.post(CREATE, **says({"taskId": "job-1"}, 531, "odd"))
+    code, out, err = run(*SUBMIT_IMAGE)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[:2] == ["kie_task_id: job-1", "family: jobs"]
+
+
+def test_ctrl_c_in_a_submit_waits_for_the_answer_and_says_how_to_go_on(run, requests_mock):
+    def press(*_: object) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return says({"taskId": "job-1"})["json"]
+
+    requests_mock.post(MUSIC, json=press)
+    code, out, err = run(*SUBMIT_MUSIC)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == (
+        "Interrupted. music job 'job-1' goes on at KIE; wait for it again with: "
+        "python -m airflow_provider_kie wait job-1 --family music --conn-id kie_default"
+    )
+
+
+def test_the_families_are_listed_without_a_connection(run, requests_mock, monkeypatch):
+    monkeypatch.delenv("AIRFLOW_CONN_KIE_DEFAULT")
+    code, out, _ = run("families", "-o", "json")
+    listed = {each["family"]: each for each in json.loads(out)}
+    assert (code, list(listed)) == (0, list(FAMILIES))
+    assert [name for name, each in listed.items() if each["second_submit"] == "guarded"] == ["wav"]
+    assert listed["veo-extend"]["submit"] == "/api/v1/veo/extend"
+    assert listed["jobs"]["files"] == "result first_frame last_frame mask"
+    assert listed["lyrics"]["files"] is None
+    assert not requests_mock.called
+
+
 # --- How they end
 
 INTERRUPTED = (
@@ -327,7 +488,9 @@ INTERRUPTED = (
 )
 
 
-@pytest.mark.parametrize("argv", [["check"], ["show", "wav-1"], ["wait", "wav-1"], ["convert", "m-1", "a-1"]])
+@pytest.mark.parametrize(
+    "argv", [["check"], ["show", "wav-1"], ["wait", "wav-1"], ["convert", "m-1", "a-1"], SUBMIT_IMAGE]
+)
 def test_an_error_is_its_message_and_1(run, requests_mock, kie_connection, argv):
     requests_mock.register_uri(mock.ANY, mock.ANY, **says(None, 401, f"no: {kie_connection}"))
     code, out, err = run(*argv)
@@ -370,7 +533,7 @@ def test_ctrl_c_does_not_cut_off_the_answer_that_names_the_task(run, requests_mo
     code, out, err = run("convert", "m-1", "a-1")
     assert (code, out) == (130, "")
     assert [line for line in err.splitlines() if line] == [
-        cli.HELD_BACK,
+        cli_jobs.HELD_BACK,
         "kie_task_id: wav-1",
         INTERRUPTED.rstrip(),
     ]
@@ -385,7 +548,7 @@ def test_the_second_ctrl_c_does_and_says_what_is_not_known(run, requests_mock):
     requests_mock.post(SUBMIT, json=press)
     code, out, err = run("convert", "m-1", "a-1")
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == f"Interrupted. {cli.MAYBE_SUBMITTED}"
+    assert err.splitlines()[-1] == f"Interrupted. {cli_jobs.MAYBE_SUBMITTED}"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -401,15 +564,44 @@ def test_whatever_others_write_to_standard_output_goes_to_standard_error(capfd):
         terminal.print_result({"the": "result"}, "table")
         print("a last word", file=stdout, flush=True)
     out, err = capfd.readouterr()
-    assert out == "the | result\n"
+    assert lines(out) == ["the | result"]
     assert err.splitlines() == ["a handler that holds the stream", "another program", "a last word"]
 
 
-@pytest.mark.parametrize("value", ["\x1b[2Jgone", "two\nlines"])
-def test_a_table_shows_no_control_character(value, capfd):
+SHOWN = {"a[bold]x[/]:smile:": "a[bold]x[/]:smile:", "\x1b[2Jgone": '"\\u001b[2Jgone"', "two\nlines": '"two\\nlines"'}
+
+
+@pytest.mark.parametrize("form", ["table", "plain"])
+@pytest.mark.parametrize("value", SHOWN)
+def test_a_text_is_shown_as_it_is_and_without_control_characters(value, form, capfd):
     with stdout_to_claim():
-        terminal.print_result({"status": value}, "table")
-    assert capfd.readouterr().out == f"status | {json.dumps(value)}\n"
+        terminal.print_result({"status": value}, form)
+    assert lines(capfd.readouterr().out)[-1].endswith(SHOWN[value])
+
+
+LONG = {
+    "url": "https://files.example/" + "x" * 500,
+    "text": "two words " * 60,
+    "nothing": None,
+    "many": [1.5, {"a": True}],
+}
+
+
+@pytest.mark.parametrize("result", [LONG, [LONG, LONG]], ids=["one", "list"])
+@pytest.mark.parametrize(("form", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_what_programs_read_is_whole(result, form, parse, capfd):
+    with stdout_to_claim():
+        terminal.print_result(result, form)
+    assert parse(capfd.readouterr().out) == result
+
+
+@pytest.mark.parametrize("form", ["table", "plain"])
+def test_a_list_has_a_line_for_each(form, capfd):
+    with stdout_to_claim():
+        terminal.print_result([{"family": "wav", "files": None}, {"family": "midi", "files": "result"}], form)
+    head, *rows = [re.split(r"[ |]+", line) for line in lines(capfd.readouterr().out) if "===" not in line]
+    assert head == ["family", "files"]
+    assert rows == [["wav", "-"], ["midi", "result"]]
 
 
 @pytest.fixture

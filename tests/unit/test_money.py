@@ -17,8 +17,10 @@ from airflow_provider_kie.money import (
     State,
     Stop,
     Submit,
+    TaskKey,
     digest,
     identity_of,
+    maybe_submitted,
     next_try,
     outcome_of,
     worth_a_new_submit,
@@ -180,3 +182,25 @@ def test_who_says_what_an_unknown_outcome_means_is_heard(cleared):
     entry = Entry(State.CLAIMED, SAME)
     assert next_try(POEMS, entry, SAME, on_unknown_submit="resubmit", cleared=cleared) == Submit()
     assert isinstance(next_try(WAV, entry, SAME, on_unknown_submit="fail", cleared=cleared), Stop)
+
+
+def test_the_error_names_the_commands_that_settle_it():
+    task = TaskKey("my dag", "manual__2026-01-01T00:00:00+00:00", "make")
+    told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=task).error)
+    of = "'my dag' manual__2026-01-01T00:00:00+00:00 make"
+    assert f"`airflow kie jobs adopt {of} KIE_TASK_ID`" in told
+    assert f"`airflow kie jobs forget {of}`" in told
+    mapped = replace(task, map_index=0)
+    told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=mapped).error)
+    assert f"`airflow kie jobs adopt {of} --map-index 0 KIE_TASK_ID`" in told
+
+
+def test_the_error_of_another_input_names_what_settles_that():
+    told = str(next_try(POEMS, entry(State.SUBMITTED, "a1", OTHER), SAME, task=TaskKey("dag", "run", "make")).error)
+    assert "undo the change" in told
+    assert "`airflow kie jobs forget dag run make`" in told
+    assert "adopt" not in told
+
+
+def test_where_nothing_is_remembered_the_error_names_no_command():
+    assert "airflow kie" not in str(maybe_submitted(POEMS, "It broke off", None))

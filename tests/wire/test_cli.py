@@ -16,7 +16,7 @@ import airflow
 import pytest
 from packaging.version import Version
 
-from airflow_provider_kie import cli
+from airflow_provider_kie import cli, cli_jobs
 from airflow_provider_kie.emulator import KieEmulator
 
 AIRFLOW = Version(airflow.__version__).release[:2]
@@ -138,6 +138,30 @@ def test_a_conversion_from_submit_to_file(run, kie, command):
     assert kie.accepted_submits == 1
 
 
+@pytest.mark.parametrize("command", WAYS)
+def test_a_song_from_submit_to_files(run, kie, command):
+    fields = json.dumps({"prompt": "a sea shanty", "model": "V5", "customMode": False, "instrumental": True})
+    of = ("--family", "music")
+    dry = json.loads(run(command, "submit", *of, "--input", fields, "--dry-run", "-o", "json").stdout)
+    assert (dry["path"], kie.accepted_submits) == ("/api/v1/generate", 0)
+    ended = run(command, "submit", *of, "--input", fields, "--wait", "--poll-interval", "0.2", "-o", "json")
+    assert ended.returncode == 0, ended.stderr
+    song = json.loads(ended.stdout)
+    assert (song["family"], len(song["files"]), kie.accepted_submits) == ("music", 2, 1)
+    (sent,) = kie.requests("submit")
+    assert sent["json"] == dry["body"]
+    shown = json.loads(run(command, "show", song["kie_task_id"], *of, "-o", "json").stdout)
+    assert {**shown, "reused": False} == song
+
+
+def test_a_submit_whose_answer_is_lost_is_not_sent_again(run, kie):
+    kie.play("accepted-then-reset", endpoint="submit")
+    ended = run(PLAIN, "submit", "--model", "google/nano-banana", "--input", '{"prompt": "a lighthouse"}')
+    assert (ended.returncode, ended.stdout, kie.accepted_submits) == (1, "", 1)
+    assert "charged it. Look at https://kie.ai/logs" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_conversion_step_by_step(run, kie):
     submitted = json.loads(run(PLAIN, "convert", "music-1", "audio-1", "-o", "json").stdout)
     again = json.loads(run(PLAIN, "convert", "music-1", "audio-1", "-o", "json").stdout)
@@ -208,11 +232,11 @@ def test_ctrl_c_while_a_submit_is_under_way(start, kie):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    read_until(process, cli.HELD_BACK)
+    read_until(process, cli_jobs.HELD_BACK)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == f"Interrupted. {cli.MAYBE_SUBMITTED}\n"
+    assert err == f"Interrupted. {cli_jobs.MAYBE_SUBMITTED}\n"
 
 
 def test_a_pipe_that_nobody_reads_is_no_traceback(start, kie):
