@@ -129,7 +129,7 @@ def submit(run: Invocation) -> Result:
 
 def _row(args: Namespace, default: str | None = None) -> Family:
     if args.model and args.family not in (None, JOBS.name):
-        raise KieValidationError(f"--model goes with family {JOBS.name!r}, and not with {quoted(args.family)}")
+        raise KieValidationError(f"--model goes with family {quoted(JOBS.name)}, and not with {quoted(args.family)}")
     name = JOBS.name if args.model else args.family or default
     if name is None:
         raise KieValidationError("either --model or --family is needed")

@@ -115,7 +115,7 @@ class TaskKey:
         :param name: ``adopt`` or ``forget``.
         """
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
-        return shlex.join(["airflow", "kie", "jobs", name, self.dag_id, self.run_id, self.task_id, *index])
+        return f"airflow kie jobs {name} {shlex.join([self.dag_id, self.run_id, self.task_id, *index])}"
 
 
 @dataclass(frozen=True, slots=True)
