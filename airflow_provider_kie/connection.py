@@ -9,21 +9,15 @@ loads the metadata of every provider at start.
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import math
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.hosts import ip_address, is_loopback, spell_proxy, split_url
+from airflow_provider_kie.connection_fields import DEFAULT_BASE_URL, LONGEST_TIMEOUT, Fields, is_json_object
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_provider_kie.exceptions import KieConfigurationError
 
 __all__ = [
     "CONN_TYPE",
@@ -41,21 +35,13 @@ __all__ = [
 CONN_TYPE = "kie"
 HOOK_NAME = "KIE.ai"
 DEFAULT_CONN_ID = "kie_default"
-DEFAULT_BASE_URL = "https://api.kie.ai"
 DEFAULT_TIMEOUT = 30.0
-LONGEST_TIMEOUT = 600.0
 #: KIE demands a callback URL also from clients that poll, and does not check it. This is the one that KIE's own
 #: pages use; the name is reserved (RFC 2606), so that nobody receives the result.
 DEFAULT_CALLBACK_URL = "https://api.example.com/callback"
 
 #: What the routes of WAV conversion are called. Their rows are not imported here, because that takes Airflow.
 WAV_ROUTES = ("wav", "jobs")
-
-#: Characters of a key at the least, so that hiding it where KIE echoes it hits nothing else.
-SHORTEST_KEY = 8
-
-# The characters of a bearer token (RFC 6750, section 2.1).
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +201,8 @@ class KieSettings:
             in a triggerer.
         :raises KieConfigurationError: a value can not work; names the connection and the field.
         """
-        checked = _Fields(conn_id, extra)
-        if not _is_json_object(connection.extra):
+        checked = Fields(conn_id, extra)
+        if not is_json_object(connection.extra):
             raise checked.refuse("extra", "must be a JSON object")
         if "extra" in extra:
             raise checked.refuse("extra", "holds another extra, whose fields nobody would read")
@@ -232,135 +218,3 @@ class KieSettings:
             proxy=checked.proxy("proxy"),
             verify=checked.verify("verify"),
         )
-
-
-class _Fields:
-    """Reads one connection's values; each method refuses what can not work."""
-
-    def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
-        self.conn_id = conn_id
-        self.extra = extra
-
-    def refuse(self, name: str, why: str) -> KieConfigurationError:
-        # The error tree needs Airflow, which the metadata of this module must not load.
-        from airflow_provider_kie.exceptions import KieConfigurationError
-
-        return KieConfigurationError(f"Field {name!r} of the Airflow connection {why}", conn_id=self.conn_id)
-
-    def token(self, password: str | None) -> str:
-        if not password:
-            raise self.refuse("password", "is empty; it holds the API key of https://kie.ai/api-key")
-        if len(password) < SHORTEST_KEY:
-            raise self.refuse("password", f"is no API key: it has fewer than {SHORTEST_KEY} characters")
-        if not _TOKEN.fullmatch(password):
-            raise self.refuse(
-                "password",
-                "is no API key: it holds a space, a line break or another character that no key has",
-            )
-        return password
-
-    def text(self, name: str) -> str | None:
-        value = self.extra.get(name)
-        if value is None or value == "":
-            return None
-        if not isinstance(value, str):
-            raise self.refuse(name, f"must be a text, not {type(value).__name__}")
-        return value
-
-    def word(self, name: str, words: tuple[str, ...]) -> str:
-        value = self.text(name) or words[0]
-        if value not in words:
-            raise self.refuse(name, f"must be one of {', '.join(words)}")
-        return value
-
-    def url(self, name: str) -> str | None:
-        value = self.text(name)
-        if value is None:
-            return None
-        parts = split_url(value)
-        if parts is None:
-            raise self.refuse(name, "must be a URL that starts with http:// or https://")
-        return parts.geturl()
-
-    def proxy(self, name: str) -> str | None:
-        value = self.text(name)
-        if value is None:
-            return None
-        spelled, problem = spell_proxy(value)
-        if problem:
-            raise self.refuse(name, problem)
-        return spelled
-
-    def seconds(self, name: str, default: float) -> float:
-        value = self.extra.get(name)
-        if value is None or value == "":
-            return default
-        try:
-            seconds = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            seconds = math.nan
-        if not 0 < seconds <= LONGEST_TIMEOUT:
-            raise self.refuse(name, f"must be a number of seconds above 0 and up to {LONGEST_TIMEOUT:g}")
-        return seconds
-
-    def boolean(self, name: str, *, default: bool) -> bool:
-        value = self._as_boolean(self.extra.get(name), default)
-        if value is None:
-            raise self.refuse(name, "must be true or false")
-        return value
-
-    def verify(self, name: str) -> bool | str:
-        value = self.extra.get(name)
-        flag = self._as_boolean(value, default=True)
-        if flag is not None:
-            return flag
-        if not isinstance(value, str) or not os.path.exists(value):
-            raise self.refuse(name, "must be true, false or the path of a CA bundle that exists on this machine")
-        return value
-
-    def base_url(self, host: str | None, schema: str | None, port: int | None, insecure_http: bool) -> str:
-        if port is not None and not 0 < port < 65536:
-            raise self.refuse("port", "must be between 1 and 65535")
-        if not host:
-            if port is not None:
-                raise self.refuse("host", "is empty, but a port is set; put both into the base URL")
-            return DEFAULT_BASE_URL
-        scheme, separator, name = host.strip().rpartition("://")
-        if isinstance(ip_address(name), ipaddress.IPv6Address):  # Airflow drops the brackets of a URI
-            name = f"[{name}]"
-        parts = split_url(f"{scheme if separator else schema or 'https'}://{name.rstrip('/')}")
-        if parts is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-            raise self.refuse("host", f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
-        if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname or ""):
-            raise self.refuse(
-                "host",
-                "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
-            )
-        # Spelled as HTTP libraries do, because the key is only sent to this very address.
-        return f"{parts.scheme}://{parts.netloc}" + (f":{port}" if port and not parts.port else "")
-
-    @staticmethod
-    def _as_boolean(value: Any, default: bool) -> bool | None:
-        if value is None or value == "":
-            return default
-        words = {
-            "true": True,
-            "1": True,
-            "yes": True,
-            "on": True,
-            "false": False,
-            "0": False,
-            "no": False,
-            "off": False,
-        }
-        return words.get(str(value).strip().lower())
-
-
-def _is_json_object(text: str | None) -> bool:
-    """Tell whether the text of an extra is what it has to be; Airflow itself takes an unreadable one for empty."""
-    if not (text or "").strip():
-        return True
-    try:
-        return isinstance(json.loads(text or ""), dict)
-    except ValueError:
-        return False
