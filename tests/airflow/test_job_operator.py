@@ -7,7 +7,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.durable import adopt
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
@@ -187,11 +186,3 @@ def test_a_song_goes_on_to_its_tracks_and_any_sensor_takes_the_job(kie):
 
 
 MUSIC = {"customMode": False, "instrumental": True}
-
-
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("jobs", "wav")])
-def test_a_finished_job_of_every_family_is_found_by_the_sensor(kie, family):
-    kie_task_id = kie.create_job(family, finished=True)
-    done = KieJobSensor(task_id="wait", kie_task_id=kie_task_id, family=family).execute({"ti": TaskInstance()})
-    assert done["files"] or done["result"]
-    assert done["family"] == family

@@ -22,11 +22,10 @@ from airflow_provider_kie.emulator.families import FAMILIES
 from airflow_provider_kie.emulator.media import mp3_bytes, mp4_bytes, png_bytes
 from airflow_provider_kie.emulator.results import model_named
 from airflow_provider_kie.emulator.state import EmulatorState, Settings
-from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
+from tests.jobs import IMAGE_MODEL, job_of
 from tests.unit.test_emulator_state import Clock
 
 CALLBACK = "https://example.com/cb"
-IMAGE_MODEL = "seedream/4.5-text-to-image"
 MUSIC_FAMILIES = [name for name, row in FAMILIES.items() if row.query == FAMILIES["music"].query]
 #: One family for each dialect, and what its file is.
 DIALECTS = {
@@ -50,9 +49,8 @@ def state(clock: Clock) -> EmulatorState:
 
 def body_of(family: str, *, model: str = IMAGE_MODEL, **changes: object) -> dict[str, object]:
     """Return a submit that is accepted."""
-    if family == "jobs":
-        return {"model": model, "input": {"prompt": "a fox", **changes}}
-    return dict.fromkeys(FAMILIES[family].required, "given") | {"callBackUrl": CALLBACK} | changes
+    given = job_of(family, **changes)["input"]
+    return {"model": model, "input": given} if family == "jobs" else {"callBackUrl": CALLBACK} | given
 
 
 def read(state: EmulatorState, family: str, kie_task_id: str) -> KieJob | None:
@@ -75,31 +73,6 @@ def test_client_and_emulator_know_the_same_paths() -> None:
     theirs = {name: (row.submit, row.query, row.id_key, row.on_market) for name, row in FAMILIES.items()}
     ours = {name: (row.submit, row.query, row.id_key, row.wrapped) for name, row in client.FAMILIES.items()}
     assert theirs == ours
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_job_runs_and_ends_as_the_client_understands_it(state: EmulatorState, clock: Clock, family: str) -> None:
-    row = client.FAMILIES[family]
-    ids = {
-        "done": state.submit(body_of(family), family).data["taskId"],
-        "failed": state.submit(body_of(family, taskId="fail-1", prompt="fail please"), family).data["taskId"],
-    }
-
-    def verdicts() -> dict[str, object]:
-        return {
-            name: Judge(row, kie_task_id, "kie_default").judge(read(state, family, kie_task_id), 0.0)
-            for name, kie_task_id in ids.items()
-        }
-
-    assert [type(verdict) for verdict in verdicts().values()] == [Wait, Wait]
-    assert not any(verdict.warning for verdict in verdicts().values())
-    clock.now += 3.0
-    done, failed = verdicts().values()
-    assert isinstance(done, Done)
-    assert done.warning == ""
-    assert isinstance(failed, Failed)
-    assert isinstance(failed.error, row.failure)
-    assert bool(done.job["files"]) is row.needs_file or family == "jobs"
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "emulator.md"
