@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any
 
@@ -23,9 +23,12 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_kie.compat import CAN_START_FROM_TRIGGER
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 
 MODES = ("poke", "reschedule", "deferrable")
+#: With the one in which no worker polls first, where this Airflow has it.
+ALL_MODES = (*MODES, "start_from_trigger") if CAN_START_FROM_TRIGGER else MODES
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Ended:
     error: str = ""
     message: str = ""
     retried: bool = True
+    pushed: dict[str, Any] = field(default_factory=dict)
 
 
 def run_sensor(
@@ -45,23 +49,26 @@ def run_sensor(
     """
     Run a sensor in a mode until it ends.
 
-    :param mode: one of :data:`MODES`.
+    :param mode: one of :data:`ALL_MODES`.
     :param of: the sensor's class.
     :param arguments: the sensor's, besides its task id and mode.
     """
-    how = {"deferrable": True} if mode == "deferrable" else {"deferrable": False, "mode": mode}
+    how = {"deferrable": False, "mode": mode}
+    if mode in ("deferrable", "start_from_trigger"):
+        how = {"deferrable": True, "start_from_trigger": mode == "start_from_trigger"}
 
     def build() -> Any:
         return of(task_id="wait", **how, **arguments)
 
-    run = {"poke": _poke, "reschedule": _reschedule, "deferrable": _defer}[mode]
+    ti = TaskInstance()
+    run = {"reschedule": _reschedule, "deferrable": _defer, "start_from_trigger": _start}.get(mode, _poke)
     try:
-        return Ended("success", xcom=run(build, monkeypatch))
+        return Ended("success", xcom=run(build, ti, monkeypatch), pushed=ti.pushed)
     except AirflowSkipException as skip:
-        return Ended("skipped", message=str(skip))
+        return Ended("skipped", message=str(skip), pushed=ti.pushed)
     except Exception as error:
         retried = not isinstance(error, (AirflowFailException, AirflowSensorTimeout))
-        return Ended("failed", error=type(error).__name__, message=str(error), retried=retried)
+        return Ended("failed", error=type(error).__name__, message=str(error), retried=retried, pushed=ti.pushed)
 
 
 class TaskInstance:
@@ -80,12 +87,11 @@ class TaskInstance:
         self.pushed[key] = value
 
 
-def _poke(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
-    return build().execute({"ti": TaskInstance()})
+def _poke(build: Callable[[], Any], ti: TaskInstance, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return build().execute({"ti": ti})
 
 
-def _reschedule(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
-    ti = TaskInstance()
+def _reschedule(build: Callable[[], Any], ti: TaskInstance, monkeypatch: pytest.MonkeyPatch) -> Any:
     # Airflow 2.11 reads the first start from its database, in which no scheduler has written here.
     with contextlib.suppress(AttributeError):
         monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: ti.first_start)
@@ -96,13 +102,21 @@ def _reschedule(build: Callable[[], WavConversionSensor], monkeypatch: pytest.Mo
             time.sleep(max(0.0, (pause.reschedule_date - timezone.utcnow()).total_seconds()))
 
 
-def _defer(build: Callable[[], WavConversionSensor], monkeypatch: pytest.MonkeyPatch) -> Any:
+def _defer(build: Callable[[], Any], ti: TaskInstance, monkeypatch: pytest.MonkeyPatch) -> Any:
     try:
-        return build().execute({"ti": TaskInstance()})
+        return build().execute({"ti": ti})
     except TaskDeferred as deferral:
-        path, arguments = json.loads(json.dumps(deferral.trigger.serialize()))
-        event = asyncio.run(only_event(resolve_name(path)(**arguments)))
-        return build().resume_execution(deferral.method_name, {"event": event}, {"ti": TaskInstance()})
+        return _resume(build, ti, *deferral.trigger.serialize(), deferral.method_name)
+
+
+def _start(build: Callable[[], Any], ti: TaskInstance, monkeypatch: pytest.MonkeyPatch) -> Any:
+    start = build().start_trigger_args
+    return _resume(build, ti, start.trigger_cls, start.trigger_kwargs, start.next_method)
+
+
+def _resume(build: Callable[[], Any], ti: TaskInstance, path: str, arguments: dict[str, Any], method: str) -> Any:
+    event = asyncio.run(only_event(resolve_name(path)(**json.loads(json.dumps(arguments)))))
+    return build().resume_execution(method, {"event": event}, {"ti": ti})
 
 
 async def only_event(trigger: BaseTrigger) -> Any:
