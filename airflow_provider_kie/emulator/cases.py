@@ -291,6 +291,7 @@ _NUMBERS: Final = (
         _REFUSED,
     ),
     Case(60, "veo-done", "veo", "done", _veo(_urls("v.mp4"), None), links=_urls("v.mp4")),
+    Case(60, "veo-no-result", "veo", "grace", _veo((), None), _UNREADABLE),
     Case(60, "veo-extend-whole", "veo-extend", "done", _veo(_urls("v.mp4"), _urls("w.mp4")), links=_urls("w.mp4")),
     Case(60, "veo-extend-part", "veo-extend", "done", _veo(_urls("v.mp4"), ()), links=_urls("v.mp4")),
     Case(61, "veo-not-visible", "veo", "grace", _says(422, f"Record not found for taskId: {_ID}"), _NOT_FOUND),

@@ -8,10 +8,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.durable import adopt
+from airflow_provider_kie.emulator.traffic import AnswerQueue
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.music import MusicTracksOperator
 from airflow_provider_kie.sensors.job import KieJobSensor
+from tests.jobs import job_of
 from tests.task_instance import Store, Task, TaskInstance, WorkerCrash, die
 
 QUICK = {"poll_interval": 0.03, "timeout": 20}
@@ -87,14 +89,53 @@ def test_who_says_so_submits_again_after_an_unknown_outcome(kie, task, monkeypat
     assert kie.accepted_submits == 2
 
 
-@pytest.mark.parametrize("answer", ["insufficient-credits", "rate-limited"])
-def test_a_refused_submit_is_sent_again_by_the_next_try(kie, task, answer, monkeypatch):
+charged_again = pytest.mark.parametrize("family", ["jobs", "veo"])  # words and numbers
+WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+
+
+@charged_again
+@WAYS
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [("insufficient-credits", e.KieInsufficientCreditsError), ("rate-limited", e.KieRateLimitError)],
+)
+def test_a_refused_submit_is_sent_again_by_the_next_try(kie, monkeypatch, family, deferrable, answer, error):
     monkeypatch.setattr("airflow_provider_kie.hooks.pacing.MOST_REPEATS", {e.KieRateLimitError: 0})
-    kie.play(answer, endpoint="submit", repeat=True)
-    with pytest.raises((e.KieInsufficientCreditsError, e.KieRateLimitError)):
+    kie.play(answer, endpoint="submit")
+    task = task_of(Store(), deferrable=deferrable, **job_of(family))
+    with pytest.raises(error) as refused:
         task.run_once()
-    kie.reset()
+    assert task.xcom == {}
+    if isinstance(refused.value, AirflowFailException):  # which nothing but a clear follows
+        task.clear()
     assert task.run_once()["files"]
+    assert (len(kie.requests("submit")), kie.accepted_submits) == (2, 1)
+
+
+@charged_again
+@WAYS
+def test_a_success_that_cannot_be_read_is_never_submitted_again(kie, family, deferrable):
+    kie.play({"jobs": "jobs-not-json", "veo": "veo-no-result"}[family], repeat=True)
+    task = task_of(Store(), deferrable=deferrable, **job_of(family))
+    for clear in (False, False, True):
+        if clear:
+            task.clear()
+        with pytest.raises(e.KieUnreadableAnswerError) as end:
+            task.run_once()
+        assert end.value.kie_task_id == task.xcom["kie_task_id"]
+    assert family != "jobs" or "not json" in str(end.value)
+    kie.state.answers = AnswerQueue()  # what KIE says can be read again
+    assert task.run_once()["files"]
+    assert len(kie.requests("submit")) == kie.accepted_submits == 1
+
+
+@charged_again
+@WAYS
+def test_without_a_memory_such_a_success_is_final(kie, family, deferrable):
+    kie.play({"jobs": "jobs-not-json", "veo": "veo-no-result"}[family], repeat=True)
+    with pytest.raises(e.KieUnreadableAnswerError) as end:
+        task_of(None, deferrable=deferrable, **job_of(family)).run_once()
+    assert isinstance(end.value, AirflowFailException)
 
 
 def test_without_a_memory_an_unknown_outcome_is_final(kie, monkeypatch):
