@@ -10,6 +10,13 @@ from airflow_provider_kie.api.wav import WavConversion, as_job
 from airflow_provider_kie.emulator.families import FAMILIES
 
 URL = "https://tempfile.example/s/1.wav"
+#: What only KIE and those who may read XCom should see of the URLs of a job.
+QUERY_CANARY = "query-canary-5d1c77f0"
+SIGNED_URL = f"https://files.example/a?X-Amz-Signature={QUERY_CANARY}"
+#: Fields that some families take, and of which the emulator repeats some in its records.
+SIGNED_INPUT: dict[str, Any] = {"audioUrl": SIGNED_URL, "inputImage": SIGNED_URL, "more": {"urls": [SIGNED_URL]}}
+#: One family of each of KIE's dialects.
+DIALECTS = ("jobs", "music", "stems", "veo", "runway")
 IMAGE_MODEL = "seedream/4.5-text-to-image"
 
 

@@ -50,6 +50,8 @@ class Task:
     """
     One task instance: each try is a new operator and an empty XCom; the store stays, where there is one.
 
+    ``deferred`` is what a deferral left for the triggerer, and the event that it brought.
+
     :param operator: the operator's class.
     :param store: None for an Airflow without a store.
     :param arguments: the operator's.
@@ -61,6 +63,7 @@ class Task:
         self.arguments = arguments
         self.max_tries = 1
         self.xcom: dict[str, Any] = {}
+        self.deferred: tuple[Any, Any] = (None, None)
 
     def run_once(self, **changes: Any) -> Any:
         """Carry out a try, with its deferral if it defers."""
@@ -73,6 +76,7 @@ class Task:
         except TaskDeferred as deferral:
             path, arguments = json.loads(json.dumps(deferral.trigger.serialize()))
             event = asyncio.run(only_event(resolve_name(path)(**arguments)))
+            self.deferred = arguments, event
             return self._build(**changes).resume_execution(deferral.method_name, {"event": event}, context)
 
     def clear(self) -> None:

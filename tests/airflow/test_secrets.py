@@ -7,9 +7,12 @@ import asyncio
 import ipaddress
 import json
 import logging
+import sqlite3
 import sys
 import threading
+import traceback
 from base64 import b64encode
+from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,30 +22,35 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_kie import cli, terminal
+from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.emulator import KieEmulator
+from airflow_provider_kie.emulator.state import Verdict
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.files import download
 from airflow_provider_kie.files import host as file_host
 from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.conftest import AIRFLOW_HOME
-from tests.dag_runs import load_dag, run_dag
+from tests.dag_runs import database, load_dag, run_dag
+from tests.jobs import DIALECTS, QUERY_CANARY, SIGNED_INPUT, SIGNED_URL, job_of
 from tests.modes import only_event
-from tests.task_instance import TaskInstance
+from tests.task_instance import Store, Task, TaskInstance
 
 CANARY = "canary-7f3a91c0d2e84b56"
 PROXY_CANARY = "proxy-canary-91aa"
 
 
 @pytest.fixture
-def kie(monkeypatch, short_times):
-    with KieEmulator(api_key=CANARY, conversion_seconds=0.2, submits_per_window=None) as emulator:
-        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", emulator.connection_json())
-        yield emulator
+def kie(running_emulator, monkeypatch, short_times):
+    monkeypatch.setattr(running_emulator.state, "api_key", CANARY)
+    running_emulator.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", running_emulator.connection_json())
+    return running_emulator
 
 
 class Forward(BaseHTTPRequestHandler):
@@ -88,6 +96,13 @@ def files_with(secret: str) -> list[Path]:
     return [path for path in AIRFLOW_HOME.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
+def tables_with(secret: str) -> set[str]:
+    """Return the tables of the metadata database in which a text is."""
+    with closing(sqlite3.connect(database())) as connection:
+        tables = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
+        return {name for name in tables if secret in str(connection.execute(f"select * from {name}").fetchall())}
+
+
 def test_nothing_that_a_run_leaves_behind_holds_the_key_or_the_proxys_password(kie_behind_a_proxy, caplog, capfd):
     kie, credentials = kie_behind_a_proxy
     with caplog.at_level(logging.DEBUG):
@@ -102,6 +117,88 @@ def test_nothing_that_a_run_leaves_behind_holds_the_key_or_the_proxys_password(k
         assert secret not in caplog.text + output.out + output.err
         assert files_with(secret) == []
     assert "Unauthorized: invalid key ***" in caplog.text + output.out + output.err
+
+
+ECHO = f"cannot fetch {SIGNED_URL} for {CANARY}"
+
+
+def repeat_in_failures(kie, monkeypatch):
+    """Let each job fail, and KIE repeat key and URL in the place where the family says why."""
+    answer = kie.state.record_info
+
+    def record_info(*asked):
+        verdict = answer(*asked)
+        for name in ("errorMessage", "failMsg"):
+            if isinstance(verdict.data, dict) and verdict.data.get(name):
+                verdict.data[name] = ECHO
+        return verdict
+
+    monkeypatch.setattr(kie.state, "record_info", record_info)
+    return {"prompt": "fail please"}
+
+
+def repeat_in_refusals(kie, monkeypatch):
+    monkeypatch.setattr(kie.state, "submit", lambda *_: Verdict(422, ECHO))
+    return {}
+
+
+def repeat_in_lost_answers(kie, monkeypatch):
+    accept = kie.state.submit
+    monkeypatch.setattr(kie.state, "submit", lambda *asked: accept(*asked) and Verdict(500, ECHO))
+    return {}
+
+
+#: How a job goes, and what its error says.
+ENDS = {
+    "success": (lambda *_: {}, None),
+    "failure": (repeat_in_failures, "cannot fetch https://files.example/a?… for ***"),
+    "refused": (repeat_in_refusals, "KIE answered 422: 'cannot fetch https://files.example/a?… for ***"),
+    "unknown": (repeat_in_lost_answers, "KIE answered 500: 'cannot fetch https://files.example/a?… for ***"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_job_of_no_family_shows_the_key_or_the_query_of_a_url(kie, caplog, capfd, monkeypatch, family, end):
+    happens, says = ENDS[end]
+    kie.configure(conversion_seconds=0)
+    job = job_of(family, **SIGNED_INPUT, **happens(kie, monkeypatch))
+    quick = {"poll_interval": 0.01, "timeout": 20, "deferrable": True, "callback_url": SIGNED_URL}
+    task = Task(KieJobOperator, Store(), **job, **quick)
+    links, raised = [], ""
+    with caplog.at_level(logging.DEBUG):
+        kie.play("pending", endpoint="record-info")
+        try:
+            links = [file["url"] for file in task.run_once()["files"]]
+        except KieError as error:
+            raised = "".join(traceback.format_exception(error)) + repr(error) + str(error.to_dict())
+    assert (says in raised) if says else not raised
+    trigger, event = task.deferred
+    assert (event is None) is (end in ("refused", "unknown"))
+    output = capfd.readouterr()
+    hidden = caplog.text + output.out + output.err + raised + json.dumps([task.store.values, trigger])
+    assert [each for each in (QUERY_CANARY, *(urlsplit(link).query for link in links)) if each in hidden] == []
+    assert CANARY not in hidden + json.dumps([task.xcom, event])
+
+
+def test_a_run_of_each_dialect_leaves_key_and_queries_where_they_belong(kie, caplog, capfd, monkeypatch):
+    kie.configure(conversion_seconds=0)
+    with caplog.at_level(logging.INFO):
+        run = run_dag(load_dag("every_dialect"))
+        assert set(run.states().values()) == {"success"}
+        monkeypatch.setattr(kie.state, "record_info", lambda *_: Verdict(422, ECHO))
+        assert run_dag(load_dag("every_dialect")).state == "failed"
+    output = capfd.readouterr()
+    said = caplog.text + output.out + output.err
+    assert "cannot fetch https://files.example/a?… for ***" in said
+    assert files_with(CANARY) == []
+    jobs = [run.xcom("make", map_index=number) for number in range(len(DIALECTS))]
+    queries = {QUERY_CANARY, *(urlsplit(file["url"]).query for job in jobs for file in job["files"])}
+    assert len(queries) > len(DIALECTS)
+    for query in queries:
+        assert query not in said
+        assert [path for path in files_with(query) if not path.name.startswith(database().name)] == []
+        assert tables_with(query) <= {"xcom", "rendered_task_instance_fields", "serialized_dag"}
 
 
 def test_the_key_is_only_sent_to_the_connections_host(kie):
