@@ -30,10 +30,13 @@ from airflow_provider_kie.files import download
 from airflow_provider_kie.files import host as file_host
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
+from airflow_provider_kie.operators.music import MusicTracksOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
+from airflow_provider_kie.sensors.job import KieJobSensor
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.tasks import ENDED_BY_AIRFLOW
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from airflow_provider_kie.triggers.job import KieJobTrigger
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import database, load_dag, run_dag
@@ -245,6 +248,21 @@ def trigger(**arguments):
     return WavConversionSensor(task_id="wait", kie_task_id="wav-1").execute_complete({}, event)
 
 
+def make(**arguments):
+    arguments = {"family": "veo", "input": {"prompt": "a fox"}} | WAIT | arguments
+    return KieJobOperator(task_id="make", **arguments).execute({"ti": TaskInstance()})
+
+
+def wait_for_job(kie_task_id="job-1", **arguments):
+    sensor = KieJobSensor(task_id="wait", kie_task_id=kie_task_id, poke_interval=0.03, timeout=0.2, **arguments)
+    return sensor.execute({"ti": TaskInstance()})
+
+
+def job_trigger(**arguments):
+    event = asyncio.run(only_event(KieJobTrigger("job-1", "kie_default", 0.03, None, 0.2, **arguments)))
+    return KieJobSensor(task_id="wait", kie_task_id="job-1").execute_complete({}, event)
+
+
 def ended_in_the_triggerer(url):
     sensor = WavConversionSensor(task_id="wait", kie_task_id=url)
     return sensor.resume_execution(ENDED_BY_AIRFLOW, {"error": "Trigger timeout"}, {})
@@ -265,6 +283,24 @@ ENTRIES = {
     "trigger, kie_task_id, no connection": lambda url: trigger(kie_task_id=url, kie_conn_id="nowhere"),
     "trigger, kie_conn_id": lambda url: trigger(kie_task_id="wav-1", kie_conn_id=url),
     "url, kie_task_id": lambda url: WavUrlOperator(task_id="url", kie_task_id=url).execute({"ti": TaskInstance()}),
+    "job, family": lambda url: make(family=url),
+    "job, family that takes no model": lambda url: make(model=url),
+    "job, callback_url": lambda url: make(callback_url=f"x{url}"),
+    "job, callback_url in the input": lambda url: make(input={"callBackUrl": f"x{url}"}),
+    "job, input that KIE refuses": lambda url: make(input={"image": url}),
+    "job, input that cannot be sent": lambda url: make(input={"image": url.encode()}),
+    "job, input that is no dict": lambda url: make(input=url),
+    "job, on_unknown_submit": lambda url: make(on_unknown_submit=url),
+    "job, reuse": lambda url: make(reuse=url),
+    "job, kie_conn_id": lambda url: make(kie_conn_id=url),
+    "job sensor, kie_task_id": lambda url: wait_for_job(url),
+    "job sensor, a whole job": lambda url: wait_for_job({"kie_task_id": url, "family": "veo"}),
+    "job sensor, family": lambda url: wait_for_job(family=url),
+    "job sensor, family of a whole job": lambda url: wait_for_job({"kie_task_id": "job-1", "family": url}),
+    "job sensor, family, deferrable": lambda url: wait_for_job(family=url, deferrable=True),
+    "job trigger, family": lambda url: job_trigger(family=url),
+    "tracks, kie_task_id": lambda url: MusicTracksOperator(task_id="tracks", kie_task_id=url).execute({}),
+    "tracks, family": lambda url: MusicTracksOperator(task_id="tracks", kie_task_id="x", family=url).execute({}),
     "archive, kie_task_id": lambda url: archive(kie_task_id=url),
     "archive, wav_url": lambda url: archive(wav_url=url),
     "archive, wav_url of no host": lambda url: archive(wav_url=f"x{url}"),
@@ -275,6 +311,9 @@ ENTRIES = {
     "hook, convert_to_wav": lambda url: KieHook().convert_to_wav(url, url),
     "hook, get_wav_conversion": lambda url: KieHook().get_wav_conversion(url),
     "hook, wait_for_wav_conversion": lambda url: KieHook().wait_for_wav_conversion(url, **WAIT),
+    "hook, submit_job": lambda url: KieHook().submit_job(family=url, input={}),
+    "hook, get_job": lambda url: KieHook().get_job(url),
+    "hook, get_job, family": lambda url: KieHook().get_job("job-1", url),
     "hook, get_download_url": lambda url: KieHook().get_download_url(f"x{url}"),
     "hook, method": lambda url: KieHook().request(url, "/x"),
     "hook, path": lambda url: KieHook().request("GET", url),
