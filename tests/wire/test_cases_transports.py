@@ -11,16 +11,24 @@ import ssl
 import pytest
 
 from airflow_provider_kie.api import common, wav
-from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.job import read_job
+from airflow_provider_kie.api.families import FAMILIES, WAV
+from airflow_provider_kie.api.job import Submitted, read_job, submit_job
 from airflow_provider_kie.emulator.answers import ANSWERS
+from airflow_provider_kie.emulator.cases import CASES
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.hooks.pacing import COOLDOWNS
 from tests.cases import COMMON, TABLE
 from tests.file_server import Act, FileServer
+from tests.jobs import job_of
 
+#: Without the submits that are another job each time.
+ALIKE = [
+    name
+    for name, case in CASES.items()
+    if case.meaning == "adopted" or not (case.answer.endpoint == "submit" and case.answer.names_job)
+]
 SUBMIT = wav.convert_to_wav("music", "track", "https://api.example.com/callback")
 
 
@@ -70,6 +78,26 @@ def test_read(kie, name):
         assert sync["kie_task_id"] == kie_task_id
     else:
         assert sync is None if expected == "unknown" else sync[0] is expected
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_case_of_any_family(kie, name):
+    case = CASES[name]
+    if case.answer.endpoint == "submit":
+        given = job_of(case.family)
+        call = submit_job(FAMILIES[case.family], given["input"], model=given.get("model"))
+        kie_task_id = kie.create_job(case.family, **given["input"]) if case.meaning == "adopted" else None
+    else:
+        kie_task_id = kie.create_job(case.family, finished=True)
+        call = read_job(FAMILIES[case.family], kie_task_id)
+    sync, asynchronous = play_for_both(kie, name, call)
+    assert sync == asynchronous
+    if case.meaning == "adopted":
+        assert sync == Submitted(kie_task_id, reused=True)
+    elif case.meaning == "refused":
+        assert sync[0].__name__ == case.error
+    elif case.meaning == "done":
+        assert [file["url"] for file in sync["files"]] == list(case.links)
 
 
 @pytest.mark.parametrize("name", COMMON)
