@@ -276,9 +276,11 @@ class KieUnexpectedCodeError(KieError):
 
 
 class KieUnreadableAnswerError(KieError):
-    """The answer is not what KIE documents: no JSON, no result number, or fields of the wrong shape."""
+    """The answer is not what KIE documents: no JSON, no result number, fields of the wrong shape, or no result."""
 
-    next_step = "Check the connection's host and proxy; if they are right, retry later."
+    next_step = (
+        "Check the connection's host and proxy, and the job at https://kie.ai/logs; if they are right, retry later."
+    )
     transient = True
 
 
