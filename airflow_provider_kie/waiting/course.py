@@ -64,7 +64,7 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
         reading = yield row
         if reading is None and row.also:
             elsewhere = yield row.also
-            reading = None if isinstance(elsewhere, KieError) else elsewhere
+            reading = None if isinstance(elsewhere, KieError) and not elsewhere.transient else elsewhere
         verdict = judge.judge(reading, time.monotonic())
         if not (isinstance(verdict, Wait) and verdict.settling):
             return verdict

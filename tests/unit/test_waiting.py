@@ -379,7 +379,13 @@ def test_what_a_record_means_is_said_by_the_row_that_knew_it(monkeypatch):
     assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieUnreadableAnswerError
 
 
-def test_trouble_of_the_other_row_says_nothing(monkeypatch):
+def test_trouble_of_the_other_row_that_may_pass_is_waited_out(monkeypatch):
+    """The job may be there, so nobody knows that it is unknown."""
+    drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=TROUBLE)
+    assert drive(poll(new_judge(), Pace(30.0), drive.left)).trouble is TROUBLE
+
+
+def test_other_trouble_of_the_other_row_says_nothing(monkeypatch):
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=BAD_KEY)
     assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieNotFoundError
 
