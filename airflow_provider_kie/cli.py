@@ -79,7 +79,8 @@ def _input(text: str) -> dict[str, Any]:
     try:
         given = sys.stdin.read() if text == "-" else Path(text[1:]).read_text("utf-8") if text[:1] == "@" else text
     except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentTypeError(f"{quoted(text)} cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error.reason  # the text of an OSError names the file
+        raise ArgumentTypeError(f"{quoted(text)} cannot be read: {why}") from None
     with suppress(ValueError, RecursionError):
         if isinstance(fields := json.loads(given), dict):
             return fields

@@ -341,6 +341,13 @@ def test_no_argument_is_shown_with_its_signature(kie, caplog, capfd, monkeypatch
     [
         *(["show", "{}"], ["wait", "{}"], ["convert", "{}", "a"], ["convert", "m", "{}"], ["check", "--conn-id", "{}"]),
         *(["convert", "m", "a", "--callback-url", "x{}"], ["wait", "wav-1", "--timeout", "{}"]),
+        *(["show", "job-1", "--family", "{}"], ["show", "{}", "--model", "m"], ["wait", "{}", "--family", "veo"]),
+        *(["submit", "--family", "{}", "--input", "{{}}"], ["submit", "--family", "veo", "--input", "{}"]),
+        ["submit", "--family", "veo", "--input", "@{}"],
+        ["submit", "--family", "veo", "--input", '{{"image": "{}"}}'],
+        ["submit", "--family", "veo", "--input", "{{}}", "--callback-url", "x{}"],
+        *(["jobs", "show", "{}", "run", "task"], ["jobs", "adopt", "dag", "run", "{}", "job-1"]),
+        ["jobs", "adopt", "dag", "run", "task", "{}"],
     ],
     ids=" ".join,
 )
