@@ -66,7 +66,7 @@ def label(family: str | None) -> str:
 
     :param family: the family's name; None for WAV conversion, which was there before there were others.
     """
-    return f"{harmless(family)} job" if family else "WAV task"
+    return f"{harmless(family)} job".replace("jobs job", "job") if family else "WAV task"
 
 
 def named(family: str | None, kie_task_id: object) -> str:

@@ -190,7 +190,8 @@ class KieJobSensor(WaitSensor):
     :param family: its family; an id that is asked at another family's path is unknown for ever. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot. A job that is already finished costs no deferral.
-    :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker that polls first.
+    :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker that polls first;
+        the family is then the argument's, also where ``kie_task_id`` is a whole job.
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "family", "kie_conn_id")

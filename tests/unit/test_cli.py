@@ -152,6 +152,7 @@ def test_airflow_starts_with_the_commands_and_without_what_they_need():
         "airflow_provider_kie",
         "airflow_provider_kie.cli",
         "airflow_provider_kie.connection",
+        "airflow_provider_kie.connection_fields",
         "airflow_provider_kie.get_provider_info",
         "airflow_provider_kie.hosts",
         "airflow_provider_kie.redaction",
