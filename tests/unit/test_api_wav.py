@@ -11,7 +11,15 @@ from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Answer
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.job import KieJob, read_job
-from airflow_provider_kie.api.wav import Submitted, WavConversion, WavStatus, as_conversion, convert_to_wav
+from airflow_provider_kie.api.wav import (
+    Submitted,
+    WavConversion,
+    WavStatus,
+    as_conversion,
+    convert_to_wav,
+    id_in,
+    row_of,
+)
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
     KieAuthenticationError,
@@ -483,3 +491,43 @@ def test_error_message(value, message):
 @pytest.mark.parametrize("name", [("createTime", "create_time"), ("completeTime", "complete_time")])
 def test_times(name, value, time):
     assert read(**{name[0]: value})[name[1]] == time
+
+
+class TestRoutes:
+    MARKET = row_of("jobs")
+
+    def test_what_is_sent_to_the_market(self):
+        call = convert_to_wav("music-1", "track-1", None, self.MARKET)
+        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.IF_REFUSED)
+        assert call.json == {
+            "model": "ai-music-api/convert-to-wav-format",
+            "input": {"task_id": "music-1", "audio_id": "track-1"},
+        }
+
+    @pytest.mark.parametrize(
+        ("state", "status", "url"),
+        [("generating", "PENDING", None), ("fail", "GENERATE_WAV_FAILED", None), ("success", "SUCCESS", URL)],
+    )
+    def test_the_market_speaks_in_the_words_of_the_conversion(self, state, status, url):
+        param = json.dumps({"input": json.dumps({"task_id": "music-1", "audio_id": "track-1"})})
+        record = {"taskId": "wav-1", "state": state, "param": param, "resultJson": json.dumps({"resultUrls": [url]})}
+        conversion = as_conversion(read_job(self.MARKET, "wav-1").read(answer(record)))
+        assert (conversion["status"], conversion["wav_url"]) == (status, url)
+        assert conversion["music_id"] == "track-1"
+
+    def test_a_job_of_another_model_is_no_conversion(self):
+        record = answer({"taskId": "wav-1", "state": "success", "model": "google/nano-banana"})
+        assert isinstance(refusal(read_job(self.MARKET, "wav-1"), record), KieWrongTaskError)
+
+    @pytest.mark.parametrize("route", ["market", "", None, 1])
+    def test_a_route_that_does_not_exist(self, route):
+        with pytest.raises(KieValidationError, match="must be 'wav' or 'jobs'"):
+            row_of(route)
+
+    @pytest.mark.parametrize("given", ["wav-1", {"kie_task_id": "wav-1"}, {"kie_task_id": "wav-1", "family": "jobs"}])
+    def test_an_id_is_taken_out_of_a_whole_job(self, given):
+        assert id_in(given) == "wav-1"
+
+    def test_a_job_of_another_family_has_no_such_id(self):
+        with pytest.raises(KieValidationError, match="a job of family 'music'"):
+            id_in({"kie_task_id": "m-1", "family": "music"})

@@ -551,6 +551,7 @@ def test_a_connection_survives_the_way_through_airflows_own_uri_and_json(
         (f"kie://:{KEY}@?timeout=soon", "timeout"),
         (f"kie://:{KEY}@?verify=/no/such/file", "verify"),
         (f"kie://:{KEY}@?insecure_http=maybe", "insecure_http"),
+        (f"kie://:{KEY}@?wav_route=market", "wav_route"),
         (f"kie://:{KEY}@?callback_url=a.example", "callback_url"),
         ({"password": KEY, "extra": {"proxy": f"socks5://u:{PROXY_PASSWORD}@proxy.example.com"}}, "proxy"),
         ({"password": KEY, "extra": {"proxy": [PROXY]}}, "proxy"),

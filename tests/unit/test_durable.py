@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.durable import Record
+from airflow_provider_kie.durable import Record, adopt
 from airflow_provider_kie.money import Entry, Resume, State, Stop, Submit, next_try
 from tests.rows import POEMS
 
 KEY = "kie_job"
 SAME = {"account": "kie_default", "digest": "1234"}
+
+
+TASK = {"dag_id": "songs", "run_id": "run-1", "task_id": "make", "map_index": -1}
 
 
 #: A second submit is charged again.
@@ -203,3 +207,22 @@ def test_the_identity_does_not_change_with_what_it_was_made_of():
     memory = record(Store(), identity=identity)
     identity["digest"] = "5678"
     assert memory.identity == SAME
+
+
+def test_what_is_adopted_is_gone_on_with_and_a_clear_after_it_is_no_new_job():
+    store = Store()
+    record(store).begin()
+    adopt(store, KEY, json.loads(store.kept[KEY]), "a1")
+    assert store.retention[KEY] > timedelta(days=14)
+    entry = record(store).load()
+    assert entry == Entry(State.SUBMITTED, SAME, "a1", guarded=False)
+    assert next_try(POEMS, entry, SAME, reuse="never", cleared=record(store).was_cleared_since(entry)) == Resume("a1")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "cleared"), [(1, 1, False), (1, 3, True), (None, 3, False), (1, None, False)]
+)
+def test_a_clear_is_told_by_the_number_of_tries(before, now, cleared):
+    later = Record({"task_state_store": Store(), "ti": SimpleNamespace(**TASK, max_tries=now)}, POEMS, KEY, SAME)
+    assert later.was_cleared_since(Entry(State.SUBMITTED, SAME, "a1", before)) is cleared
+    assert not later.was_cleared_since(None)

@@ -175,3 +175,16 @@ def test_recovered_songs() -> None:
     assert outcome(RECOVERED, 200, {"data": songs}) == expected
     assert outcome(RECOVERED, 200, None) is None
     assert outcome(RECOVERED, 500, msg="all songs failed") is KieServerError
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        (("GE T", "/api/v1/x", None, None), "no HTTP method"),
+        (("GET", "api/v1/x", None, None), "does not start with '/'"),
+        (("POST", "/api/v1/x", None, {"weight": float("nan")}), "json can"),
+    ],
+)
+def test_a_request_that_cannot_be_one_is_refused(asked, problem):
+    with pytest.raises(KieValidationError, match=problem):
+        single.request(*asked)
