@@ -43,6 +43,8 @@ test: lint types unit wire airflow
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet .github
 
 # Types are checked against the newest Airflow only: the older ones are less typed.
 types: $(READY)

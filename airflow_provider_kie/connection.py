@@ -199,7 +199,7 @@ class KieSettings:
         :param connection: an Airflow ``Connection``.
         :param extra: its extra as a dict; passed in because Airflow masks the secrets in it meanwhile, which blocks
             in a triggerer.
-        :raises KieConfigurationError: a value can not work; names the connection and the field.
+        :raises KieConfigurationError: a value cannot work; names the connection and the field.
         """
         checked = Fields(conn_id, extra)
         if not is_json_object(connection.extra):

@@ -2,7 +2,7 @@
 """
 What each field of a connection takes: a reader of one connection's values, which refuses what cannot work.
 
-The error tree needs Airflow, which whoever loads the provider's metadata must not import, so it is imported late.
+The error tree needs Airflow, which anyone who loads the provider's metadata must not import, so it is imported late.
 """
 
 from __future__ import annotations

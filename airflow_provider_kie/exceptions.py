@@ -6,7 +6,7 @@ The rules that live here and nowhere else:
 
 * whether reading again can help (``transient``) and whether a submit that met the error certainly created
   nothing (``nothing_created``);
-* whether Airflow may retry the task: classes that repeating can not help are also an ``AirflowFailException``;
+* whether Airflow may retry the task: classes that repeating cannot help are also an ``AirflowFailException``;
 * what the message says.
 
 Sources: the error lists and recorded answers of KIE's pages "Get WAV Details", "Convert to WAV", "Get Account
@@ -201,7 +201,7 @@ class KieNotFoundError(KieError):
 
 
 class KieValidationError(KieError, AirflowFailException):
-    """400, 422 or a refused argument: the input is wrong, and sending it again can not help."""
+    """400, 422 or a refused argument: the input is wrong, and sending it again cannot help."""
 
     next_step = "Correct the argument that is named and run the task again."
     nothing_created = True

@@ -26,7 +26,7 @@ _LONGEST_ARGUMENT = 200
 
 def printable(text: str) -> str:
     """
-    Return ``text`` in one line, with a space for each character that can not be shown or that databases do not take.
+    Return ``text`` in one line, with a space for each character that cannot be shown or that databases do not take.
 
     :param text: anything that came from outside; JSON can hold NUL and half a surrogate pair.
     """

@@ -8,8 +8,8 @@ A ready retry policy for tasks that submit to KIE, for Airflow 3.3 and later.
 
     ConvertToWavOperator(..., retries=5, retry_policy=KIE_RETRY_POLICY)
 
-What repeating can not help fails at once; a rate limit and maintenance wait as long as they need; everything else
-follows the task's own ``retry_delay``. A policy can not exceed the task's ``retries``.
+What repeating cannot help fails at once; a rate limit and maintenance wait as long as they need; everything else
+follows the task's own ``retry_delay``. A policy cannot exceed the task's ``retries``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise AirflowOptionalProviderFeatureException(
         "airflow_provider_kie.retry_policy needs Airflow 3.3 or later; on this Airflow leave out retry_policy= and set "
-        "retry_delay instead. Errors that repeating can not help are not retried on any version."
+        "retry_delay instead. Errors that repeating cannot help are not retried on any version."
     ) from error
 
 __all__ = ["KIE_RETRY_POLICY"]

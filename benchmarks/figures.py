@@ -23,13 +23,13 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 RAW: Final = ROOT / ".tmp" / "bench"
 IMAGES: Final = ROOT / "docs" / "img"
-#: A figure that depends on what these say is measured anew when they change.
+#: A figure that depends on what these say is measured again when they change.
 SOURCES: Final = (
     "airflow_provider_kie/**/*.py",
     "scripts/host.py",
     *(f"benchmarks/{name}.py" for name in ("http_check", "parsing", "server", "variants", "waiter")),
 )
-#: What the saved figures are about; fewer than above, so that hardly any change that can not matter calls them old.
+#: What the saved figures are about; fewer than above, so that hardly any change that cannot matter calls them old.
 SUBJECTS: Final = (
     *(f"airflow_provider_kie/{folder}/*.py" for folder in ("api", "hooks", "triggers")),
     *(f"airflow_provider_kie/{module}.py" for module in ("connection", "waiting")),
@@ -77,7 +77,7 @@ def reduced(plan: Plan, most: int, *, once: bool) -> Plan:
     Return a smaller plan.
 
     :param plan: the whole one.
-    :param most: conversions waiting at the most.
+    :param most: conversions waiting at most.
     :param once: True to measure everything once.
     """
 

@@ -42,9 +42,7 @@ def server_table(section: Figures, busiest: Figures | None) -> list[list[str]]:
     ]
     if busiest:
         when = f"{busiest['count']:,} waiting, {waiting.NAMES[busiest['way']]}"
-        cells += [
-            ["its share of a core while waits were measured, at the most", f"{busiest['server_load']:.0%} ({when})"]
-        ]
+        cells += [["its share of a core while waits were measured, at most", f"{busiest['server_load']:.0%} ({when})"]]
     return cells
 
 

@@ -102,7 +102,7 @@ class Http(asyncio.Protocol):
             target = head[: head.index(b"\r\n")].split(b" ")[1].decode()
             body = self.conversions.answer(target).encode()
             answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            # Who asks for statistics measures, and must not wait as who asks KIE.
+            # A call for statistics is part of the measurement, and must not wait as calls of KIE do.
             self.send(answer % (len(body), body), self.conversions.latency if target.startswith(RECORD_INFO) else 0.0)
 
     def send(self, answer: bytes, delay: float) -> None:

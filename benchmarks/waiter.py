@@ -39,7 +39,7 @@ CORE: Final = cores()[-1]
 #: sleep before which there is time for one.
 SELDOM: Final = 0.5
 A_REST: Final = 0.02
-#: Seconds between two portions of waits that start, at the least: a loop that is behind gets them no later for it.
+#: The fewest seconds between two portions of waits that start: a loop that is behind gets them no later for it.
 PORTION: Final = 0.05
 #: In intervals: over how long the waits start, from when on CPU is measured at the earliest (a first sleep may take an
 #: interval), and when the first conversion finishes.
@@ -223,7 +223,7 @@ class Measurement:
         """
         Return how late finishes were seen.
 
-        Those that were not seen count with the time since; what is not below ``late_seen_to`` may in truth be more.
+        Those that were not seen count with the time since; what is not below ``late_seen_to`` may be more.
         """
         unseen = [now - at for at in self.waiting_for]
         late = sorted(self.late + unseen)

@@ -92,13 +92,13 @@ def wait_for(what: str, look: Callable[[], T], *, seconds: float, every: float =
 
     :param what: what is waited for, for the message.
     :param look: returns something true once it is there.
-    :param seconds: how long to wait at the most.
+    :param seconds: how long to wait at most.
     :param every: seconds between two looks.
     """
     until = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > until:
-            raise ProcessError(f"waited {seconds:.0f} seconds in vain for {what}")
+            raise ProcessError(f"gave up after waiting {seconds:.0f} seconds for {what}")
         time.sleep(every)
     return found
 
@@ -142,7 +142,7 @@ class Processes:
         self._since = time.time() - 1
 
     def start(self, name: str, command: list[str]) -> None:
-        """Start a process in a session of its own, so that Ctrl+C reaches only the one who ends it in order."""
+        """Start a process in a session of its own, so that Ctrl+C reaches only this program, which ends it in order."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,

@@ -21,7 +21,7 @@ from airflow_processes import Airflow, Emulator, ProcessError, T, kill, print_ta
 from crash_mapped import CRASHES, HOME, SHORT, MappedTest, crash_log
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-#: Enough to notice a kill, to start a process anew on a busy machine and to convert.
+#: Enough to notice a kill, to restart a process on a busy machine and to convert.
 SECONDS_FOR_A_RUN: Final = 240.0
 #: Seconds for one request, so that an answer that never comes is given up soon.
 REQUEST_TIMEOUT: Final = 8
@@ -139,7 +139,7 @@ class CrashTest:
         self._finish(*rows)
 
     def _edges(self) -> None:
-        """What the store can do without KIE's help, what it can not, and clearing."""
+        """What the store can do without KIE's help, what it cannot, and clearing."""
         self.emulator.configure(conflict_names_id=False)
         say("KIE refuses without naming the earlier conversion.")
         kept = self._start("2 the same, and KIE's 409 names no id", "sync", 1, crash="kept")

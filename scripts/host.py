@@ -17,7 +17,7 @@ def cores() -> list[int]:
 
 def keep_on(pid: int, *on: int) -> None:
     """
-    Keep a process on some cores, and with it what it starts later; where the system can not, it stays free.
+    Keep a process on some cores, and with it what it starts later; where the system cannot, it stays free.
 
     :param pid: the process; 0 for this one.
     :param on: the cores; none to change nothing.

@@ -4,7 +4,7 @@ Install the built wheel beside every Airflow that is supported, on the oldest an
 
     python scripts/matrix.py                    every row; what has passed since the last change is not run again
     python scripts/matrix.py --only 3.1.8       only the rows whose name begins so
-    python scripts/matrix.py --fresh            every row anew
+    python scripts/matrix.py --fresh            every row again
 
 The tests run in a folder that holds everything but the package, so that it is the wheel that they test. The table in
 docs/compatibility.md is written when all rows are there. Needs uv, which makes ten environments in the time that pip
@@ -188,7 +188,7 @@ def test(row: Row, environment: Path, checkout: Path, log: Path) -> tuple[str, b
 
 
 def refuses(version: str, wheel: Path) -> bool:
-    """Tell whether the wheel can not be installed beside an Airflow that is too old."""
+    """Tell whether the wheel cannot be installed beside an Airflow that is too old."""
     with tempfile.TemporaryDirectory(prefix="kie-matrix-old-") as folder:
         command("uv", "venv", "--quiet", "--no-python-downloads", "--python", interpreter("3.11"), folder)
         try:

@@ -47,7 +47,7 @@ NO_JUDGES = [
     "test_release_check.py",
 ]
 # Tests that start a process, which a mutant in this one does not reach, and tests that use a thread of an earlier
-# test, for which a fork waits in vain.
+# test, for which a fork waits forever.
 NOT_ASKED = [
     "test_connection.py::test_a_missing_connection_is_named",
     "test_connection.py::test_a_wrong_value_is_refused_alike_on_the_worker_and_in_the_triggerer",

@@ -315,7 +315,7 @@ def cpu_of(processes: Sequence[psutil.Process]) -> float:
 
 
 def soak(count: int, kill: bool, hold: float, over: float) -> Run:
-    """Carry out one run with everything started anew."""
+    """Carry out one run with everything newly started."""
     home = HOME / ("killed" if kill else "quiet")
     with Airflow(home, ROOT / "scripts" / "soak_dags", CONFIGURATION) as airflow:
         run = Run(count, kill, airflow, Kie(airflow))

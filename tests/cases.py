@@ -24,7 +24,7 @@ class Expect:
     What one answer means.
 
     :param submit: the error class, ``"id"`` for a new conversion, ``"reused"`` for an earlier one; None where the
-        answer can not come to a submit.
+        answer cannot come to a submit.
     :param read: the error class, ``"record"`` or ``"unknown"``.
     :param wait: what a wait makes of it at last if KIE goes on giving it: ``"done"``, ``"time-out"`` or the error
         class that ends the wait at once or after the grace.
@@ -72,7 +72,7 @@ TABLE: Final[dict[str, Expect]] = {
     "unlisted-524": _everywhere(e.KieUnexpectedCodeError),
     "sister-rate-limited-405": _everywhere(e.KieUnexpectedCodeError),
     "sister-rate-limited-430": _everywhere(e.KieUnexpectedCodeError),
-    # answers that can not be read
+    # answers that cannot be read
     "html": _UNREADABLE,
     "bad-gateway": _everywhere(e.KieServerError),
     "service-unavailable": _everywhere(e.KieServerError),

@@ -54,7 +54,7 @@ __all__ = [
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
-#: Bytes of a body that a transport reads at the most; KIE's answers are below 4 KiB.
+#: Bytes of a body that a transport reads at most; KIE's answers are below 4 KiB.
 LONGEST_BODY = 1024 * 1024
 
 #: What an HTTP status means where no body gives a number of KIE's. Any 5xx is a :class:`KieServerError`; of a 404, a

@@ -49,7 +49,7 @@ def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapp
     try:
         dumps(json, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise KieValidationError(f"json can not be sent: {error}") from error
+        raise KieValidationError(f"json cannot be sent: {error}") from error
     method = method.upper()
     free = method == "GET" and path.partition("?")[0] not in _PAID_GETS
     repeat = Repeat.ALWAYS if free else Repeat.IF_REFUSED

@@ -67,7 +67,7 @@ class FileHost:
     Asks file hosts for a file, over a session of its own.
 
     :param settings: the connection, for its proxy, certificates and timeout; its key is not used.
-    :param allow_private_hosts: also ask hosts inside the user's own network, whoever named them.
+    :param allow_private_hosts: also ask hosts inside the user's own network, whatever their source.
     """
 
     def __init__(self, settings: KieSettings, *, allow_private_hosts: bool = False) -> None:
@@ -170,7 +170,7 @@ class FileHost:
 
 
 class _Session(requests.Session):
-    """Follows no redirect, not even in thought: requests would read the target, and some it cannot read."""
+    """Follows no redirect, and parses none: requests would parse the target, and fails on some."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Say that there is none."""

@@ -117,7 +117,7 @@ class WavReader:
         Take the next bytes of the file.
 
         :param piece: the bytes; the audio is passed over.
-        :raises KieNotAWavError: they can not be those of a WAV file.
+        :raises KieNotAWavError: they cannot be those of a WAV file.
         """
         if len(self._start) < _SHOWN:
             self._start += piece[: _SHOWN - len(self._start)]

@@ -54,7 +54,7 @@ class Place:
     :param conn_id: the storage's Airflow connection, unless the URL names one.
     :param owner: what tells this task instance from others.
     :param attempt: the number of the try; an earlier one may still live, and must not move this one's file.
-    :raises KieValidationError: the URL can not name a file, or no installed provider knows its scheme.
+    :raises KieValidationError: the URL cannot name a file, or no installed provider knows its scheme.
     """
 
     def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
@@ -74,7 +74,7 @@ class Place:
             self.fs: Any = path.fs
         except (ValueError, ImportError) as error:
             raise KieValidationError(
-                f"destination {quoted(destination)} can not be used: {error}. Storage {quoted(scheme)} needs its "
+                f"destination {quoted(destination)} cannot be used: {error}. Storage {quoted(scheme)} needs its "
                 "Airflow provider, for S3 apache-airflow-providers-amazon[s3fs]"
             ) from error
         self.storage_path = path
@@ -250,7 +250,7 @@ class Part:
         :param overwrite: also in place of something else.
         """
         self._file.close()
-        self._file = None  # not before it is closed: an upload that can not be ended is given up instead
+        self._file = None  # not before it is closed: an upload that cannot be ended is given up instead
         self._place.move(size, overwrite=overwrite)
 
     def discard(self) -> None:

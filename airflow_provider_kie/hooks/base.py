@@ -64,7 +64,7 @@ class KieBaseHook(BaseHook):
         The checked connection.
 
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
-        :raises KieConfigurationError: a field can not work.
+        :raises KieConfigurationError: a field cannot work.
         """
         return self._look_up()
 

@@ -107,7 +107,7 @@ def ca_bundle(settings: KieSettings) -> str | bool:
 
 def ssl_context(settings: KieSettings, url: str) -> ssl.SSLContext | bool:
     """
-    Return how to check the certificates on the way to a URL. Reads files, each time anew where they have changed.
+    Return how to check the certificates on the way to a URL. Reads files again whenever they have changed.
 
     :param settings: the connection.
     :param url: what is asked for.

@@ -29,7 +29,7 @@ class KieHook(KieBaseHook):
     Talk to KIE.ai over ``requests``.
 
     Every method raises a :class:`~airflow_provider_kie.exceptions.KieError` that says what went wrong and what to
-    do. Calls that are free are repeated a few times on trouble; a submit only where that can not pay twice.
+    do. Calls that are free are repeated a few times on trouble; a submit only where that cannot pay twice.
 
     :param kie_conn_id: the Airflow connection of type ``kie``.
     """

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which a connection that was looked up serves all who start to wait on it.
 FRESH_SECONDS = 5.0
-#: Seconds after which one who waits for such a search takes it for hung. The next attempt starts another one.
+#: Seconds after which a caller that waits for such a search takes it for hung. The next attempt starts another one.
 LONGEST_SEARCH = 30.0
 
 
@@ -65,7 +65,7 @@ class KieAsyncHook:
 
         :param kie_conn_id: the Airflow connection of type ``kie``.
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
-        :raises KieConfigurationError: a field can not work.
+        :raises KieConfigurationError: a field cannot work.
         """
         shared = await _join(kie_conn_id)
         try:
@@ -210,8 +210,8 @@ async def _look_up(kie_conn_id: str) -> _Found:
 async def _end_of(search: _Search, kie_conn_id: str) -> _Found:
     try:
         async with asyncio.timeout(LONGEST_SEARCH):
-            # One who is cancelled does not end the search of the others, and to break off what is under way between
-            # the triggerer and its supervisor would upset it on some Airflows.
+            # A caller that is cancelled does not end the search of the others, and to break off what is under way
+            # between the triggerer and its supervisor would upset it on some Airflows.
             return await asyncio.shield(search)
     except TimeoutError as error:
         raise no_connection(kie_conn_id) from error

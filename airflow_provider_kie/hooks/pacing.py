@@ -35,7 +35,7 @@ __all__ = ["COOLDOWNS", "Cooldowns", "retrying"]
 RATE_WINDOW = 10.0
 #: Seconds over which calls spread when the window is over.
 RATE_JITTER = 2.0
-#: Seconds of a pause at the least, whatever KIE asks for.
+#: Seconds of the shortest pause, whatever KIE asks for.
 SHORTEST_PAUSE = 1.0
 #: Seconds before the first repetition after other trouble; each further pause is twice as long.
 FIRST_PAUSE = 1.0
@@ -128,7 +128,7 @@ class _MayRepeat:
 
 def retrying(call: Call[Any], log: logging.Logger) -> Retrying:
     """
-    Return what carries out a call, again and again where that may help and can not pay twice.
+    Return what carries out a call, again and again where that may help and cannot pay twice.
 
     :param call: the call about to be carried out.
     :param log: where a repetition is announced.

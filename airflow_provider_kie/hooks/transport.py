@@ -46,7 +46,7 @@ def no_connection(conn_id: str) -> KieConnectionNotFoundError:
 
     :param conn_id: the connection that was asked for.
     """
-    return KieConnectionNotFoundError("The Airflow connection is not defined or can not be read", conn_id=conn_id)
+    return KieConnectionNotFoundError("The Airflow connection is not defined or cannot be read", conn_id=conn_id)
 
 
 def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionError:

@@ -183,7 +183,7 @@ class WavToObjectStorageOperator(BaseOperator):
         except KieLinkExpiredError as gone:
             raise KieDestinationExistsError(
                 f"A file of {size_there:,} bytes is at {quoted(place.url)} already, and was left as it is; whether it "
-                f"is the same can not be said any more: {gone.problem}"
+                f"is the same cannot be said any more: {gone.problem}"
             ) from None
         return got
 

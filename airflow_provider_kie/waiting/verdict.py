@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a reading of a job means for whoever waits for it, in every mode and for every family.
+What a reading of a job means for those that wait for it, in every mode and for every family.
 
 The rules that live here and nowhere else:
 

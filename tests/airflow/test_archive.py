@@ -484,7 +484,7 @@ def test_a_worker_killed_between_storing_and_reporting_finds_its_file_the_next_t
     assert context["ti"].pushed["wav_file"]["already_there"] is True
 
 
-def test_a_try_that_still_lives_can_not_move_the_file_of_the_next_one(folder):
+def test_a_try_that_still_lives_cannot_move_the_file_of_the_next_one(folder):
     first, second = (Place(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
     with first.part() as old, second.part() as new:
         old.begin(4)

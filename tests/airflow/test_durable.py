@@ -80,7 +80,7 @@ def test_a_link_that_is_no_url_is_waited_out_and_never_submitted_again(kie, task
         task.arguments["timeout"] = 0.3
         with pytest.raises(e.KieWaitTimeoutError, match=r"its link is not an http\(s\) URL: it begins with 's3://kie-"):
             task.run_once()
-    kie.play("success", endpoint="record-info", repeat=True)  # KIE has mended its link
+    kie.play("success", endpoint="record-info", repeat=True)  # KIE has fixed its link
     task.arguments["timeout"] = 20
     assert task.run_once().startswith(kie.url)
     assert len(kie.requests("submit")) == kie.accepted_submits == 1
@@ -96,7 +96,7 @@ def test_a_link_that_is_no_url_is_waited_out_and_never_submitted_again(kie, task
         ("callback_url", "nonsense"),
     ],
 )
-def test_what_can_not_be_sent_leaves_no_note(kie, task, field, value):
+def test_what_cannot_be_sent_leaves_no_note(kie, task, field, value):
     task.arguments[field] = value
     with pytest.raises(e.KieValidationError, match=f"^{field}"):
         task.run_once()
@@ -104,7 +104,7 @@ def test_what_can_not_be_sent_leaves_no_note(kie, task, field, value):
     assert kie.requests() == []
 
 
-def test_a_connection_that_can_not_work_leaves_no_note(task, monkeypatch):
+def test_a_connection_that_cannot_work_leaves_no_note(task, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", '{"conn_type": "kie"}')
     with pytest.raises(e.KieConfigurationError):
         task.run_once()
@@ -121,7 +121,7 @@ def test_ids_that_a_native_template_made_numbers_of_are_the_same_track(kie, task
     assert len(kie.requests("submit")) == 1
 
 
-def test_a_failed_conversion_is_submitted_anew(kie, task):
+def test_a_failed_conversion_is_submitted_again(kie, task):
     kie.configure(conflict_after_failure=False)
     task.arguments["music_task_id"] = "fail-music"
     ids = []
@@ -140,7 +140,7 @@ def test_a_failed_conversion_that_kie_names_again_fails_with_its_own_words(kie, 
     assert kie.accepted_submits == 1
 
 
-def test_a_conversion_that_kie_has_forgotten_is_submitted_anew(kie, task, own_patches):
+def test_a_conversion_that_kie_has_forgotten_is_submitted_again(kie, task, own_patches):
     crash_while_waiting(task, own_patches)
     first_id = task.xcom["kie_task_id"]
     kie.reset()
@@ -213,7 +213,7 @@ def test_a_try_that_may_no_longer_write_submits_nothing(kie, task, own_patches):
     assert kie.requests("submit") == []
 
 
-def test_a_store_that_can_not_be_read_lets_nothing_be_submitted(kie, task, own_patches):
+def test_a_store_that_cannot_be_read_lets_nothing_be_submitted(kie, task, own_patches):
     def broken(*_, **__):
         raise RuntimeError("no store today")
 

@@ -21,7 +21,7 @@ SOON = {"timeout": 0.3}
 
 
 def run_in_every_mode(kie, monkeypatch, *names, **arguments):
-    """Play the answers anew for each mode; the last one stays."""
+    """Play the answers from the start for each mode; the last one stays."""
     kie_task_id = kie.create_conversion(finished=True)
     ends = []
     for mode in MODES:

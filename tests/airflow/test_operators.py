@@ -77,7 +77,7 @@ def test_a_result_survives_a_source_that_is_gone_by_then(kie, context):
     assert resumed.execute_complete(context, event) == context["ti"].pushed["wav_conversion"]["wav_url"]
 
 
-def test_a_connection_that_can_not_work_leaves_no_note(kie, context, monkeypatch):
+def test_a_connection_that_cannot_work_leaves_no_note(kie, context, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -153,7 +153,7 @@ def test_native_templates_and_a_part_of_the_conversion_as_an_argument(kie):
 
 @pytest.mark.parametrize("field", ["poll_interval", "timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "30", None, True])
-def test_a_wait_that_can_not_work_is_refused_before_the_submit_is_paid(kie, context, field, value):
+def test_a_wait_that_cannot_work_is_refused_before_the_submit_is_paid(kie, context, field, value):
     with pytest.raises(e.KieValidationError, match=field):
         convert(context, **{field: value})
     assert kie.requests() == []
@@ -182,7 +182,7 @@ def test_a_task_of_ones_own_may_wait_for_seconds_or_a_timedelta(kie, wait):
 
 @pytest.mark.parametrize("field", ["poll_interval", "timeout"])
 @pytest.mark.parametrize("value", [timedelta(seconds=-1), "30", None])
-def test_a_task_of_ones_own_does_not_begin_a_wait_that_can_not_work(kie, field, value):
+def test_a_task_of_ones_own_does_not_begin_a_wait_that_cannot_work(kie, field, value):
     with pytest.raises(e.KieValidationError, match=f"^{field} is "):
         KieHook().wait_for_wav_conversion("wav-1", **({"poll_interval": 1, "timeout": 1} | {field: value}))
     assert kie.requests() == []
@@ -198,7 +198,7 @@ def test_a_task_of_ones_own_does_not_begin_a_wait_that_can_not_work(kie, field, 
         ("already-converted-without-id", e.KieAlreadyConvertedError),
     ],
 )
-def test_what_repeating_can_not_help_is_not_retried_and_sent_once(kie, context, answer, error):
+def test_what_repeating_cannot_help_is_not_retried_and_sent_once(kie, context, answer, error):
     kie.play(answer, endpoint="submit", repeat=True)
     with pytest.raises(error) as caught:
         convert(context)
@@ -214,7 +214,7 @@ def test_times_that_a_policy_sets_count_like_those_of_the_constructor(kie, conte
 
 
 @pytest.mark.parametrize("name", ["poll_interval", "timeout"])
-def test_times_that_can_not_work_are_refused_before_anything_is_paid_for(kie, context, name):
+def test_times_that_cannot_work_are_refused_before_anything_is_paid_for(kie, context, name):
     operator = ConvertToWavOperator(task_id="convert", **TRACK)
     setattr(operator, name, "30 seconds")
     with pytest.raises(e.KieValidationError, match=name):

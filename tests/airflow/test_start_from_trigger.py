@@ -84,7 +84,7 @@ def test_an_id_from_another_task_travels_as_a_template_that_the_triggerer_can_re
         submit = ConvertToWavOperator(task_id="submit", music_task_id="m", audio_id="a", wait_for_completion=False)
         sensor = build(kie_task_id=submit.output)
     template = sensor.start_trigger_args.trigger_kwargs["kie_task_id"]
-    # Without map_indexes it asks for what the triggerer can not answer, and the wait never begins.
+    # Without map_indexes it asks for what the triggerer cannot answer, and the wait never begins.
     assert "ti.xcom_pull(task_ids='submit', key='return_value', map_indexes=-1)" in template
     for pushed in ("wav-1", {"kie_task_id": "wav-1", "family": "wav"}):
         ti = SimpleNamespace(xcom_pull=lambda pushed=pushed, **asked: pushed)

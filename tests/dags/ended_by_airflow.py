@@ -21,11 +21,11 @@ class _Ended:
 
 
 class EndedConversion(_Ended, ConvertToWavOperator):
-    """Converts, and waits in vain."""
+    """Converts, and waits until Airflow ends it."""
 
 
 class EndedSensor(_Ended, WavConversionSensor):
-    """Waits in vain."""
+    """Waits until Airflow ends it."""
 
 
 with DAG(

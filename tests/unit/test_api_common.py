@@ -137,7 +137,7 @@ def test_a_url_that_http_takes_stays_as_it_is(value):
         ("https://b%C3%BCcher.example/x", "https://xn--bcher-kva.example/x"),
         ("https://日本。example/", "https://xn--wgv71a.example/"),
         ("https://ü:p@ss@a.example/", "https://%C3%BC:p%40ss@a.example/"),
-        # Spellings of this machine, so that whoever checks the host sees it.
+        # Spellings of this machine, so that anyone who checks the host sees it.
         ("http://１２７.0.0.1/", "http://127.0.0.1/"),
         ("http://127。0．0｡1/", "http://127.0.0.1/"),
         ("http://ⓛocalhost/", "http://localhost/"),

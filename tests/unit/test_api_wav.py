@@ -96,7 +96,7 @@ class TestSubmit:
         assert submitting().read(answer({"taskId": given})) == Submitted(found, reused=False)
 
     @pytest.mark.parametrize("given", ["a b", "x" * 129, "-" * 200])
-    def test_an_id_that_can_not_be_asked_for_is_unreadable(self, given):
+    def test_an_id_that_cannot_be_asked_for_is_unreadable(self, given):
         error = refusal(submitting(), answer({"taskId": given}))
         assert type(error) is KieUnreadableAnswerError
         assert error.problem == (

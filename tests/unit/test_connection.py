@@ -360,7 +360,7 @@ NO_VERIFY = (
         for value in values
     ],
 )
-def test_an_extra_field_that_can_not_work_is_refused(field: str, why: str, value: Any) -> None:
+def test_an_extra_field_that_cannot_work_is_refused(field: str, why: str, value: Any) -> None:
     assert why in refused(field, {field: value})
 
 
@@ -577,7 +577,7 @@ def test_the_connection_test_of_the_form_gives_the_refusal_as_its_message(monkey
     passed, message = KieHook(CONN_ID).test_connection()
     assert not passed
     assert "'timeout'" in message
-    # Airflow makes up an id for the test; the user would look for it in vain.
+    # Airflow makes up an id for the test; the user would not find it.
     assert CONN_ID not in message
 
 

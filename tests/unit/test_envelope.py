@@ -156,7 +156,7 @@ def test_words_that_are_no_json_are_refused(constant):
     [b'{"code":200,"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"code":' + b"9" * 5000 + b"}"],
     ids=["deep", "long number"],
 )
-def test_what_python_can_not_read_is_unreadable(content):
+def test_what_python_cannot_read_is_unreadable(content):
     error = refusal(Answer(200, content))
     assert type(error) is KieUnreadableAnswerError
     assert error.problem.startswith("KIE's answer has no result number: '")

@@ -302,7 +302,7 @@ def test_final_is_the_same_error_that_airflow_does_not_retry(name):
     error = full(name)
     error.__cause__ = ValueError("below")
     ended = final(error)
-    if name == "KieConnectionNotFoundError":  # repeating may help there, whoever asks
+    if name == "KieConnectionNotFoundError":  # repeating may help there, for every caller
         assert ended is error
         return
     is_sensor_timeout = name == "KieSensorTimeoutError"

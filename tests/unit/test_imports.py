@@ -114,7 +114,7 @@ def test_the_map_of_the_house_shows_the_whole_house() -> None:
 
 # --- What importing costs
 
-# What a DAG file with a sensor, an operator and a trigger imports from Airflow itself, whoever wrote them.
+# What a DAG file with a sensor, an operator and a trigger imports from Airflow itself, also if they are not ours.
 SDK_NAMES = (
     "AirflowException",
     "AirflowFailException",
@@ -169,7 +169,7 @@ def test_the_fixture_costs_a_test_run_nothing_before_it_is_asked_for() -> None:
     assert libraries(loaded) == libraries(loaded_after("pytest"))
 
 
-# Rooms that an older Airflow can not enter; they say so themselves.
+# Rooms that an older Airflow cannot enter; they say so themselves.
 SINCE = {"retry_policy": Version("3.3")}
 AIRFLOW = Version(version("apache-airflow"))
 DAG_MODULES = [

@@ -198,7 +198,7 @@ def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, free
         (["rate", "unsent", "maintenance", "ok"], "unguarded", "done", 4),
         (["rate", "unsent", "reset", "ok"], "unguarded", "KieConnectionError", 3),
         (["reset", "unlisted", "ok"], "paid", "KieUnexpectedCodeError", 2),
-        # what can not be helped ends it at once
+        # what cannot be helped ends it at once
         (["rate", "server", "key", "ok"], "free", "KieAuthenticationError", 3),
         (["reset", "key", "ok"], "paid", "KieAuthenticationError", 2),
         # and there is an end to everything
@@ -210,7 +210,7 @@ def test_a_mixed_sequence(clock, names, kind, outcome, sent):
     assert play(names, KINDS[kind]) == (outcome, sent)
 
 
-def test_a_call_begins_its_count_anew(clock):
+def test_a_call_begins_its_count_again(clock):
     assert play(["server"], FREE) == play(["server"], FREE) == ("KieServerError", 4)
 
 

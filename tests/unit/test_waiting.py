@@ -228,7 +228,7 @@ def test_only_trouble_that_can_pass_is_waited_out(name):
     assert getattr(verdict, "error", None) is (None if TREE[name][0] else error)
 
 
-def test_what_can_not_be_helped_ends_even_a_grace():
+def test_what_cannot_be_helped_ends_even_a_grace():
     judge = new_judge()
     judge.judge(None, 0.0)
     assert judge.judge(BAD_KEY, 1.0) == Failed(BAD_KEY)

@@ -127,7 +127,7 @@ def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_
         (FileNotFoundError(), KieConfigurationError),
     ],
 )
-def test_certificates_that_can_not_be_read_now_are_no_wrong_setting(transport, problem, expected, monkeypatch):
+def test_certificates_that_cannot_be_read_now_are_no_wrong_setting(transport, problem, expected, monkeypatch):
     def load(bundle, state):
         raise problem
 

@@ -148,7 +148,7 @@ def test_waits_that_were_deferred_together_do_not_poll_together():
     assert max(later - earlier for earlier, later in pairwise(pauses)) < 1.0
 
 
-def test_code_that_can_not_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
+def test_code_that_cannot_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
     attempts = iter([ImportError("the disk is away")])
 
     async def sometimes_away(cls):
@@ -393,7 +393,7 @@ def test_waits_wake_up_together_and_stay_spread_over_the_interval(kie, monkeypat
 def test_a_connection_that_stays_away_is_looked_for_less_and_less(kie, pauses, caplog):
     event = asyncio.run(only_event(trigger("988e00aa", seconds=1.5, kie_conn_id="nowhere")))
     assert event["error"]["type"] == "KieWaitTimeoutError"
-    assert "connection is not defined or can not be read" in event["error"]["problem"]
+    assert "connection is not defined or cannot be read" in event["error"]["problem"]
     assert pauses[5] > 10 * pauses[0]
     assert max(pauses) <= LONGEST_RECOVERY * 1.1
     ours = [record for record in caplog.records if record.name.startswith("airflow_provider_kie")]
