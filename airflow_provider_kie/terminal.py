@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command owes to who calls it: a clean standard output, news on standard error, an answer to Ctrl-C."""
+"""The console output of the commands: a clean standard output, news on standard error, an answer to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def hold_back_ctrl_c(notice: str) -> Iterator[None]:
     """
     Let what must not be broken off end before Ctrl-C counts; a second one counts at once.
 
-    :param notice: says so to who pressed.
+    :param notice: the message for the user.
     :raises KeyboardInterrupt: at the end, if Ctrl-C was pressed.
     """
     pressed = False
@@ -172,5 +172,5 @@ class ProgressLine:
             say(text)
 
     def _rewrite(self, text: str) -> None:
-        # The cursor goes back to the start, so that whoever writes next writes over the line.
+        # The cursor goes back to the start, so that the next text is written over the line.
         print(f"\r{text[: self._width]:{self._width}}\r", end="", file=sys.stderr, flush=True)
