@@ -66,7 +66,10 @@ def label(family: str | None) -> str:
 
     :param family: the family's name; None for WAV conversion, which was there before there were others.
     """
-    return f"{harmless(family)} job".replace("jobs job", "job") if family else "WAV task"
+    if not family:
+        return "WAV task"
+    kind = f"{harmless(family)} job"
+    return f"job of family {harmless(family)}" if kind == "jobs job" else kind
 
 
 def named(family: str | None, kie_task_id: object) -> str:

@@ -150,7 +150,7 @@ def test_what_cannot_be_settled_is_an_error_that_says_why(kie, lost, entry, refu
     of, job = (lost.run.dag_id, lost.run.run_id), kie.create_job("jobs", finished=True)
     monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", kie.connection_json())
     before = entry("make")
-    assert "KIE does not know this job" in refused("adopt", *of, "make", "no-such-job")
+    assert "KIE does not know this job of family jobs" in refused("adopt", *of, "make", "no-such-job")
     assert "name the task's connection" in refused("adopt", *of, "make", job, "--conn-id", "kie_other")
     assert "a mapped task needs --map-index" in refused("show", *of, "mapped")
     assert "no task instance make of DAG one_image, run no_such_run" in refused("forget", of[0], "no_such_run", "make")

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.api.families import tag_of
+from airflow_provider_kie.exceptions import KieError, label
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.sensors.job import KieJobSensor
 from tests.jobs import job_of
@@ -58,7 +59,7 @@ def test_a_sensor_ends_alike_in_every_mode(kie, monkeypatch, family, end):
     else:
         assert first.error == error.replace("Wait", "Sensor")
         assert (first.state, first.retried, first.pushed) == ("failed", False, {})
-        assert f"{family} job '{kie_task_id}'" in first.message
+        assert f"{label(tag_of(family))} '{kie_task_id}'" in first.message
         assert end == "failed" or f"last: status {DIALECTS[family][1]} (" in first.message
 
 

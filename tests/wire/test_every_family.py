@@ -10,8 +10,8 @@ from pkgutil import resolve_name
 
 import pytest
 
-from airflow_provider_kie.api.families import FAMILIES, MUSIC
-from airflow_provider_kie.exceptions import KieNotFoundError, KieNotReadyError, KieWaitTimeoutError
+from airflow_provider_kie.api.families import FAMILIES, MUSIC, tag_of
+from airflow_provider_kie.exceptions import KieNotFoundError, KieNotReadyError, KieWaitTimeoutError, label
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.triggers.event import read_event
 from airflow_provider_kie.triggers.job import KieJobTrigger
@@ -75,7 +75,7 @@ def record_of(kie, family, kie_task_id):
 
 
 def named(family, kie_task_id):
-    return f"{'WAV task' if family == 'wav' else f'{family} job'} '{kie_task_id}'"
+    return f"{label(tag_of(family))} '{kie_task_id}'"
 
 
 def test_a_job_brings_all_its_results(kie, wait, family):
