@@ -77,7 +77,7 @@ def _seconds(text: str) -> float:
 
 def _input(text: str) -> dict[str, Any]:
     try:
-        given = sys.stdin.read() if text == "-" else Path(text[1:]).read_text("utf-8") if text[:1] == "@" else text
+        given = sys.stdin.read() if text == "-" else Path(text[1:]).read_text("utf-8-sig") if text[:1] == "@" else text
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error.reason  # the text of an OSError names the file
         raise ArgumentTypeError(f"{quoted(text)} cannot be read: {why}") from None

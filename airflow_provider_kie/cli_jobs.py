@@ -31,7 +31,7 @@ from airflow_provider_kie.operators.wav import STORE_KEY as WAV_KEY
 from airflow_provider_kie.redaction import harmless, quoted, redact
 from airflow_provider_kie.terminal import Invocation, Result
 from airflow_provider_kie.waiting.course import Pause
-from airflow_provider_kie.waiting.verdict import Done, conclude
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, conclude
 
 __all__ = ["adopt", "check", "convert", "families", "forget", "show", "show_entry", "submit", "wait"]
 
@@ -170,7 +170,7 @@ def _wait(run: Invocation, hook: KieHook, row: Family, kie_task_id: str) -> Resu
 
 
 def _submit(run: Invocation, hook: KieHook, row: Family, send: Callable[[], Submitted]) -> Result:
-    again = run.again("wait", "ID", *_family_option(row))
+    again = run.again("wait", "ID", *_family_option(row), "--conn-id", harmless(run.args.conn_id))
     perhaps = MAYBE_SUBMITTED if row.guarded else MAYBE_CHARGED + again
     with terminal.hold_back_ctrl_c(HELD_BACK):
         run.goes_on = perhaps
@@ -228,7 +228,7 @@ def adopt(run: Invocation) -> Result:
 
     :param run: the command under way.
     """
-    args, store = run.args, _store(run.args)
+    args, store = run.args, _store_at_rest(run.args)
     key, entry = _only_entry(store, args)
     hook, row = KieHook(args.conn_id), find_family(entry.get("family", WAV.name if key == WAV_KEY else JOBS.name))
     for name, own in {"account": hook.settings.payer, "base_url": hook.settings.base_url}.items():
@@ -236,10 +236,26 @@ def adopt(run: Invocation) -> Result:
             of = f"the task submitted with {name} {quoted(entry[name])}, and this connection has {quoted(own)}"
             raise KieValidationError(f"{of}: name the task's connection with --conn-id", conn_id=args.conn_id)
     job = _read(hook, row, args.kie_task_id)
+    _refuse_another_job(row, job, entry)
+    if (before := entry.get("kie_task_id")) and before != job["kie_task_id"]:
+        terminal.say(f"Until now it was {named(row.tag, before)}, which is paid for too.")
     entry = durable.adopt(store, key, entry, job["kie_task_id"])
     what = f"{named(row.tag, job['kie_task_id'])}, which stands at {job['status']}"
     terminal.say(f"The next try goes on with {what}. Clear the task to start it.")
     return {"key": key, **entry}
+
+
+def _refuse_another_job(row: Family, job: KieJob, entry: dict[str, Any]) -> None:
+    about: dict[str, Any] = {"kie_task_id": job["kie_task_id"], "family": row.tag}
+    verdict = Judge(row, job["kie_task_id"], "").judge(job, 0.0)
+    if isinstance(verdict, Failed):
+        problem = f"{verdict.error.problem}. The next try would submit another one; 'forget' says so, and lets it"
+        raise KieValidationError(problem, **about)
+    known = {"model": job["model"], "audio_id": as_conversion(job)["music_id"] if row.name == WAV.name else None}
+    for name, its in known.items():
+        if its and entry.get(name) and entry[name] != its:
+            problem = f"The task submitted with {name} {quoted(entry[name])}, and this job has {quoted(its)}"
+            raise KieValidationError(problem, **about)
 
 
 def forget(run: Invocation) -> list[Result]:
@@ -248,7 +264,7 @@ def forget(run: Invocation) -> list[Result]:
 
     :param run: the command under way.
     """
-    store = _store(run.args)
+    store = _store_at_rest(run.args)
     found = _entries(store, run.args)
     for key in found:
         store.delete(key)
@@ -269,6 +285,13 @@ def _store(args: Namespace) -> StoreFromOutside:
         raise KieError(f"Airflow's metadata database gave no answer ({type(error).__name__}); {where}") from error
     if store is None:
         raise KieError(f"Airflow {airflow_version} keeps nothing from try to try, so nothing can be settled; 3.3 does")
+    return store
+
+
+def _store_at_rest(args: Namespace) -> StoreFromOutside:
+    store = _store(args)
+    if store.runs:
+        raise KieError(f"{_name(args)} is under way; wait for its end, or mark it as failed, and run this again")
     return store
 
 

@@ -32,6 +32,7 @@ _RELEASE = Version(airflow_version).release
 #: Airflow 3.0 to 3.2 have the words for it, but the scheduler does not act on them.
 CAN_START_FROM_TRIGGER = _RELEASE >= (3, 3)
 _HAS_TASK_STATE_STORE = _RELEASE >= (3, 3)
+_UNDER_WAY = ("running", "deferred", "restarting", "up_for_reschedule")
 
 
 def task_state_store(context: Context) -> Any:
@@ -48,13 +49,15 @@ class StoreFromOutside:
     The same store from outside of the task, in the metadata database, for those who have access to that.
 
     :param scope: Airflow's ``TaskScope``.
+    :param runs: the task instance is under way, in a worker or deferred.
     """
 
-    def __init__(self, scope: Any) -> None:
+    def __init__(self, scope: Any, runs: bool) -> None:
         from airflow.state import get_state_backend
 
         self._backend: Any = get_state_backend()
         self._scope = scope
+        self.runs = runs
 
     def get(self, key: str) -> Any:
         """
@@ -102,9 +105,10 @@ def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int
 
     of: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
     with create_session() as session:
-        if session.query(TaskInstance.task_id).filter_by(**of).first() is None:
-            raise LookupError(task_id)
-    return StoreFromOutside(TaskScope(**of))
+        found = session.query(TaskInstance.state).filter_by(**of).first()
+    if found is None:
+        raise LookupError(task_id)
+    return StoreFromOutside(TaskScope(**of), runs=found.state in _UNDER_WAY)
 
 
 def look_into_the_database() -> None:

@@ -110,6 +110,19 @@ class Record:
         except Exception:
             log.exception("%s is submitted, but could not be kept for a retry.", named(self._row.tag, kie_task_id))
 
+    def resume(self, entry: Entry) -> None:
+        """
+        Write that this try goes on with a job, so that only a clear after it counts as one.
+
+        :param entry: what :meth:`load` gave.
+        """
+        if entry.max_tries == self.max_tries:
+            return
+        try:
+            self._write(State.SUBMITTED, entry.kie_task_id, guarded=entry.guarded)
+        except Exception:
+            log.exception("%s is gone on with, which could not be kept.", named(self._row.tag, entry.kie_task_id))
+
     def refuse(self) -> None:
         """Write that the submit was refused; where that fails, the outcome stays unknown."""
         try:
@@ -117,10 +130,10 @@ class Record:
         except Exception:
             log.exception("The submit was refused, but that could not be kept for a retry.")
 
-    def _write(self, state: State, kie_task_id: str | None = None) -> None:
+    def _write(self, state: State, kie_task_id: str | None = None, *, guarded: bool = True) -> None:
         if self._store is not None:
             entry = {**self.identity, "kie_task_id": kie_task_id, "state": state.value, "max_tries": self.max_tries}
-            if not self._row.guarded:
+            if not (self._row.guarded and guarded):
                 entry["guarded"] = False
             self._store.set(self._key, entry, retention=RETENTION)
 

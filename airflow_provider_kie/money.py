@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,12 +102,14 @@ class TaskKey:
     The task instance that a memory belongs to.
 
     :param map_index: -1 for a task that is not mapped.
+    :param conn_id: the connection of the task, where it is not the default one.
     """
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int = -1
+    conn_id: str | None = None
 
     def command(self, name: str) -> str:
         """
@@ -115,7 +118,8 @@ class TaskKey:
         :param name: ``adopt`` or ``forget``.
         """
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
-        return f"airflow kie jobs {name} {shlex.join([self.dag_id, self.run_id, self.task_id, *index])}"
+        conn_id = ["--conn-id", self.conn_id] if self.conn_id and name == "adopt" else []
+        return f"airflow kie jobs {name} {shlex.join([self.dag_id, self.run_id, self.task_id, *index, *conn_id])}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +189,15 @@ def _canonical(value: Json) -> Json:
         return [_canonical(each) for each in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and fields.http_url(value):
+    if isinstance(value, str) and not re.search(r"\s", value.strip()) and fields.http_url(value):
         return value.partition("?")[0]
     return value
 
 
 NextTry: TypeAlias = Submit | Resume | Stop
+
+#: Whose money is spent, and where: KIE's guard does not reach from one account to another.
+PAYER: Final = frozenset({"account", "base_url"})
 
 #: What ``on_unknown_submit`` may say, and what ``reuse``.
 RESUBMIT: Final = "resubmit"
@@ -238,8 +245,10 @@ def next_try(
     if entry is None or entry.state in (State.REFUSED, State.FAILED) or (cleared and reuse == NEVER):
         return Submit()
     guarded = row.guarded and entry.guarded
-    differing = sorted(name for name, value in identity.items() if entry.identity.get(name) != value)
-    if differing and (guarded or cleared):
+    # Entries of earlier versions know no account of a guarded job.
+    known = entry.identity if guarded else dict.fromkeys(identity)
+    differing = sorted(name for name, value in identity.items() if name in known and entry.identity.get(name) != value)
+    if differing and (cleared or (guarded and not PAYER & set(differing))):
         return Submit()
     if differing:
         return Stop(_other_job(row, entry, differing, task))

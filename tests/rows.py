@@ -45,7 +45,7 @@ POEMS = Family(
     files=(("reading", "resultJson.audioUrls[]|response.audioUrl"),),
     result=("resultJson", "response"),
     needs_file=False,
-    tracks="response.songs[].id",
+    tracks=("response.songs[].{id,audioUrl}",),
 )
 #: Refuses a second identical submit, and then names the first.
 STAMPS = replace(

@@ -93,7 +93,7 @@ ERROR_BY_CODE: dict[int, type[KieError]] = {
 _UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\b", re.IGNORECASE)
 _UNKNOWN_CODES = (422, 500)
 #: What a call that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
-_FINAL_REASONS = ("paused", "not within", "not exist", "must")
+_FINAL_REASONS = re.compile(r"\b(paused|not within|not exist|must)\b", re.IGNORECASE)
 
 _LONGEST_RETRY_AFTER = 3600.0
 _SHOWN_OF_A_BODY = 80
@@ -139,10 +139,8 @@ def decode(answer: Answer) -> Json:
     """
     envelope = _parse_object(answer)
     code = _result_number(envelope.get("code")) if envelope is not None else None
-    if envelope is None or code is None:
-        _refuse_without_code(answer)
-    if code == 200 and not _is_success(answer.status):
-        _refuse_without_code(answer)
+    if envelope is None or code is None or (code == 200 and not _is_success(answer.status)):
+        _refuse_without_code(answer, envelope or {})
     if code != 200:
         _refuse(answer, code, envelope)
     return envelope.get("data")
@@ -173,7 +171,7 @@ def final_refusal(error: KieError) -> KieError | None:
 
     :param error: what KIE answered.
     """
-    if error.code == 500 and any(reason in error.said.lower() for reason in _FINAL_REASONS):
+    if error.code == 500 and _FINAL_REASONS.search(error.said):
         return KieValidationError(error.problem, **error.details())
     return None
 
@@ -219,7 +217,7 @@ def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
     raise error
 
 
-def _refuse_without_code(answer: Answer) -> NoReturn:
+def _refuse_without_code(answer: Answer, envelope: dict[str, Json]) -> NoReturn:
     """Fall back to the HTTP status. Most of them come from something between us and KIE."""
     status = answer.status
     if 300 <= status < 400:
@@ -228,13 +226,16 @@ def _refuse_without_code(answer: Answer) -> NoReturn:
             "followed, so that the key stays with the host of the connection",
             code=status,
         )
+    named = _existing_id(envelope)
     if _is_success(status):
-        raise KieUnreadableAnswerError(f"KIE's answer has no result number: {_shown(answer)}")
+        problem = f"KIE's answer has no result number: {_shown(answer)}"
+        raise KieUnreadableAnswerError(problem, existing_kie_task_id=named)
     error_class = KieServerError if status >= 500 else ERROR_BY_STATUS.get(status, KieUnreadableAnswerError)
     raise error_class(
         f"KIE's host answered HTTP {status} without a result number: {_shown(answer)}",
         code=status,
         retry_after=_retry_after(answer.retry_after),
+        existing_kie_task_id=named,
     )
 
 

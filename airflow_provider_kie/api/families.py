@@ -66,7 +66,11 @@ JOBS = Family(
     ),
     result=("resultJson", "response"),
     needs_file=False,
-    tracks="resultJson.data[].id",
+    tracks=(
+        "resultJson.data[].{id,audioUrl}",
+        "resultJson.sunoData[].{id,audioUrl}",
+        "response.data[].{id,audioUrl}",
+    ),
     errors=("failCode", "failMsg"),
     wrapped=True,
 )
@@ -86,7 +90,7 @@ _WAV_AS_MODEL = replace(
     ),
     result=("param.input.{task_id,audio_id}",),
     needs_file=True,
-    tracks=None,
+    tracks=(),
     interval=_WAV.interval,
     failure=_WAV.failure,
     title=_WAV.title,
@@ -119,7 +123,7 @@ MUSIC = Family(
     status=("status",),
     files=(("result", "response.sunoData[].audioUrl"),),
     result=("response.sunoData",),
-    tracks="response.sunoData[].id",
+    tracks=("response.sunoData[].{id,audioUrl}",),
     callback=True,
 )
 #: The others of the same pages, which are read with the same call.

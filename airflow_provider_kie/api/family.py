@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 
 from airflow_provider_kie.api import fields
 from airflow_provider_kie.api.call import Repeat
@@ -21,6 +22,8 @@ from airflow_provider_kie.redaction import redact
 __all__ = ["Family", "Means", "Words"]
 
 _LONGEST_WORD = 80
+#: The name of main results, where a family has files besides.
+MAIN = "result"
 
 
 class Means(Enum):
@@ -104,6 +107,12 @@ class Words:
         return not self._only_words and fields.whole(status) is not None and status not in self._meanings
 
 
+@lru_cache  # of a row, with every one of thousands of readings
+def _main_of(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    names = frozenset(name for name, _ in files)
+    return names & {MAIN} or names
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """
@@ -118,7 +127,7 @@ class Family:
         one that leads to something counts.
     :param result: what a job has besides or instead of files; the first path that leads to something counts.
     :param needs_file: a success has a file; otherwise a result is enough.
-    :param tracks: where the ids of songs are.
+    :param tracks: where songs are, as objects of their ``id`` and ``audioUrl``.
     :param errors: where the error's code and its text are.
     :param id_key: the name of the id.
     :param wrapped: the fields stand within ``input``, beside the name of a ``model``.
@@ -143,7 +152,7 @@ class Family:
     files: tuple[tuple[str, str], ...] = ()
     result: tuple[str, ...] = ()
     needs_file: bool = True
-    tracks: str | None = None
+    tracks: tuple[str, ...] = ()
     errors: tuple[str, str] = ("errorCode", "errorMessage")
     id_key: str = "taskId"
     wrapped: bool = False
@@ -172,6 +181,11 @@ class Family:
             raise ValueError(f"family {self.name!r} has no key for its status")
         if (self.needs_file and not self.files) or not (self.files or self.result):
             raise ValueError(f"family {self.name!r} has no path that leads to its result")
+
+    @property
+    def main_files(self) -> frozenset[str]:
+        """The names of the files that jobs are made for: those called result, or all where none is called so."""
+        return _main_of(self.files)
 
     @property
     def tag(self) -> str | None:

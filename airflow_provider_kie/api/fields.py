@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_kie.api.envelope import Json
@@ -34,6 +35,7 @@ __all__ = [
     "is_id",
     "message",
     "number",
+    "plain",
     "pushed_nothing",
     "storable",
     "text",
@@ -94,6 +96,19 @@ def is_empty(value: Json) -> bool:
     if isinstance(value, (dict, list)):
         return all(is_empty(each) for each in (value.values() if isinstance(value, dict) else value))
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def plain(value: Any) -> Any:
+    """
+    Return a value with dicts and lists for whatever behaves like one, such as the results of mapped tasks.
+
+    :param value: anything.
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [plain(each) for each in value]
+    return value
 
 
 def storable(value: Json) -> Json:

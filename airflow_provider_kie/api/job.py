@@ -46,6 +46,7 @@ __all__ = [
     "KieTrack",
     "Submitted",
     "first_url",
+    "has_main_file",
     "no_cancel",
     "read_job",
     "submit_job",
@@ -135,7 +136,7 @@ def submit_job(
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise KieValidationError("input must be a dict whose keys are the names of KIE's fields")
     try:
-        dumps(given, allow_nan=False)
+        dumps(given, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise KieValidationError(f"input cannot be sent: {error}") from error
     rest = {name: value for name, value in given.items() if name != CALLBACK}
@@ -189,6 +190,17 @@ def first_url(job: KieJob) -> str | None:
     return job["files"][0]["url"] if job["files"] else None
 
 
+def has_main_file(row: Family, job: KieJob) -> bool:
+    """
+    Tell whether a job has one of the files that it was made for; a preview or a frame is none.
+
+    :param row: the family.
+    :param job: the job.
+    """
+    main = row.main_files
+    return any(file["name"] in main for file in job["files"])
+
+
 def no_cancel(row: Family, kie_task_id: str) -> str:
     """
     Return what a user who kills a task should know.
@@ -219,7 +231,7 @@ def _id_of(row: Family, data: Json) -> str | None:
 
 
 def _adopt_earlier_job(row: Family, body: Mapping[str, Json], error: KieError) -> Submitted:
-    if error.existing_kie_task_id in body.values():  # an echo of what was sent, such as the music task of a track
+    if error.existing_kie_task_id and dumps(error.existing_kie_task_id) in dumps(body):  # an echo of what was sent
         error.existing_kie_task_id = None
     if error.existing_kie_task_id and error.code in row.adopts:
         with suppress(KieValidationError):  # an id that cannot be asked for is left to the user
@@ -260,13 +272,14 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
     if row.model and model != row.model:
         raise KieWrongTaskError(f"{label(row.tag)} {quoted(asked)} is a job of another model: {quoted(model)}")
     code, text = row.errors
+    files = _files(row, data)
     job = KieJob(
         family=row.name,
         model=model,
         kie_task_id=asked,
         status=row.words.spelled(next((data[key] for key in row.status if data.get(key) is not None), None)),
-        files=_files(row, data),
-        result=fields.storable(_result(row, data)),
+        files=files,
+        result=fields.storable(_result(row, data, files)),
         tracks=_tracks(row, data, asked),
         progress=_share(data.get("progress")),
         credits=fields.number(data.get("creditsConsumed")),
@@ -310,14 +323,18 @@ def _files(row: Family, data: Json) -> list[KieFile]:
     return list(files.values())
 
 
-def _result(row: Family, data: Json) -> Json:
-    """Return what the record holds besides files; a text that is not JSON stays, so that it can be shown."""
+def _result(row: Family, data: Json, files: list[KieFile]) -> Json:
+    """
+    Return what the record holds besides files; a text that is not JSON stays, so that it can be shown.
+
+    Where there is no file, links of a shape that nobody expects are all that was paid for, and stay too.
+    """
     found = fields.first(data, *row.result)
     if isinstance(found, list):  # a variant of a text may have failed while others are there
         return [each for each in found if not (isinstance(each, dict) and each.get("status") == "failed")] or None
     if isinstance(found, dict):
-        files = _last_keys(row.files)
-        rest = {name: value for name, value in found.items() if name not in files and not fields.is_empty(value)}
+        read = _last_keys(row.files) if files else ()
+        rest = {name: value for name, value in found.items() if name not in read and not fields.is_empty(value)}
         return rest or None
     return found
 
@@ -329,8 +346,10 @@ def _last_keys(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
 
 
 def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
-    ids = fields.dig(data, row.tracks) if row.tracks else []
-    return [KieTrack(music_task_id=kie_task_id, audio_id=each) for each in map(fields.text, ids) if each]
+    """Return the songs that have a file; what is made of another one would be paid for in vain."""
+    songs = [song for path in row.tracks for song in fields.dig(data, path) if isinstance(song, dict)]
+    ids = (fields.text(song.get("id")) for song in songs if fields.http_url(song.get("audioUrl")))
+    return [KieTrack(music_task_id=kie_task_id, audio_id=each) for each in dict.fromkeys(filter(None, ids))]
 
 
 def _share(value: Json) -> float | None:

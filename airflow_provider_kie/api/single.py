@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from json import dumps
 from typing import Any
 
@@ -27,7 +28,7 @@ __all__ = ["boost_style", "recover_songs", "recovered_songs", "request", "upscal
 _UPSCALES = {"1080p": ("GET", "/api/v1/veo/get-1080p-video", 500), "4k": ("POST", "/api/v1/veo/get-4k-video", None)}
 _PAID_GETS = [path for method, path, _ in _UPSCALES.values() if method == "GET"]
 #: What KIE says besides while it renders, under 400 or 422 (its pages, and two clients).
-_RENDERING = re.compile("is processing|being generated|check back", re.IGNORECASE)
+_RENDERING = re.compile(r"is processing|being generated|check back|\byet\b", re.IGNORECASE)
 #: The number of a recovery that still runs, as a sister site documents it.
 _RUNNING = 201
 
@@ -51,7 +52,8 @@ def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapp
     except (TypeError, ValueError) as error:
         raise KieValidationError(f"json cannot be sent: {error}") from error
     method = method.upper()
-    free = method == "GET" and path.partition("?")[0] not in _PAID_GETS
+    spelled = re.sub("/+", "/", re.split("[?#]", path)[0]).rstrip("/").lower()
+    free = method == "GET" and spelled not in _PAID_GETS
     repeat = Repeat.ALWAYS if free else Repeat.IF_REFUSED
     return Call(f"{method} {harmless(path)}", method, path, lambda data: data, params, json, repeat)
 
@@ -71,18 +73,18 @@ def upscale_veo(kie_task_id: str, resolution: str, index: int = 0) -> Call[str |
         raise KieValidationError(f"index is {quoted(index)}, but videos are counted from 0")
     asked = fields.check_id("kie_task_id", kie_task_id)
     method, path, rendering = _UPSCALES[resolution]
-    by_query = method == "GET"
+    by_query, parse = method == "GET", partial(_parse_upscale, number)
     return Call(
         f"Asking for the Veo video in {resolution}",
         method,
         path,
-        _parse_upscale,
+        parse,
         params={"taskId": asked, "index": str(number)} if by_query else None,
         json=None if by_query else {"taskId": asked, "index": number},
         repeat=Repeat.IF_REFUSED,
         kie_task_id=asked,
         family=VEO.tag,
-        salvage=_parse_upscale,
+        salvage=parse,
         recover=lambda error: _none_while_rendering(error, rendering),
     )
 
@@ -143,10 +145,11 @@ def recovered_songs(recovery_task_id: str) -> Call[list[dict[str, str | None]] |
     )
 
 
-def _parse_upscale(data: Json) -> str | None:
-    link = fields.first(data, "resultUrl", "resultUrls[]")
-    if link is None:
+def _parse_upscale(index: int, data: Json) -> str | None:
+    links = fields.dig(data, "resultUrl") or fields.dig(data, "resultUrls[]")
+    if not links:
         return None
+    link = links[index if index < len(links) else 0]
     url = fields.http_url(link)
     if url is None:
         raise KieUnreadableAnswerError(f"the link is not an http(s) URL: it begins with {fields.begin_of_link(link)}")
@@ -154,10 +157,12 @@ def _parse_upscale(data: Json) -> str | None:
 
 
 def _none_while_rendering(error: KieError, rendering: int | None) -> None:
+    if _RENDERING.search(error.said):
+        return
     if refusal := final_refusal(error):
         raise refusal
-    # Without a text it is something on the way that speaks, and not KIE.
-    if not (error.said and (error.code == rendering or _RENDERING.search(error.said))):
+    # Without a text it is something on the way that answered, and not KIE.
+    if not (error.said and error.code == rendering):
         raise error
 
 

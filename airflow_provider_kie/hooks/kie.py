@@ -11,13 +11,14 @@ import requests
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, single, wav
-from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
 from airflow_provider_kie.api.wav import WavConversion
-from airflow_provider_kie.exceptions import KieError, named
+from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
 from airflow_provider_kie.hooks.base import KieBaseHook
+from airflow_provider_kie.money import Outcome, outcome_of
 from airflow_provider_kie.waiting.pace import as_seconds
 from airflow_provider_kie.waiting.verdict import conclude
 
@@ -138,10 +139,16 @@ class KieHook(KieBaseHook):
         :param model: KIE's model, for a job of its Market.
         :param family: the family, for any other job.
         :param callback_url: where KIE reports the end; default is what the input says, then the connection's.
+        :raises KieMaybeSubmittedError: it may have been accepted, so another submit might be paid for again.
         :raises KieError: the cause, as for every method.
         """
         call = self.submit_call(input=input, model=model, family=family, callback_url=callback_url)
-        submitted = self.call(call)
+        try:
+            submitted = self.call(call)
+        except KieError as error:
+            if call.repeat is Repeat.UNDER_GUARD or outcome_of(error) is not Outcome.UNKNOWN:
+                raise
+            raise KieMaybeSubmittedError(error.problem, conn_id=error.conn_id, family=call.family) from error
         if submitted.reused:
             self.log.warning("KIE has made this before: %s is reused.", named(call.family, submitted.kie_task_id))
         return submitted.kie_task_id

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import XComArg, conf
 
 from airflow_provider_kie.api.families import JOBS, find_family
-from airflow_provider_kie.api.fields import is_blank
+from airflow_provider_kie.api.fields import is_blank, plain
 from airflow_provider_kie.api.job import KieJob, submit_job
 from airflow_provider_kie.connection import DEFAULT_CALLBACK_URL, DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
@@ -111,6 +111,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
     def _check(self) -> None:
         if is_blank(self.model) and is_blank(self.family):
             raise KieValidationError("Either model or family is needed")
+        self.input = plain(self.input)
         submit_job(self.row, self.input, **self._how(), default_callback_url=DEFAULT_CALLBACK_URL)
 
     def _how(self) -> dict[str, str | None]:

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_kie.api.families import MUSIC, find_family
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
+from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.tasks import JobTask, as_rendered
 from airflow_provider_kie.waiting.verdict import finished
@@ -57,10 +58,15 @@ class MusicTracksOperator(JobTask):
 
         :param context: Airflow's context.
         :raises KieNotReadyError: the song is not finished.
+        :raises KieValidationError: the job has no track.
         """
         given: Any = self.kie_task_id
         job: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
         kie_task_id, row = job.get("kie_task_id", given), find_family(job.get("family", self.family))
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         self._log_end(end)
+        if not end.job["tracks"]:
+            # An empty list would let all tasks that are mapped over it be skipped, and the run succeed.
+            problem = "The job has no track; songs have, such as those of family music"
+            raise KieValidationError(problem, kie_task_id=kie_task_id, family=row.tag)
         return end.job["tracks"]

@@ -4,17 +4,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from airflow.providers.common.compat.sdk import XComArg, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+    XComArg,
+    conf,
+)
 
 from airflow_provider_kie.api.families import find_family
 from airflow_provider_kie.api.job import no_cancel
 from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import KieError, KieValidationError, named
+from airflow_provider_kie.exceptions import (
+    KieError,
+    KieMaybeSubmittedError,
+    KieValidationError,
+    KieWaitTimeoutError,
+    named,
+)
 from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.money import (
     FAIL,
@@ -28,6 +42,7 @@ from airflow_provider_kie.money import (
     State,
     Stop,
     Submit,
+    TaskKey,
     maybe_submitted,
     next_try,
     outcome_of,
@@ -139,11 +154,12 @@ class SubmitOperator(JobTask, Generic[R]):
         kie_task_id = str(self._kie_task_id)
         if not self.wait_for_completion:
             return kie_task_id
-        if isinstance(verdict, Done):
-            return self._finish(context, verdict)
-        if self.deferrable:
-            self.defer(**deferral(self._trigger(kie_task_id, **wait)))
-        return self._end_wait(context, self.hook.wait(self.row, kie_task_id, **wait))
+        with self._no_retry_without_the_id(context, kie_task_id):
+            if isinstance(verdict, Done):
+                return self._finish(context, verdict)
+            if self.deferrable:
+                self.defer(**deferral(self._trigger(kie_task_id, **wait)))
+            return self._end_wait(context, self.hook.wait(self.row, kie_task_id, **wait))
 
     def _check_words(self, name: str, *allowed: str | None) -> None:
         if getattr(self, name) not in allowed:
@@ -160,7 +176,10 @@ class SubmitOperator(JobTask, Generic[R]):
         :param context: Airflow's context.
         :param event: the trigger's event.
         """
-        return self._end_wait(context, self._whole(read_event(event)))
+        end = read_event(event)
+        kie_task_id = end.job["kie_task_id"] if isinstance(end, Done) else end.error.kie_task_id
+        with self._no_retry_without_the_id(context, kie_task_id):
+            return self._end_wait(context, self._whole(end))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
         """
@@ -193,6 +212,7 @@ class SubmitOperator(JobTask, Generic[R]):
         if entry is None or isinstance(decision, Submit):
             return None
         if isinstance(decision, Resume):
+            record.resume(entry)
             self._know(context, decision.kie_task_id)
         verdict = None
         if entry.kie_task_id:
@@ -221,8 +241,12 @@ class SubmitOperator(JobTask, Generic[R]):
             on_unknown_submit=self.on_unknown_submit,
             reuse=self.reuse,
             cleared=record.was_cleared_since(entry),
-            task=record.task,
+            task=self._remembered(record),
         )
+
+    def _remembered(self, record: Record) -> TaskKey | None:
+        conn_id = None if self.kie_conn_id == DEFAULT_CONN_ID else self.kie_conn_id
+        return record.task and replace(record.task, conn_id=conn_id)
 
     def _why_again(self, earlier: Failed) -> str:
         return f"The job is submitted again, because the earlier try's ended: {earlier.error}"
@@ -243,10 +267,13 @@ class SubmitOperator(JobTask, Generic[R]):
             elif stops_after_unknown(self.row.guarded, self.on_unknown_submit):
                 broke_off = f"The submit was broken off ({type(error).__name__})"
                 problem = error.problem if isinstance(error, KieError) else broke_off
-                raise maybe_submitted(self.row, problem, record.task, self.kie_conn_id) from error
+                raise maybe_submitted(self.row, problem, self._remembered(record), self.kie_conn_id) from error
+            elif isinstance(error, KieMaybeSubmittedError) and isinstance(error.__cause__, KieError):
+                raise error.__cause__ from None  # which a retry may follow, as the user has said
             raise
         record.commit(kie_task_id)
-        self._know(context, kie_task_id)
+        with self._no_retry_without_the_id(context, kie_task_id):
+            self._know(context, kie_task_id)
         if earlier and earlier.error.kie_task_id == kie_task_id:
             raise earlier.error  # KIE names the failed job again instead of starting another
         self._announce_submit(kie_task_id)
@@ -263,12 +290,33 @@ class SubmitOperator(JobTask, Generic[R]):
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
 
     def _end_wait(self, context: Context, end: Done | Failed) -> R:
-        # Without the identity: what it is made of may be gone from XCom by now.
-        forgotten = not self.durable or task_state_store(context) is None
-        if isinstance(end, Failed) and forgotten and not worth_a_new_submit(end.error, guarded=self.row.guarded):
+        if (
+            isinstance(end, Failed)
+            and self._forgets(context)
+            and not worth_a_new_submit(end.error, guarded=self.row.guarded)
+        ):
             # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
             end = Failed(final(end.error))
         return self._finish(context, end)
+
+    def _forgets(self, context: Context) -> bool:
+        # Without the identity: what it is made of may be gone from XCom by now.
+        return not self.durable or task_state_store(context) is None
+
+    @contextmanager
+    def _no_retry_without_the_id(self, context: Context, kie_task_id: str | None) -> Iterator[None]:
+        """Make everything final that Airflow would retry although nothing remembers the job, which is paid for."""
+        try:
+            yield
+        except (KieError, AirflowFailException, AirflowSkipException, TaskDeferred):
+            raise
+        except BaseException as error:  # also Airflow's time-out, or the end of the process
+            if not self._forgets(context):
+                raise
+            problem = f"The task was broken off after the submit ({type(error).__name__}: {error})"
+            where, family = self.kie_conn_id, self.row.tag
+            end = KieWaitTimeoutError(problem, kie_task_id=kie_task_id, conn_id=where, family=family)
+            raise final(end) from error
 
     def _finish(self, context: Context, end: Done | Failed) -> R:
         job = conclude(end)

@@ -135,7 +135,8 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
 
     def _record(self, context: Context) -> Record:
         track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}
-        return Record(context if self.durable else None, self.row, STORE_KEY, track)
+        payer = {"account": self.hook.settings.payer, "base_url": self.hook.settings.base_url}
+        return Record(context if self.durable else None, self.row, STORE_KEY, track | payer)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> WavConversionTrigger:
         return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, route=self.route)

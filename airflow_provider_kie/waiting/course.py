@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_kie.api.family import Family
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.exceptions import KieError, KieWrongTaskError
 from airflow_provider_kie.waiting.pace import Pace
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait
 
@@ -64,7 +64,9 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
         reading = yield row
         if reading is None and row.also:
             elsewhere = yield row.also
-            reading = None if isinstance(elsewhere, KieError) and not elsewhere.transient else elsewhere
+            # A refusal there says nothing of the job, but a job of another kind is the one that was asked for.
+            counts = not isinstance(elsewhere, KieError) or elsewhere.transient
+            reading = elsewhere if counts or isinstance(elsewhere, KieWrongTaskError) else None
         verdict = judge.judge(reading, time.monotonic())
         if not (isinstance(verdict, Wait) and verdict.settling):
             return verdict

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_kie.api.family import Family, Means
-from airflow_provider_kie.api.job import KieJob
+from airflow_provider_kie.api.job import KieJob, has_main_file
 from airflow_provider_kie.exceptions import (
     KieConfigurationError,
     KieConnectionNotFoundError,
@@ -172,7 +172,7 @@ def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _
         row = row.also
     status = job["status"] or "none"
     means = row.words.meaning(job["status"])
-    has_result = bool(job["files"]) or (not row.needs_file and isinstance(job["result"], (dict, list)))
+    has_result = has_main_file(row, job) if row.needs_file else job["files"] or isinstance(job["result"], (dict, list))
     if has_result and (means is Means.DONE or means is Means.DONE_IF_RESULT or (row.file_decides and job["files"])):
         odd = f"KIE gave a {row.product} together with status {status}; the {row.product.split()[-1]} counts"
         return Done(job, "" if means is Means.DONE else odd)

@@ -15,6 +15,8 @@ from typing import Any
 
 import airflow
 import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
 from packaging.version import Version
 
 from airflow_provider_kie import cli
@@ -120,7 +122,7 @@ def test_what_is_adopted_is_gone_on_with_by_the_next_try(kie, lost, entry):
     before = entry("mapped", "--map-index", "1")
     assert (before["key"], before["state"], before["kie_task_id"]) == ("kie_job", "claimed", None)
 
-    kie_task_id = kie.create_job("jobs", finished=True, prompt="a harbour")
+    kie_task_id = kie.create_job("jobs", finished=True, model="m/1", prompt="a harbour")
     adopted = lost.settle("adopt", "mapped --map-index 1", kie_task_id)
     assert adopted.returncode == 0, adopted.stderr
     after = {"state": "submitted", "kie_task_id": kie_task_id, "max_tries": None}
@@ -191,3 +193,23 @@ def test_below_airflow_3_3_there_is_nothing_to_settle(kie_command, name, more):
     code, out, err = kie_command("jobs", name, "dag", "run", "task", *more)
     assert (code, out) == (1, "")
     assert "keeps nothing from try to try" in err
+
+
+@needs_store
+def test_only_the_job_that_was_submitted_is_adopted(kie, lost, entry, refused):
+    of, before = (lost.run.dag_id, lost.run.run_id, "make"), entry("make")
+    other = kie.create_job("jobs", finished=True, model="kling/v3-turbo-text-to-video")
+    assert "with model 'm/1'" in refused("adopt", *of, other)
+    failed = kie.create_job("jobs", finished=True, prompt="fail", model="m/1")
+    assert "The next try would submit another one" in refused("adopt", *of, failed)
+    assert entry("make") == before
+
+
+@needs_store
+def test_a_task_that_is_under_way_is_not_settled(kie, lost, entry, refused):
+    of, before = (lost.run.dag_id, lost.run.run_id, "make"), entry("make")
+    with create_session() as session:
+        session.query(TaskInstance).filter_by(run_id=of[1], task_id="make").update({"state": "running"})
+    for name, more in (("adopt", [kie.create_job("jobs", finished=True)]), ("forget", [])):
+        assert "is under way" in refused(name, *of, *more)
+    assert entry("make") == before

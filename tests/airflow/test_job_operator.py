@@ -183,6 +183,7 @@ def test_after_a_clear_another_input_is_another_job_and_the_same_is_not(kie, tas
     first = task.run_once()
     task.clear()
     assert task.run_once() == first
+    task.clear()
     assert task.run_once(input={"prompt": "a harbour"})["kie_task_id"] != first["kie_task_id"]
     assert kie.accepted_submits == 2
 

@@ -172,7 +172,8 @@ class TestMoney:
         assert kie.accepted_submits == 1
 
     def test_an_id_of_the_market_that_is_not_found_is_not_bought_again(self, kie, task):
-        task.store.set("kie_wav_conversion", {**TRACK, "kie_task_id": "gone", "state": "submitted", "guarded": False})
+        entry = {**TRACK, "account": "kie_default", "base_url": kie.url, "kie_task_id": "gone", "state": "submitted"}
+        task.store.set("kie_wav_conversion", entry | {"guarded": False})
         for route in ROUTES:
             with pytest.raises(e.KieNotFoundError):
                 task.run_once(route=route)

@@ -427,7 +427,7 @@ def test_an_unknown_outcome_says_that_it_may_be_charged_and_is_not_repeated(run,
     assert (code, out, submit.call_count) == (1, "", 1)
     last = err.splitlines()[-1]
     assert "KIE may have accepted the submit, and charged it. Look at https://kie.ai/logs" in last
-    assert last.endswith("python -m airflow_provider_kie wait ID --family jobs")
+    assert last.endswith("python -m airflow_provider_kie wait ID --family jobs --conn-id kie_default")
 
 
 def test_a_conversion_by_the_market_may_be_charged_too(run, requests_mock, monkeypatch):
@@ -437,7 +437,7 @@ def test_a_conversion_by_the_market_may_be_charged_too(run, requests_mock, monke
     code, out, err = run("convert", "m-1", "a-1")
     assert (code, out, submit.call_count) == (1, "", 1)
     assert "KIE may have accepted the submit, and charged it" in err
-    assert err.splitlines()[-1].endswith("python -m airflow_provider_kie wait ID")
+    assert err.splitlines()[-1].endswith("python -m airflow_provider_kie wait ID --conn-id kie_default")
 
 
 def test_a_refused_submit_is_only_that(run, requests_mock):
