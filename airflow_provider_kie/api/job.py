@@ -277,7 +277,7 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
         family=row.name,
         model=model,
         kie_task_id=asked,
-        status=row.words.spelled(next((data[key] for key in row.status if data.get(key) is not None), None)),
+        status=row.words.spelled(next((data[key] for key in row.status if not fields.is_empty(data.get(key))), None)),
         files=files,
         result=fields.storable(_result(row, data, files)),
         tracks=_tracks(row, data, asked),

@@ -219,7 +219,8 @@ class SubmitOperator(JobTask, Generic[R]):
             family = entry.identity.get("family")
             row = find_family(family) if family else self.row
             verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
-            guarded = row.guarded and entry.guarded
+            # An account that did not submit the job does not know it, which says nothing of the job.
+            guarded = row.guarded and entry.guarded and not isinstance(decision, Stop)
             if isinstance(verdict, Failed) and worth_a_new_submit(verdict.error, guarded=guarded):
                 decision = self._next_try(record, replace(entry, state=State.FAILED))
         if isinstance(decision, Stop):

@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.emulator.server import KieEmulator
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.music import MusicTracksOperator
@@ -99,6 +100,17 @@ def test_the_guard_does_not_reach_to_another_account(kie, monkeypatch, operator,
     with pytest.raises(e.KieMaybeSubmittedError, match="another account"):
         task.run_once(kie_conn_id="kie_other")
     assert kie.accepted_submits == 0
+
+
+def test_a_job_that_another_account_does_not_know_is_no_failed_one(slow, monkeypatch):
+    task = Task(ConvertToWavOperator, Store(), **QUICK | TRACK | {"timeout": 0.1})
+    with pytest.raises(e.KieWaitTimeoutError):
+        task.run_once()
+    with KieEmulator(submits_per_window=None) as other:
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", other.connection_json())
+        with pytest.raises(e.KieMaybeSubmittedError, match="another account"):
+            task.run_once(kie_conn_id="kie_other")
+        assert other.accepted_submits == 0
 
 
 def test_the_command_that_settles_names_the_connection(kie, monkeypatch):
