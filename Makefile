@@ -76,7 +76,7 @@ mutation: $(READY)
 	$(BIN)/python scripts/mutation.py
 
 crash-test: $(READY)
-	$(BIN)/python scripts/crash_$(if $(filter 2.%,$(AIRFLOW)),unremembered,test).py
+	$(BIN)/python -m tests.system.crash_$(if $(filter 2.%,$(AIRFLOW)),unremembered,test)
 
 matrix: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
@@ -88,7 +88,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 triggerer-soak: $(READY)
-	$(BIN)/python scripts/triggerer_soak.py
+	$(BIN)/python -m tests.system.triggerer_soak
 
 clean:
 	rm -rf .venv* .demo .crash .soak build dist

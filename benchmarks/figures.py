@@ -26,7 +26,7 @@ IMAGES: Final = ROOT / "docs" / "img"
 #: A figure that depends on what these say is measured again when they change.
 SOURCES: Final = (
     "airflow_provider_kie/**/*.py",
-    "scripts/host.py",
+    "benchmarks/host.py",
     *(f"benchmarks/{name}.py" for name in ("http_check", "parsing", "server", "variants", "waiter")),
 )
 #: What the saved figures are about; fewer than above, so that hardly any change that cannot matter calls them old.

@@ -145,7 +145,7 @@ class Server:
 @contextmanager
 def serving(latency: float = 0.0) -> Iterator[Server]:
     """Run the server while the block lasts, away from the core of what is measured."""
-    from scripts.host import cores, keep_on  # not there when this file runs as a script
+    from benchmarks.host import cores, keep_on  # not there when this file runs as a script
 
     command = [sys.executable, "-m", "benchmarks.server", "--latency", str(latency)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # noqa: S603 - a constant
