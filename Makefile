@@ -7,7 +7,7 @@
 #   make release-check            build both archives and look at them as a stranger would
 #   make mutation                 change the core in hundreds of ways; do the tests notice?
 #   make matrix                   the wheel beside every supported Airflow, on the oldest and the newest Python
-#   make bench                    speed beside the peers, with plots
+#   make bench                    speed beside the peers, an hour; QUICK=yes for three minutes
 #   make triggerer-soak           a real triggerer with 1,000 waiting sensors, and killed half way
 #   make crash-test               kill Airflow's processes everywhere; is anything paid twice or lost?
 #   make crash-test AIRFLOW=2.11.2  kill tasks where nothing is remembered, and count what is paid twice
@@ -84,8 +84,9 @@ matrix: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' $(CONSTRAINTS:%=--constraint %)
-	$(BIN)/python -m benchmarks.download
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.parsing
+	$(BIN)/python -m benchmarks.download $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.waiting $(if $(QUICK),--quick)
 
 triggerer-soak: $(READY)
 	$(BIN)/python -m tests.system.triggerer_soak
