@@ -97,8 +97,8 @@ crash-test: $(READY)
 	$(BIN)/python -m tests.system.crash_$(if $(filter 2.%,$(AIRFLOW)),unremembered,test)
 
 matrix: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/matrix.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nox[uv]>=2025.2'
+	$(BIN)/nox
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' $(CONSTRAINTS:%=--constraint %)
@@ -110,4 +110,4 @@ triggerer-soak: $(READY)
 	$(BIN)/python -m tests.system.triggerer_soak
 
 clean:
-	rm -rf .venv* .demo .crash .soak mutants build dist
+	rm -rf .venv* .demo .crash .nox .soak mutants build dist
