@@ -8,8 +8,7 @@ transfer alone, without the start of Python or curl. curl checks nothing, so it 
 in the second it sends as fast as it can. The processor's seconds are there because they hardly depend on what else the
 machine does.
 
-Run it with ``python -m benchmarks.download [--quick]``, and ``python -m benchmarks --redraw`` to have the page updated;
-curl and sha256sum must be installed.
+Run it with ``python -m benchmarks.download [--quick]``; curl and sha256sum must be installed.
 """
 
 from __future__ import annotations
@@ -30,19 +29,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks import figures
-from benchmarks.figures import Figures
+from benchmarks import table
 
 MB = 1_000_000
 NETWORK = 100  # MB/s
 WAYS = ("curl", "curl and sha256sum", "this provider", "whole body in memory")
 HEADER: Final = ["MB", "way", "MB/s", "of curl", "CPU, ms per MB", "peak memory, MB"]
 #: From where, with the rate in MB/s; 0 is as fast as it can.
-HOSTS: Final = {"network": NETWORK, "loopback": 0}
-NAMES: Final = {"network": f"at {NETWORK} MB/s", "loopback": "from this machine itself"}
-#: The budgets of this project; "flat" memory is given a tenth.
-LEAST_OF_CURL: Final = 0.9
-MOST_GROWTH: Final = 1.1
+HOSTS: Final = {f"at {NETWORK} MB/s": NETWORK, "from this machine itself": 0}
 
 
 def main() -> None:
@@ -59,71 +53,30 @@ def main() -> None:
         print(json.dumps(IN_PROCESS[options.way](options.url)))
     else:
         sizes, rounds = ((5, 50), 1) if options.quick else ((5, 50, 500), 3)
-        subjects = figures.digest(figures.SUBJECTS)
-        found = {name: [row for size in sizes for row in compare(size, rate, rounds)] for name, rate in HOSTS.items()}
-        if not options.quick:
-            figures.save(figures.IMAGES, "download", found, subjects)
+        for name, rate in HOSTS.items():
+            rows = [row for size in sizes for row in compare(size, rate, rounds)]
+            print(f"\n{name}:", table(HEADER, *rows), sep="\n", flush=True)
 
 
-def compare(size: int, rate: int, rounds: int) -> list[Figures]:
-    """Measure one size, one way after the other in each round, and return its rows."""
+def compare(size: int, rate: int, rounds: int) -> list[list[str]]:
+    """Measure one size, one way after the other in each round, and return its rows of the table."""
     found: dict[str, list[Transfer]] = {way: [] for way in WAYS}
     with server(size, rate) as url:
         for _ in range(rounds):
             for way in WAYS:
                 found[way].append(measure(way, url))
     rates = {way: size / statistics.median(each.seconds for each in results) for way, results in found.items()}
-    rows = [
-        {
-            "mb": size,
-            "way": way,
-            "mb_per_s": rates[way],
-            "of_curl": rates[way] / rates["curl"],
-            "cpu_ms_per_mb": statistics.median(each.cpu for each in results) / size * 1000,
-            "peak_mb": max(each.memory for each in results),
-        }
+    return [
+        [
+            str(size),
+            way,
+            f"{rates[way]:.0f}",
+            f"{rates[way] / rates['curl']:.2f}",
+            f"{statistics.median(each.cpu for each in results) / size * 1000:.1f}",
+            f"{max(each.memory for each in results):.0f}",
+        ]
         for way, results in found.items()
     ]
-    print(
-        *[", ".join(map(" ".join, zip(HEADER, cells, strict=True))) for cells in table(rows)[1:]], sep="\n", flush=True
-    )
-    return rows
-
-
-def table(rows: list[Figures]) -> list[list[str]]:
-    """Return the figures as cells, the header first."""
-    return [
-        HEADER,
-        *[
-            [
-                str(row["mb"]),
-                row["way"],
-                f"{row['mb_per_s']:.0f}",
-                f"{row['of_curl']:.2f}",
-                f"{row['cpu_ms_per_mb']:.1f}",
-                f"{row['peak_mb']:.0f}",
-            ]
-            for row in rows
-        ],
-    ]
-
-
-def budgets(section: dict[str, list[Figures]]) -> list[list[str]]:
-    """Return what was promised beside what was measured of each size, without a header."""
-    own = {name: [row for row in section[name] if row["way"] == "this provider"] for name in NAMES}
-    cells = [
-        [
-            f"download {NAMES[name]} beside curl's rate, {' / '.join(str(row['mb']) for row in rows)} MB",
-            f"at least {LEAST_OF_CURL:g}",
-            " / ".join(f"{row['of_curl']:.2f}" for row in rows),
-            " / ".join("yes" if row["of_curl"] >= LEAST_OF_CURL else "NO" for row in rows),
-        ]
-        for name, rows in own.items()
-    ]
-    small, large = own["network"][0], own["network"][-1]
-    growth = large["peak_mb"] / small["peak_mb"]
-    what = f"memory of a download of {large['mb']} MB as a multiple of that of {small['mb']} MB"
-    return [*cells, [what, f"at most {MOST_GROWTH:g}", f"{growth:.2f}", "yes" if growth <= MOST_GROWTH else "NO"]]
 
 
 class Transfer(NamedTuple):

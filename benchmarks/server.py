@@ -29,12 +29,6 @@ HOST: Final = "127.0.0.1"
 #: Conversions with numbers that differ by this share the instant at which they finish after a release.
 STEPS_OF_A_RELEASE: Final = 1000
 RECORD_INFO: Final = "/api/v1/wav/record-info"
-#: As the ways that are measured ask.
-_REQUEST: Final = (
-    f"GET {RECORD_INFO}?taskId=at-9999999999999-0123456789ab HTTP/1.1\r\n"
-    f"Host: {HOST}\r\nAuthorization: Bearer benchmark-key\r\nUser-Agent: kie-benchmark/1\r\n"
-    "Accept: */*\r\nAccept-Encoding: gzip, deflate\r\n\r\n"
-).encode()
 _BODY: Final = (
     '{"code":200,"msg":"success","data":{"taskId":"%s","musicId":"e231aaaa-0000-4000-8000-00008cadc7dc",'
     '"callbackUrl":"https://api.example.com/callback","musicIndex":0,"completeTime":%s,"response":%s,'
@@ -128,10 +122,6 @@ class Server:
         """Return the reads so far, of how many conversions, and the seconds of CPU."""
         return self.ask("/statistics")
 
-    def release(self, over: float) -> None:
-        """Let the held conversions finish from now on, spread over some seconds."""
-        self.ask(f"/release?over={over}")
-
     def ask(self, target: str) -> dict[str, Any]:
         """Return the JSON behind a target."""
         connection = HTTPConnection(HOST, self.port, timeout=30)
@@ -145,7 +135,7 @@ class Server:
 @contextmanager
 def serving(latency: float = 0.0) -> Iterator[Server]:
     """Run the server while the block lasts, away from the core of what is measured."""
-    from scripts.host import cores, keep_on  # not there when this file runs as a script
+    from benchmarks.host import cores, keep_on  # not there when this file runs as a script
 
     command = [sys.executable, "-m", "benchmarks.server", "--latency", str(latency)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # noqa: S603 - a constant
@@ -156,51 +146,6 @@ def serving(latency: float = 0.0) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
-
-
-class Asking(asyncio.Protocol):
-    """A client that asks again as soon as it has its answer, and does nothing else."""
-
-    def __init__(self) -> None:
-        self.buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the first time."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self.transport = transport
-        transport.write(_REQUEST)
-
-    def data_received(self, data: bytes) -> None:
-        """Ask again once the answer is complete."""
-        self.buffer += data
-        head, _, body = self.buffer.partition(b"\r\n\r\n")
-        if len(body) == int(head.rpartition(b"Length: ")[2]):
-            self.buffer = b""
-            self.transport.write(_REQUEST)
-
-
-async def drive(port: int, seconds: float, sockets: int) -> None:
-    """Ask over many connections for some seconds, with one request at a time on each."""
-    loop = asyncio.get_running_loop()
-    asking = [(await loop.create_connection(Asking, HOST, port))[0] for _ in range(sockets)]
-    await asyncio.sleep(seconds)
-    for transport in asking:
-        transport.abort()
-
-
-def measure_ceiling(seconds: float = 3.0, sockets: int = 256) -> dict[str, float]:
-    """Return how many reads per second the server answers to a client that does nothing else, and its CPU for them."""
-    with serving() as server:
-        before, started = server.statistics(), time.monotonic()
-        asyncio.run(drive(server.port, seconds, sockets))
-        after, elapsed = server.statistics(), time.monotonic() - started
-    reads, cpu = after["reads"] - before["reads"], after["cpu"] - before["cpu"]
-    return {
-        "sockets": sockets,
-        "reads_per_second": reads / elapsed,
-        "cpu_us_per_read": cpu / reads * 1e6,
-        "load": cpu / elapsed,
-    }
 
 
 async def _serve(latency: float, port: int) -> None:

@@ -29,9 +29,9 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
+from benchmarks.host import cores, keep_on, stolen
 from benchmarks.server import Server
 from benchmarks.variants import WAYS, Way
-from scripts.host import cores, keep_on, stolen
 
 #: The last core is for what waits alone, which also tells exactly what the host took from it.
 CORE: Final = cores()[-1]

@@ -32,6 +32,11 @@ def _uri(path: str) -> str:
     return path if path.endswith(".md") else f"source/{path}.md"
 
 
+def _may_link_outward(file: Any) -> bool:
+    """Tell whether ``../`` leads out of docs/; from docs/evidence/ it does not."""
+    return "/" not in file.src_uri
+
+
 def _content(path: str) -> str:
     text = (ROOT / path).read_text()
     if path.endswith(".md"):
@@ -47,23 +52,25 @@ def on_files(files: Any, config: Any) -> Any:
     :param files: mkdocs' files.
     :param config: mkdocs' configuration.
     """
-    linked = {found["path"] for page in files.documentation_pages() for found in OUTWARD.finditer(page.content_string)}
+    pages = [page.content_string for page in files.documentation_pages() if _may_link_outward(page)]
+    linked = {found["path"] for page in pages for found in OUTWARD.finditer(page)}
     for path in sorted(linked - {README} | set(PAGES)):
         files.append(File.generated(config, _uri(path), content=_content(path)))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """
     Bend the links that lead out of docs/.
 
     :param markdown: a page.
+    :param page: mkdocs' page.
     """
 
     def bent(link: re.Match[str]) -> str:
         return "index.md" if link["path"] == README else _uri(link["path"]) + (link["anchor"] or "")
 
-    return OUTWARD.sub(bent, markdown)
+    return OUTWARD.sub(bent, markdown) if _may_link_outward(page.file) else markdown
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

@@ -17,7 +17,7 @@ from packaging.version import Version
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
-    from scripts.airflow_processes import Airflow, Emulator
+    from tests.system.airflow_processes import Airflow, Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where pictures go; the documentation's are taken with SCREENSHOTS=docs/img.
@@ -98,7 +98,7 @@ class Site(NamedTuple):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if Version(version("apache-airflow")) < Version("3.3"):
         pytest.skip("Airflow before 3.3 has another UI")
-    from scripts.airflow_processes import Airflow, Emulator
+    from tests.system.airflow_processes import Airflow, Emulator
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     dags = tmp_path_factory.mktemp("dags")

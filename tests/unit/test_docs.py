@@ -39,7 +39,7 @@ from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStor
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
-PAGES = [*AT_THE_TOP, *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [*AT_THE_TOP, *(page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md")))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

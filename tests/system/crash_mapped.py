@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from airflow_processes import Airflow, Emulator, ProcessError, kill, print_table, say
+from tests.system.airflow_processes import Airflow, Emulator, ProcessError, kill, print_table, say
 
-HOME: Final = Path(__file__).resolve().parent.parent / ".crash"
+HOME: Final = Path(__file__).resolve().parents[2] / ".crash"
 CRASHES: Final = HOME / "crashes.txt"
 #: Seconds that a conversion of the emulator takes.
 SHORT: Final = 4.0

@@ -24,12 +24,13 @@ from typing import Any, Final
 
 import psutil
 import requests
-from airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
-from host import cores, keep_on, stolen
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+from benchmarks.host import cores, keep_on, stolen
+from tests.system.airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
+
+ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".soak"
-SETTINGS: Final = ROOT / "scripts" / "soak_local_settings.py"
+SETTINGS: Final = ROOT / "tests" / "system" / "soak_local_settings.py"
 #: In earnest a triggerer has a machine of its own. Here its event loop has a core of its own, and all else the rest,
 #: which also tells exactly what the host took from it.
 *OTHER_CORES, LOOPS_CORE = cores()
@@ -317,7 +318,7 @@ def cpu_of(processes: Sequence[psutil.Process]) -> float:
 def soak(count: int, kill: bool, hold: float, over: float) -> Run:
     """Carry out one run with everything newly started."""
     home = HOME / ("killed" if kill else "quiet")
-    with Airflow(home, ROOT / "scripts" / "soak_dags", CONFIGURATION) as airflow:
+    with Airflow(home, ROOT / "tests" / "system" / "soak_dags", CONFIGURATION) as airflow:
         run = Run(count, kill, airflow, Kie(airflow))
         run.carry_out(hold, over)
         return run

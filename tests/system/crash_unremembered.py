@@ -21,14 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_processes import AIRFLOW, Emulator, ProcessError, Processes, print_table, say, stop_by_exit, wait_for
+from tests.system.airflow_processes import (
+    AIRFLOW,
+    Emulator,
+    ProcessError,
+    Processes,
+    print_table,
+    say,
+    stop_by_exit,
+    wait_for,
+)
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".crash" / "airflow"
 SECONDS_FOR_A_RUN: Final = 240.0
 CONVERSION_SECONDS: Final = 15.0
 OPTIONS: Final = {
-    "core.dags_folder": str(ROOT / "scripts" / "crash_dags"),
+    "core.dags_folder": str(ROOT / "tests" / "system" / "crash_dags"),
     "core.executor": "SequentialExecutor",
     "core.load_examples": "False",
     "core.dags_are_paused_at_creation": "False",

@@ -368,7 +368,7 @@ class Airflow:
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a DAG run, as the scheduler sees them."""
         columns = "task_id, map_index, state, try_number, pid"
-        return self.select(f"select {columns} from task_instance where run_id = ?", run_id)  # noqa: S608 - constant
+        return self.select(f"select {columns} from task_instance where run_id = ?", run_id)
 
     def xcom(self, run_id: str, key: str) -> dict[tuple[str, int], Any]:
         """The values under a key, by task and map index."""

@@ -17,10 +17,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_processes import Airflow, Emulator, ProcessError, T, kill, print_table, say, tell_configuration, wait_for
-from crash_mapped import CRASHES, HOME, SHORT, MappedTest, crash_log
+from tests.system.airflow_processes import (
+    Airflow,
+    Emulator,
+    ProcessError,
+    T,
+    kill,
+    print_table,
+    say,
+    tell_configuration,
+    wait_for,
+)
+from tests.system.crash_mapped import CRASHES, HOME, SHORT, MappedTest, crash_log
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 #: Enough to notice a kill, to restart a process on a busy machine and to convert.
 SECONDS_FOR_A_RUN: Final = 240.0
 #: Seconds for one request, so that an answer that never comes is given up soon.
@@ -325,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     points: list[Row] = []
     right = True
     try:
-        with Airflow(HOME, ROOT / "scripts" / "crash_dags") as airflow:
+        with Airflow(HOME, ROOT / "tests" / "system" / "crash_dags") as airflow:
             emulator = start_everything(airflow, args.mapped, args.seed)
             if not args.no_points:
                 points = CrashTest(airflow, emulator).run()
