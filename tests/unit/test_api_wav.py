@@ -250,7 +250,7 @@ class TestRead:
         ({"status": "pending"}, "PENDING"),
         ({"successFlag": None, "status": "PENDING"}, "PENDING"),
         ({"successFlag": "SUCCESS", "status": "PENDING"}, "SUCCESS"),
-        ({"successFlag": "", "status": "PENDING"}, ""),
+        ({"successFlag": "", "status": "PENDING"}, "PENDING"),
         ({"successFlag": 0}, "PENDING"),
         ({"successFlag": 1}, "SUCCESS"),
         ({"status": 1}, "SUCCESS"),
