@@ -175,11 +175,7 @@ def _for_airflow(entry: _Command | _Group) -> CLICommand:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """
-    Run a command without Airflow's own command line, and exit.
-
-    :param argv: arguments, by default those of the process.
-    """
+    """Run a command without Airflow's own command line, and exit."""
     args = _parser().parse_args(argv)
     args.run(args)
 

@@ -53,22 +53,14 @@ NOTHING_REMEMBERED = (
 
 
 def check(run: Invocation) -> Result:
-    """
-    Ask for the credits, which needs host and key.
-
-    :param run: the command under way.
-    """
+    """Ask for the credits, which needs host and key."""
     hook = KieHook(run.args.conn_id)
     base_url, balance = hook.settings.base_url, hook.get_credits()
     return {"conn_id": run.args.conn_id, "base_url": base_url, "key_accepted": True, "credits": balance}
 
 
 def families(run: Invocation) -> list[Result]:
-    """
-    List the families of jobs, which needs no connection.
-
-    :param run: the command under way.
-    """
+    """List the families of jobs, which needs no connection."""
     return [
         {
             "family": row.name,
@@ -82,43 +74,27 @@ def families(run: Invocation) -> list[Result]:
 
 
 def show(run: Invocation) -> Result:
-    """
-    Read a job.
-
-    :param run: the command under way.
-    """
+    """Read a job."""
     row = _row(run.args, default=WAV.name)
     return _shown(row, _read(KieHook(run.args.conn_id), row, run.args.kie_task_id))
 
 
 def wait(run: Invocation) -> Result:
-    """
-    Wait for a job.
-
-    :param run: the command under way.
-    """
+    """Wait for a job."""
     row = _row(run.args, default=WAV.name)
     _know(run, row, run.args.kie_task_id)
     return _wait(run, KieHook(run.args.conn_id), row, run.args.kie_task_id)
 
 
 def convert(run: Invocation) -> Result:
-    """
-    Submit a WAV conversion.
-
-    :param run: the command under way.
-    """
+    """Submit a WAV conversion."""
     args, hook = run.args, KieHook(run.args.conn_id)
     track = (args.music_task_id, args.audio_id, args.callback_url)
     return _submit(run, hook, hook.wav_route(None), lambda: hook.submit_wav_conversion(*track))
 
 
 def submit(run: Invocation) -> Result:
-    """
-    Submit a job of any family, or show what would be sent.
-
-    :param run: the command under way.
-    """
+    """Submit a job of any family, or show what would be sent."""
     args, hook = run.args, KieHook(run.args.conn_id)
     row = _row(args)
     call = hook.submit_call(input=args.input, model=args.model, family=row.name, callback_url=args.callback_url)
@@ -213,21 +189,13 @@ def _what_would_be_sent(hook: KieHook, row: Family, args: Namespace, call: Call[
 
 
 def show_entry(run: Invocation) -> Result:
-    """
-    Show what a task instance remembers.
-
-    :param run: the command under way.
-    """
+    """Show what a task instance remembers."""
     key, entry = _only_entry(_store(run.args), run.args)
     return {"key": key, **entry}
 
 
 def adopt(run: Invocation) -> Result:
-    """
-    Let a task instance go on with a job that KIE knows.
-
-    :param run: the command under way.
-    """
+    """Let a task instance go on with a job that KIE knows."""
     args, store = run.args, _store_at_rest(run.args)
     key, entry = _only_entry(store, args)
     hook, row = KieHook(args.conn_id), find_family(entry.get("family", WAV.name if key == WAV_KEY else JOBS.name))
@@ -259,11 +227,7 @@ def _refuse_another_job(row: Family, job: KieJob, entry: dict[str, Any]) -> None
 
 
 def forget(run: Invocation) -> list[Result]:
-    """
-    Make a task instance forget its job.
-
-    :param run: the command under way.
-    """
+    """Make a task instance forget its job."""
     store = _store_at_rest(run.args)
     found = _entries(store, run.args)
     for key in found:

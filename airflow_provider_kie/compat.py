@@ -36,11 +36,7 @@ _UNDER_WAY = ("running", "deferred", "restarting", "up_for_reschedule")
 
 
 def task_state_store(context: Context) -> Any:
-    """
-    Return the store that outlives the tries of a task instance (3.3 and later), or None.
-
-    :param context: Airflow's context.
-    """
+    """Return the store that outlives the tries of a task instance (3.3 and later), or None."""
     return context.get("task_state_store")
 
 
@@ -48,7 +44,6 @@ class StoreFromOutside:
     """
     The same store from outside of the task, in the metadata database, for those who have access to that.
 
-    :param scope: Airflow's ``TaskScope``.
     :param runs: the task instance is under way, in a worker or deferred.
     """
 
@@ -60,30 +55,16 @@ class StoreFromOutside:
         self.runs = runs
 
     def get(self, key: str) -> Any:
-        """
-        Return what is kept, or None.
-
-        :param key: where.
-        """
+        """Return what is kept, or None."""
         kept = self._backend.get(self._scope, key)
         return None if kept is None else json.loads(kept)
 
     def set(self, key: str, value: Any, *, retention: timedelta) -> None:
-        """
-        Keep a value.
-
-        :param key: where.
-        :param value: any JSON but null.
-        :param retention: for how long.
-        """
+        """Keep a value."""
         self._backend.set(self._scope, key, json.dumps(value), expires_at=datetime.now(UTC) + retention)
 
     def delete(self, key: str) -> None:
-        """
-        Forget what is kept.
-
-        :param key: where.
-        """
+        """Forget what is kept."""
         self._backend.delete(self._scope, key)
 
 
@@ -91,9 +72,6 @@ def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int
     """
     Return the store of any task instance (3.3 and later), or None.
 
-    :param dag_id: the DAG.
-    :param run_id: its run.
-    :param task_id: the task.
     :param map_index: -1 for a task that is not mapped.
     :raises LookupError: there is no such task instance.
     """
@@ -125,11 +103,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def deferral_limit(trigger: BaseTrigger) -> float:
-    """
-    Return when Airflow itself ends a deferral, in epoch seconds, or infinity.
-
-    :param trigger: the trigger. Airflow 2.11 keeps the limit in its task instance, without a time zone.
-    """
+    """Return when Airflow itself ends a deferral, in epoch seconds, or infinity."""
     limit = getattr(trigger, "timeout_after", None) or getattr(trigger.task_instance, "trigger_timeout", None)
     if limit is None:
         return math.inf

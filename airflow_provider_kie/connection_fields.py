@@ -32,12 +32,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Fields:
-    """
-    Reads one connection's values; each method raises a ``KieConfigurationError`` for what cannot work.
-
-    :param conn_id: the connection's id, for messages.
-    :param extra: its extra.
-    """
+    """Reads one connection's values; each method raises a ``KieConfigurationError`` for what cannot work."""
 
     def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
         self.conn_id = conn_id
@@ -168,11 +163,7 @@ class Fields:
 
 
 def is_json_object(text: str | None) -> bool:
-    """
-    Tell whether the text of an extra is what it has to be; Airflow itself takes an unreadable one for empty.
-
-    :param text: the connection's extra, as it is stored.
-    """
+    """Tell whether the text of an extra is what it has to be; Airflow itself takes an unreadable one for empty."""
     if not (text or "").strip():
         return True
     try:

@@ -43,9 +43,7 @@ class Record:
     earlier versions have no state.
 
     :param context: Airflow's context; None to remember nothing.
-    :param row: the family of the job.
     :param key: where the entry is; renaming it would make retries that are under way forget what they paid for.
-    :param identity: what is submitted.
     """
 
     def __init__(self, context: Context | None, row: Family, key: str, identity: Mapping[str, str]) -> None:
@@ -63,11 +61,7 @@ class Record:
         return self._store is not None
 
     def was_cleared_since(self, entry: Entry | None) -> bool:
-        """
-        Tell whether somebody has cleared the task since an entry was written; what cannot be told is a retry.
-
-        :param entry: what :meth:`load` gave.
-        """
+        """Tell whether somebody has cleared the task since an entry was written; what cannot be told is a retry."""
         before = entry.max_tries if entry else None
         return before is not None and self.max_tries is not None and before != self.max_tries
 
@@ -100,22 +94,14 @@ class Record:
         self._write(State.CLAIMED)
 
     def commit(self, kie_task_id: str) -> None:
-        """
-        Write the id; a store that fails does not fail the task, because the job is paid for.
-
-        :param kie_task_id: the job.
-        """
+        """Write the id; a store that fails does not fail the task, because the job is paid for."""
         try:
             self._write(State.SUBMITTED, kie_task_id)
         except Exception:
             log.exception("%s is submitted, but could not be kept for a retry.", named(self._row.tag, kie_task_id))
 
     def resume(self, entry: Entry) -> None:
-        """
-        Write that this try goes on with a job, so that only a clear after it counts as one.
-
-        :param entry: what :meth:`load` gave.
-        """
+        """Write that this try goes on with a job, so that only a clear after it counts as one."""
         if entry.max_tries == self.max_tries:
             return
         try:
@@ -144,11 +130,6 @@ def adopt(store: StoreFromOutside, key: str, kept: Mapping[str, Any], kie_task_i
 
     That try comes after a clear, and must not take it for the consent to pay again. So the number of tries is left out,
     without which a clear counts as a retry.
-
-    :param store: the store of the task instance.
-    :param key: where the entry is.
-    :param kept: the entry.
-    :param kie_task_id: the job.
     """
     entry = {**kept, "kie_task_id": kie_task_id, "state": State.SUBMITTED.value, "max_tries": None}
     store.set(key, entry, retention=RETENTION)

@@ -73,12 +73,7 @@ def label(family: str | None) -> str:
 
 
 def named(family: str | None, kie_task_id: object) -> str:
-    """
-    Return how a log names a job.
-
-    :param family: as for :func:`label`.
-    :param kie_task_id: its id, of which nothing has to be known yet.
-    """
+    """Return how a log names a job."""
     return f"{label(family)} {harmless(kie_task_id)}"
 
 

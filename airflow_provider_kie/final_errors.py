@@ -42,12 +42,7 @@ def _rebuild(error_class: type[KieError], problem: str) -> KieError:
 
 
 def final(error: KieError) -> KieError:
-    """
-    Return the same error as one that Airflow does not retry, for where repeating cannot help.
-
-    :param error: what ended the wait. The twin has the same name and message, and is also an
-        ``AirflowFailException``. A connection that cannot be found stays as it is: repeating may help there.
-    """
+    """Return the same error as one that Airflow does not retry, for where repeating cannot help."""
     if isinstance(error, (AirflowFailException, AirflowSensorTimeout, KieConnectionNotFoundError)):
         return error
     twin = _twin_of(type(error))(error.problem, **error.details())
@@ -56,11 +51,7 @@ def final(error: KieError) -> KieError:
 
 
 def for_sensor(error: KieError) -> KieError:
-    """
-    Return the error as a sensor raises it: a time-out as Airflow's sensors do, anything else final.
-
-    :param error: what ended the wait.
-    """
+    """Return the error as a sensor raises it: a time-out as Airflow's sensors do, anything else final."""
     if isinstance(error, KieWaitTimeoutError):
         return KieSensorTimeoutError(error.problem, **error.details())
     return final(error)

@@ -19,12 +19,7 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-
 
 
 def split_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> SplitResult | None:
-    """
-    Return the parts of an absolute URL, with its host in ASCII; None for a text without a sound host and port.
-
-    :param url: anything.
-    :param schemes: the schemes that are allowed.
-    """
+    """Return the parts of an absolute URL, with its host in ASCII; None for a text without a sound host and port."""
     if not url.isprintable() or " " in url:
         return None
     try:
@@ -48,7 +43,6 @@ def in_ascii(host: str) -> str:
 
     What is percent-encoded is decoded first. The result is not yet a sound host: an ASCII one is not checked.
 
-    :param host: as it stands in a URL.
     :raises ValueError: IDNA has no spelling for it.
     """
     if host.isascii() and "%" not in host:
@@ -62,8 +56,6 @@ def in_ascii(host: str) -> str:
 def spell_proxy(url: str) -> tuple[str, str]:
     """
     Return the URL of an HTTP proxy as all libraries read it, or an empty text; and what is wrong with it, if anything.
-
-    :param url: what a user gave; none of it is repeated, because it may hold a password.
     """
     parts = split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -83,11 +75,7 @@ def spell_proxy(url: str) -> tuple[str, str]:
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """
-    Return a host as an address; None for a name.
-
-    :param host: as it stands in a URL, without brackets.
-    """
+    """Return a host as an address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -95,10 +83,6 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_loopback(host: str) -> bool:
-    """
-    Tell whether a host is this machine by its name or address.
-
-    :param host: as it stands in a URL, without brackets.
-    """
+    """Tell whether a host is this machine by its name or address."""
     address = ip_address(host)
     return host == "localhost" or (address is not None and address.is_loopback)

@@ -112,11 +112,7 @@ class TaskKey:
     conn_id: str | None = None
 
     def command(self, name: str) -> str:
-        """
-        Return the command line that settles what is remembered for it, as a shell takes it.
-
-        :param name: ``adopt`` or ``forget``.
-        """
+        """Return the command line that settles what is remembered for it, as a shell takes it."""
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
         conn_id = ["--conn-id", self.conn_id] if self.conn_id and name == "adopt" else []
         return f"airflow kie jobs {name} {shlex.join([self.dag_id, self.run_id, self.task_id, *index, *conn_id])}"
@@ -158,9 +154,6 @@ def identity_of(
     What differs from day to day is no part of it: the callback URL, and the query of any URL.
 
     :param account: whose money is spent; never the key or a digest of it.
-    :param base_url: KIE's host.
-    :param row: the family.
-    :param model: KIE's model, where the family has models.
     :param given: the rendered fields of the call.
     """
     return {
@@ -173,11 +166,7 @@ def identity_of(
 
 
 def digest(value: Json) -> str:
-    """
-    Return the SHA-256 of a value as canonical JSON: sorted keys, UTF-8, 1.0 as 1, no query in any URL.
-
-    :param value: any JSON.
-    """
+    """Return the SHA-256 of a value as canonical JSON: sorted keys, UTF-8, 1.0 as 1, no query in any URL."""
     text = json.dumps(_canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -207,11 +196,7 @@ NEVER: Final = "never"
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """
-    Say what is known of a submit that raised.
-
-    :param error: what it raised; Airflow's time-out and the end of the process are such errors too.
-    """
+    """Say what is known of a submit that raised."""
     if isinstance(error, KieError):
         if error.existing_kie_task_id and fields.is_id(error.existing_kie_task_id):
             return Outcome.ACCEPTED
@@ -233,9 +218,7 @@ def next_try(
     """
     Say what a try may do, after what an earlier one left in the memory.
 
-    :param row: the family.
     :param entry: what the memory holds; None for nothing.
-    :param identity: what this try wants to submit.
     :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the row's guard allows.
     :param reuse: ``"task"``, or ``"never"`` where a clear asks for another job.
     :param cleared: somebody has cleared the task since, so that another input is another job. What cannot be told
@@ -264,7 +247,6 @@ def stops_after_unknown(guarded: bool, on_unknown_submit: str | None) -> bool:
     """
     Tell whether nothing may be submitted after a submit of unknown outcome.
 
-    :param guarded: KIE refuses a second identical submit.
     :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the guard allows.
     """
     return (on_unknown_submit or (RESUBMIT if guarded else FAIL)) != RESUBMIT
@@ -276,10 +258,7 @@ def maybe_submitted(
     """
     Return the error that stops a task, with the command lines that settle it where something is remembered.
 
-    :param row: the family.
-    :param problem: what happened.
     :param task: whose memory it is; None where nothing is remembered.
-    :param conn_id: the connection.
     """
     settle = (
         f"Look at https://kie.ai/logs. If the job is listed, go on with it: `{task.command('adopt')} KIE_TASK_ID`; "
@@ -307,7 +286,6 @@ def worth_a_new_submit(error: KieError, *, guarded: bool) -> bool:
 
     :param error: how the job ended. After any end that KIE does not confirm the job may go on, and its id is worth more
         than another try; under a guard an id that KIE does not know is submitted again for free.
-    :param guarded: KIE refuses a second identical submit.
     """
     if guarded:
         return isinstance(error, (KieJobFailedError, KieNotFoundError))

@@ -27,18 +27,12 @@ _LONGEST_ARGUMENT = 200
 def printable(text: str) -> str:
     """
     Return ``text`` in one line, with a space for each character that cannot be shown or that databases do not take.
-
-    :param text: anything that came from outside; JSON can hold NUL and half a surrogate pair.
     """
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 def redact(text: str) -> str:
-    """
-    Return ``text`` fit for a log: one line, no user, query string or fragment in any URL, at most 500 characters.
-
-    :param text: anything that came from outside, such as KIE's ``msg`` or ``errorMessage``.
-    """
+    """Return ``text`` fit for a log: one line, no user, query string or fragment in any URL, at most 500 characters."""
     short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<start>***@", printable(text[:_LONGEST_READ])))
     return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
 
@@ -49,18 +43,12 @@ def harmless(value: object) -> str:
 
     It ends before the first ``?`` or ``#``, whatever the argument is, because a URL cannot always be told from another
     text: it may hold a space or have another scheme. A user and password in front of a host are hidden.
-
-    :param value: an argument of any type, or a value of an answer.
     """
     return printable(_start_of(value))
 
 
 def quoted(value: object) -> str:
-    """
-    Return what :func:`harmless` shows of an argument as its ``repr``, for a message.
-
-    :param value: an argument of any type, or a value of an answer.
-    """
+    """Return what :func:`harmless` shows of an argument as its ``repr``, for a message."""
     return repr(_start_of(value)) if isinstance(value, str) else harmless(value)
 
 

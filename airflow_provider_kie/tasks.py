@@ -46,8 +46,6 @@ def as_rendered(argument: str | XComArg | None) -> str | None:
 
     Before that it may be an ``XComArg``, whatever its type says. Code that runs in the constructor, or when Airflow
     reads the DAG, has to be ready for one.
-
-    :param argument: what the DAG passed for a template field.
     """
     return cast("str | None", argument)
 
@@ -99,11 +97,7 @@ class JobTask(BaseOperator):
 
 
 def deferral(trigger: KieJobTrigger) -> dict[str, Any]:
-    """
-    Return the arguments of ``BaseOperator.defer`` for a wait that starts now and goes on in ``execute_complete``.
-
-    :param trigger: what waits.
-    """
+    """Return the arguments of ``BaseOperator.defer`` for a wait that starts now and goes on in ``execute_complete``."""
     limit = timedelta(seconds=trigger.timeout + DEFER_BACKSTOP)
     return {"trigger": trigger, "method_name": "execute_complete", "timeout": limit}
 
@@ -112,9 +106,6 @@ def ended_by_airflow(row: Family, kie_task_id: str, kie_conn_id: str, next_kwarg
     """
     Return the end of a wait that Airflow ended: its limit passed while no triggerer answered, or the trigger failed.
 
-    :param row: the family.
-    :param kie_task_id: the job.
-    :param kie_conn_id: the connection.
     :param next_kwargs: what Airflow resumes the task with: its reason, and a failed trigger's traceback.
     """
     said = next_kwargs or {}

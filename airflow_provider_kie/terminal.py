@@ -29,12 +29,7 @@ Result: TypeAlias = Mapping[str, Any]
 
 
 class Invocation:
-    """
-    A command under way.
-
-    :param program: how it was started.
-    :param args: what was asked for.
-    """
+    """A command under way."""
 
     def __init__(self, program: str, args: Namespace) -> None:
         self.program = program
@@ -43,20 +38,12 @@ class Invocation:
         self.goes_on = "Nothing was submitted."
 
     def again(self, *words: str) -> str:
-        """
-        Return the command line that goes on from here.
-
-        :param words: the command and its arguments.
-        """
+        """Return the command line that goes on from here."""
         return f"{self.program} {shlex.join(words)}"
 
 
 def say(text: str) -> None:
-    """
-    Print a line on standard error, at once.
-
-    :param text: the line. That nobody reads it must not keep the result back.
-    """
+    """Print a line on standard error, at once."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
@@ -79,8 +66,6 @@ def print_result(result: Result | Sequence[Result], form: str) -> None:
     """
     Print a result on standard output, in the way of Airflow's own commands.
 
-    :param result: JSON values by name, or a list of such.
-    :param form: one of :data:`FORMATS`.
     :raises BrokenPipeError: nobody reads it.
     """
     stdout = claim_stdout()
@@ -121,7 +106,6 @@ def hold_back_ctrl_c(notice: str) -> Iterator[None]:
     """
     Let what must not be broken off end before Ctrl-C counts; a second one counts at once.
 
-    :param notice: the message for the user.
     :raises KeyboardInterrupt: at the end, if Ctrl-C was pressed.
     """
     pressed = False
@@ -158,12 +142,7 @@ class ProgressLine:
             self._rewrite("")
 
     def show(self, news: str, more: str) -> None:
-        """
-        Show how it goes.
-
-        :param news: is shown at once where it changes.
-        :param more: changes all the time.
-        """
+        """Show how it goes."""
         text, now = f"{news}; {more}", time.monotonic()
         if self._width:
             self._rewrite(text)

@@ -62,7 +62,6 @@ class Call(Generic[T]):
         """
         Read the answer to this call.
 
-        :param answer: what the transport received.
         :raises KieError: the cause, naming the call's purpose and job.
         """
         try:
@@ -84,11 +83,7 @@ class Call(Generic[T]):
             raise KieUnreadableAnswerError("KIE's answer is nested too deeply") from error
 
     def explain(self, error: KieError) -> KieError:
-        """
-        Return the error with the call's purpose and job in it.
-
-        :param error: what went wrong.
-        """
+        """Return the error with the call's purpose and job in it."""
         error.problem = redact(f"{self.purpose}: {error.problem}")
         error.kie_task_id = error.kie_task_id or self.kie_task_id
         error.family = error.family or self.family

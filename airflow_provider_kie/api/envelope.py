@@ -120,9 +120,7 @@ class Answer:
         """
         Build the answer, without the secret that an answer might echo.
 
-        :param status: the HTTP status.
         :param headers: the response's headers, in any letter case that the mapping finds.
-        :param body: the body as received.
         :param secret: the API key; so long, as the connection's check ensures, that nothing else is hit.
         """
         hidden = body.replace(secret.encode(), b"***").replace(secret.replace("/", r"\/").encode(), b"***")
@@ -134,7 +132,6 @@ def decode(answer: Answer) -> Json:
     """
     Return the ``data`` of a successful answer.
 
-    :param answer: what was received.
     :raises KieError: the class that stands for KIE's result number, else for the HTTP status.
     """
     envelope = _parse_object(answer)
@@ -147,30 +144,18 @@ def decode(answer: Answer) -> Json:
 
 
 def data_of(answer: Answer) -> Json:
-    """
-    Return the ``data`` of any answer, also of a refusal; None where it has none.
-
-    :param answer: what was received.
-    """
+    """Return the ``data`` of any answer, also of a refusal; None where it has none."""
     envelope = _parse_object(answer)
     return envelope.get("data") if envelope is not None else None
 
 
 def says_unknown(error: KieError) -> bool:
-    """
-    Tell whether KIE refused a call because it does not know the id.
-
-    :param error: the refusal.
-    """
+    """Tell whether KIE refused a call because it does not know the id."""
     return error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.match(error.said) is not None
 
 
 def final_refusal(error: KieError) -> KieError | None:
-    """
-    Return the refusal that a 500 stands for if its text is a reason; None for trouble of KIE's own.
-
-    :param error: what KIE answered.
-    """
+    """Return the refusal that a 500 stands for if its text is a reason; None for trouble of KIE's own."""
     if error.code == 500 and _FINAL_REASONS.search(error.said):
         return KieValidationError(error.problem, **error.details())
     return None

@@ -278,7 +278,6 @@ def find_family(name: str | None) -> Family:
     """
     Return the row of a family.
 
-    :param name: its name; None for the one that names none, see :attr:`Family.unnamed`.
     :raises KieValidationError: there is no such family.
     """
     for row in FAMILIES.values():
@@ -288,10 +287,6 @@ def find_family(name: str | None) -> Family:
 
 
 def tag_of(name: str) -> str | None:
-    """
-    Return a family's name as it travels in errors and events; a name that is no family's stays as it is.
-
-    :param name: the family's name.
-    """
+    """Return a family's name as it travels in errors and events; a name that is no family's stays as it is."""
     row = FAMILIES.get(name)
     return row.tag if row else name

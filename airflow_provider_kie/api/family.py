@@ -40,8 +40,6 @@ class Words:
     """
     What the status words and numbers of a family mean; each stands in one place.
 
-    :param running: the job goes on.
-    :param done: it has succeeded.
     :param failed: it has failed, which KIE will not take back.
     :param done_if_result: it has succeeded if there is a result.
     :param only_words: the family's pages know no numbers, so that one in the row stands for the first word of its
@@ -76,11 +74,7 @@ class Words:
         self._only_words = only_words
 
     def spelled(self, given: Json) -> str:
-        """
-        Return a status as text, in the spelling of the row where it is known.
-
-        :param given: KIE's word or number.
-        """
+        """Return a status as text, in the spelling of the row where it is known."""
         given = "" if given is None else str(given).strip()
         if known := self._spellings.get(given.upper()):
             return known
@@ -89,21 +83,13 @@ class Words:
         return self._spellings.get(re.split(r"[-\s]", word.upper())[0], word)
 
     def meaning(self, status: str) -> Means | None:
-        """
-        Say what a status means; None where nobody knows.
-
-        :param status: as :meth:`spelled` gives it.
-        """
+        """Say what a status means; None where nobody knows."""
         if status.upper().endswith(("_FAILED", "_ERROR")):
             return self._meanings.get(status, Means.FAILED)
         return self._meanings.get(status)
 
     def is_foreign_number(self, status: str) -> bool:
-        """
-        Tell whether a status is a number that the family does not name, and so no reason to go on waiting.
-
-        :param status: as :meth:`spelled` gives it.
-        """
+        """Tell whether a status is a number that the family does not name, and so no reason to go on waiting."""
         return not self._only_words and fields.whole(status) is not None and status not in self._meanings
 
 

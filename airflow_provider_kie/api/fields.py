@@ -67,7 +67,6 @@ def dig(value: Json, path: str) -> list[Json]:
     """
     Return all that a path leads to, without what is empty.
 
-    :param value: a record of KIE.
     :param path: keys between dots, whose letter case and underscores do not count; ``[]`` behind a key goes through a
         list, and ``{a,b}`` at the end takes these keys as one object. JSON within a text is read.
     """
@@ -78,21 +77,12 @@ def dig(value: Json, path: str) -> list[Json]:
 
 
 def first(value: Json, *paths: str) -> Json:
-    """
-    Return the first thing that one of the paths leads to, or None.
-
-    :param value: a record of KIE.
-    :param paths: see :func:`dig`.
-    """
+    """Return the first thing that one of the paths leads to, or None."""
     return next((leaf for path in paths for leaf in dig(value, path)), None)
 
 
 def is_empty(value: Json) -> bool:
-    """
-    Tell whether a value says nothing: null, an empty text, or a list or object of such.
-
-    :param value: any JSON.
-    """
+    """Tell whether a value says nothing: null, an empty text, or a list or object of such."""
     if isinstance(value, (dict, list)):
         return all(is_empty(each) for each in (value.values() if isinstance(value, dict) else value))
     return value is None or (isinstance(value, str) and not value.strip())
@@ -112,11 +102,7 @@ def plain(value: Any) -> Any:
 
 
 def storable(value: Json) -> Json:
-    """
-    Return a value as every database and every JSON reader takes it.
-
-    :param value: any JSON; KIE's can hold NUL, half a surrogate pair, and numbers that Python reads as infinite.
-    """
+    """Return a value as every database and every JSON reader takes it."""
     if isinstance(value, dict):
         return {str(storable(name)): storable(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -177,30 +163,18 @@ def _folded(key: str) -> str:
 
 
 def text(value: Json) -> str | None:
-    """
-    Return a text in one printable line, or None for anything else.
-
-    :param value: any JSON.
-    """
+    """Return a text in one printable line, or None for anything else."""
     return printable(value).strip() or None if isinstance(value, str) else None
 
 
 def message(value: Json) -> str | None:
-    """
-    Return a text fit for a log, or None for anything else.
-
-    :param value: any JSON.
-    """
+    """Return a text fit for a log, or None for anything else."""
     found = text(value)
     return redact(found) if found else None
 
 
 def whole(value: Json) -> int | None:
-    """
-    Read an int, or a float or text that stands for one, within 64 bits.
-
-    :param value: any JSON.
-    """
+    """Read an int, or a float or text that stands for one, within 64 bits."""
     number: object = value
     if (isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value.strip())) or (
         isinstance(value, float) and value.is_integer()
@@ -210,11 +184,7 @@ def whole(value: Json) -> int | None:
 
 
 def number(value: Json) -> float | None:
-    """
-    Read a finite number, also one that comes as text.
-
-    :param value: any JSON.
-    """
+    """Read a finite number, also one that comes as text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -225,11 +195,7 @@ def number(value: Json) -> float | None:
 
 
 def error_code(value: Json) -> int | str | None:
-    """
-    Read an error code; None where KIE reports no error (null, 0, 200, or a text that says so).
-
-    :param value: any JSON.
-    """
+    """Read an error code; None where KIE reports no error (null, 0, 200, or a text that says so)."""
     if value is None or isinstance(value, bool) or str(value).strip().lower() in ("", "null", "none"):
         return None
     number = whole(value)
@@ -239,11 +205,7 @@ def error_code(value: Json) -> int | str | None:
 
 
 def time(value: Json) -> str | None:
-    """
-    Read epoch seconds or milliseconds as ISO 8601 in UTC; keep a text as it is.
-
-    :param value: any JSON.
-    """
+    """Read epoch seconds or milliseconds as ISO 8601 in UTC; keep a text as it is."""
     number = whole(value) if not isinstance(value, bool) else None
     if number is None:
         return text(value)
@@ -255,11 +217,7 @@ def time(value: Json) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """
-    Tell whether a rendered argument has no value.
-
-    :param value: None, a blank text, the word None, as a template renders it, or what Jinja makes of an unknown name.
-    """
+    """Tell whether a rendered argument has no value."""
     return str(value).strip() in ("", "None")
 
 
@@ -277,7 +235,6 @@ def check_id(field: str, value: object) -> str:
     """
     Return an id of KIE, or say which argument is wrong before anything is sent.
 
-    :param field: the argument's name.
     :param value: the rendered argument. An ``int`` counts as its digits, which ``render_template_as_native_obj`` makes
         numbers of.
     :raises KieValidationError: empty, ``None`` (also the word, as a template renders it), odd characters, a URL, or a
@@ -304,11 +261,7 @@ def check_id(field: str, value: object) -> str:
 
 
 def is_id(text: str) -> bool:
-    """
-    Tell whether a text can be an id of KIE.
-
-    :param text: any.
-    """
+    """Tell whether a text can be an id of KIE."""
     return _ID.fullmatch(text) is not None
 
 
@@ -319,8 +272,6 @@ def http_url(value: object) -> str | None:
     Spaces, control characters, quotes and everything that is not ASCII are percent-encoded, as UTF-8; the host is
     written in IDNA, as browsers do. What is encoded already stays as it is. The result holds nothing that libraries
     read differently, except a user's name in front of the host.
-
-    :param value: anything, in which white space around the URL does not count.
     """
     found = _HTTP_URL.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
@@ -344,8 +295,6 @@ def check_url(field: str, value: object) -> str:
     """
     Return a URL that a user gave as HTTP wants it.
 
-    :param field: the argument's name.
-    :param value: the rendered argument.
     :raises KieValidationError: not an http(s) URL.
     """
     url = http_url(value)
@@ -355,10 +304,6 @@ def check_url(field: str, value: object) -> str:
 
 
 def begin_of_link(link: Json) -> str:
-    """
-    Return scheme and host of a link, or the first letters of what is none, for a message.
-
-    :param link: what stands in the place of a link.
-    """
+    """Return scheme and host of a link, or the first letters of what is none, for a message."""
     found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link).strip())
     return quoted(found[0] if found else "")

@@ -122,9 +122,7 @@ def submit_job(
     """
     Submit a job, which is paid for.
 
-    :param row: the family.
     :param given: the fields of the call, as the user gives them; KIE alone knows which ones it takes.
-    :param model: KIE's model, where the family has models.
     :param callback_url: where KIE reports the end; by default what the fields say.
     :param default_callback_url: the same, if neither says it.
     :param purpose: what the call is for, as the start of an error message.
@@ -159,8 +157,6 @@ def read_job(row: Family, kie_task_id: str) -> Call[KieJob | None]:
     """
     Read a job, which is free; None for an id that KIE does not know (or does not know yet).
 
-    :param row: the family.
-    :param kie_task_id: the id that the submit gave.
     :raises KieValidationError: the id cannot be one of KIE.
     """
     if isinstance(kie_task_id, str) and "://" in kie_task_id:
@@ -182,32 +178,18 @@ def read_job(row: Family, kie_task_id: str) -> Call[KieJob | None]:
 
 
 def first_url(job: KieJob) -> str | None:
-    """
-    Return the link of a job's first file, or None for a job without files.
-
-    :param job: the job.
-    """
+    """Return the link of a job's first file, or None for a job without files."""
     return job["files"][0]["url"] if job["files"] else None
 
 
 def has_main_file(row: Family, job: KieJob) -> bool:
-    """
-    Tell whether a job has one of the files that it was made for; a preview or a frame is none.
-
-    :param row: the family.
-    :param job: the job.
-    """
+    """Tell whether a job has one of the files that it was made for; a preview or a frame is none."""
     main = row.main_files
     return any(file["name"] in main for file in job["files"])
 
 
 def no_cancel(row: Family, kie_task_id: str) -> str:
-    """
-    Return what a user who kills a task should know.
-
-    :param row: the family.
-    :param kie_task_id: the job.
-    """
+    """Return what a user who kills a task should know."""
     goes_on = f"{named(row.tag, kie_task_id)} goes on, and can be waited for again."
     return f"KIE has no call that cancels a {row.short}: {goes_on}"
 

@@ -37,10 +37,6 @@ def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapp
     """
     Send anything, and read nothing into the answer.
 
-    :param method: HTTP method.
-    :param path: path below the base URL.
-    :param params: query parameters.
-    :param json: body.
     :raises KieValidationError: this cannot be sent.
     """
     if not (isinstance(method, str) and method.isalpha()):
@@ -62,9 +58,6 @@ def upscale_veo(kie_task_id: str, resolution: str, index: int = 0) -> Call[str |
     """
     Ask for a Veo video in a higher resolution: paid for, and never repeated; None while KIE makes it.
 
-    :param kie_task_id: the Veo job.
-    :param resolution: ``1080p`` or ``4k``.
-    :param index: which of the job's videos.
     :raises KieValidationError: no such resolution, or no id or index.
     """
     if resolution not in _UPSCALES:
@@ -93,7 +86,6 @@ def boost_style(content: str) -> Call[str]:
     """
     Have KIE write a style out, which is paid for each time (0.4 credits, recorded).
 
-    :param content: the style in a few words.
     :raises KieValidationError: no text.
     """
     if fields.is_blank(content):
@@ -108,7 +100,6 @@ def recover_songs(music_task_id: str) -> Call[str]:
     """
     Start to make new links for the songs of a finished music job, of which nobody has told the price.
 
-    :param music_task_id: the music job.
     :raises KieValidationError: the id cannot be one of KIE.
     """
     asked = fields.check_id("music_task_id", music_task_id)
@@ -129,7 +120,6 @@ def recovered_songs(recovery_task_id: str) -> Call[list[dict[str, str | None]] |
     """
     Read a recovery, which is free; None while it runs, and for an id that KIE does not know (or does not know yet).
 
-    :param recovery_task_id: the id that its start gave.
     :raises KieValidationError: the id cannot be one of KIE.
     """
     asked = fields.check_id("recovery_task_id", recovery_task_id)

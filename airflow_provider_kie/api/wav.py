@@ -117,11 +117,7 @@ def convert_to_wav(
 
 
 def as_conversion(job: KieJob) -> WavConversion:
-    """
-    Return a job of the family in the words of WAV conversion.
-
-    :param job: what KIE said of it.
-    """
+    """Return a job of the family in the words of WAV conversion."""
     track = job["result"] if isinstance(job["result"], dict) else {}
     return WavConversion(
         kie_task_id=job["kie_task_id"],
@@ -137,11 +133,7 @@ def as_conversion(job: KieJob) -> WavConversion:
 
 
 def as_job(conversion: WavConversion) -> KieJob:
-    """
-    Return the job that a conversion describes, such as one in an event of an earlier version.
-
-    :param conversion: as :func:`as_conversion` gives it.
-    """
+    """Return the job that a conversion describes, such as one in an event of an earlier version."""
     url = conversion["wav_url"]
     return KieJob(
         family=WAV.name,

@@ -97,11 +97,7 @@ for _single in SINGLE_CALLS:
 
 
 class KieApp:
-    """
-    Answers every call outside the control routes, in the order in which KIE and its edge decide.
-
-    :param state: what this KIE knows
-    """
+    """Answers every call outside the control routes, in the order in which KIE and its edge decide."""
 
     def __init__(self, state: EmulatorState) -> None:
         self.state = state
@@ -211,10 +207,6 @@ def _refuse(constant: str) -> None:
 
 
 def create_app(state: EmulatorState) -> ASGIApp:
-    """
-    The emulator as an ASGI application; its faults need uvicorn.
-
-    :param state: what this KIE knows
-    """
+    """The emulator as an ASGI application; its faults need uvicorn."""
     app = Starlette(routes=[*control_routes(state), Route("/{path:path}", KieApp(state))])
     return expose_transport(app)

@@ -105,11 +105,7 @@ def market(result: Result) -> Record:
 
 
 def words(result: Result, failed: str, *, error_code: int = 500, failed_response: Json | None = None) -> Record:
-    """
-    Music and lyrics: a word in ``status``.
-
-    :param failed: the word of a failure
-    """
+    """Music and lyrics: a word in ``status``."""
 
     def record(job: Job, stage: Stage, link: Link) -> Json:
         return {
@@ -125,11 +121,7 @@ def words(result: Result, failed: str, *, error_code: int = 500, failed_response
 
 
 def flags(result: Result, failed: str) -> Record:
-    """
-    Conversions of a song: a word in ``successFlag``.
-
-    :param failed: the word of a failure
-    """
+    """Conversions of a song: a word in ``successFlag``."""
 
     def record(job: Job, stage: Stage, link: Link) -> Json:
         return {
@@ -160,7 +152,6 @@ def numbers(
     """
     Images and videos: a number in ``successFlag``, whose meaning is each family's own.
 
-    :param key: where the result is
     :param error_code: what a failure has as its code, which is a text for MIDI
     :param no_error: the message where there is no error, which is an empty text for Veo
     :param stages: what else a record has at a stage

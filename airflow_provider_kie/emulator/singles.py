@@ -50,13 +50,7 @@ class Single:
 
 
 def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Verdict:
-    """
-    What KIE says to a call.
-
-    :param single: which call
-    :param kie: what it knows
-    :param asked: the fields; None for a body that is no object
-    """
+    """What KIE says to a call."""
     if asked is None:
         return Verdict(400, "Format Error - The parameter is not in JSON format")
     for name in single.required:

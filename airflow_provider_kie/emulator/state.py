@@ -37,13 +37,7 @@ _TEXTS: Final = ("callBackUrl", "taskId", "audioId", "model", "prompt")
 
 
 class EmulatorState:
-    """
-    Everything the emulator knows. Safe to use from several threads.
-
-    :param api_key: the only key that is accepted
-    :param settings: starting values, to which :meth:`reset` returns
-    :param clock: seconds since the epoch
-    """
+    """Everything the emulator knows. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -101,7 +95,6 @@ class EmulatorState:
         POST to the submit path of a family.
 
         :param body: the parsed JSON body; anything but an object counts as not readable
-        :param family: the family's name
         """
         row = family_named(family)
         if not isinstance(body, dict):
@@ -122,12 +115,7 @@ class EmulatorState:
         return Verdict(data=dict.fromkeys(ids, job.kie_task_id), accepted=True)
 
     def record_info(self, kie_task_id: str | None, family: str = "wav") -> Verdict:
-        """
-        GET of the query path of a family, where only its jobs are known.
-
-        :param kie_task_id: the id, as far as one was given
-        :param family: the family's name
-        """
+        """GET of the query path of a family, where only its jobs are known."""
         row = family_named(family)
         if not kie_task_id:
             return Verdict(422, f"Please enter {row.id_key}.")
@@ -180,8 +168,6 @@ class EmulatorState:
         """
         Start a job, or find the one that exists where it may be done only once; neither counts as a submit.
 
-        :param family: the family's name
-        :param body: what a submit would have as its body
         :return: the KIE task id
         """
         row = family_named(family)

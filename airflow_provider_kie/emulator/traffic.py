@@ -68,7 +68,6 @@ class AnswerQueue:
         """
         Queue answers for the next calls.
 
-        :param names: names from :data:`ANSWERS` or :data:`CASES`
         :param endpoint: which calls get them; by default the endpoint of each answer
         :param kie_task_id: only for reads of this conversion
         :param repeat: keep giving the last one, until something else is queued for the same calls
@@ -95,12 +94,7 @@ class AnswerQueue:
 
 
 class RequestLog:
-    """
-    The calls, oldest first, without any key.
-
-    :param api_key: hidden wherever it appears
-    :param clock: seconds since the epoch
-    """
+    """The calls, oldest first, without any key."""
 
     def __init__(self, api_key: str, clock: Callable[[], float]) -> None:
         self._api_key = api_key
@@ -111,7 +105,6 @@ class RequestLog:
         """
         Remember a call.
 
-        :param entry: JSON values only
         :param tokens: what else must not be written down, such as a wrong key
         """
         hidden = [self._api_key, *(token for token in tokens if len(token) >= _SHORTEST_SECRET)]

@@ -62,18 +62,10 @@ class Sink(Protocol):
     """Where the bytes go. Its errors end the transfer."""
 
     def begin(self, size: int | None) -> None:
-        """
-        Take the file from its first byte on; asked again when the transfer starts over.
-
-        :param size: bytes of the whole file, where the host said it.
-        """
+        """Take the file from its first byte on; asked again when the transfer starts over."""
 
     def write(self, piece: bytes) -> None:
-        """
-        Take the next bytes.
-
-        :param piece: the bytes.
-        """
+        """Take the next bytes."""
 
 
 class Downloaded(NamedTuple):
@@ -94,10 +86,6 @@ def download(host: FileHost, links: Iterator[Link], sink: Sink, *, max_bytes: in
     """
     Download a WAV file; return once all of its audio came. What is odd about its header is a warning in the log.
 
-    :param host: asks the file hosts.
-    :param links: where the file is; the next one is taken when one expired.
-    :param sink: where the bytes go.
-    :param max_bytes: the largest file that is accepted.
     :raises KieError: the file did not come whole, is no WAV file, is too large, or its link does not work.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:

@@ -92,8 +92,6 @@ class FileHost:
         """
         Ask for a file, and return the answer with its body still to be read.
 
-        :param link: where the file is.
-        :param headers: what to send besides, such as a range.
         :raises KieUnsafeUrlError: the link or a redirect leads where a download must not go.
         :raises KieConfigurationError: the proxy or the CA certificates cannot work; nothing was sent.
         :raises KieConnectionError: no answer.
@@ -258,11 +256,7 @@ def _is_public(address: _Address) -> bool:
 
 
 def first_bytes(response: requests.Response) -> bytes:
-    """
-    Return the start of an answer's body, for a message; nothing where it does not come.
-
-    :param response: the answer, unread.
-    """
+    """Return the start of an answer's body, for a message; nothing where it does not come."""
     try:
         return bytes(response.raw.read(200, decode_content=True))
     except (HTTPError, OSError):
@@ -270,11 +264,7 @@ def first_bytes(response: requests.Response) -> bytes:
 
 
 def validator_of(headers: Mapping[str, Any]) -> str | None:
-    """
-    Return what ``If-Range`` may hold: a strong ETag, else a date that is strong (RFC 9110, section 8.8.2.2).
-
-    :param headers: those of an answer.
-    """
+    """Return what ``If-Range`` may hold: a strong ETag, else a date that is strong (RFC 9110, section 8.8.2.2)."""
     etag = str(headers.get("ETag", ""))
     if etag.startswith('"'):
         return etag

@@ -73,11 +73,7 @@ class WavHeader:
 
 
 def shown(start: bytes) -> str:
-    """
-    Return the first bytes of something for a message, or say that there are none.
-
-    :param start: the bytes, of which not more than 80 are shown; URLs among them lose their query string in the error.
-    """
+    """Return the first bytes of something for a message, or say that there are none."""
     return f"its first bytes are {start[:_SHOWN].decode(errors='replace')!r}" if start else "it is empty"
 
 
@@ -116,7 +112,6 @@ class WavReader:
         """
         Take the next bytes of the file.
 
-        :param piece: the bytes; the audio is passed over.
         :raises KieNotAWavError: they cannot be those of a WAV file.
         """
         if len(self._start) < _SHOWN:
@@ -135,7 +130,6 @@ class WavReader:
         """
         Check that all of the audio came, once the end was reached.
 
-        :param total: bytes that came.
         :param vouched: the sender had said how many bytes there would be, so that the end is the end.
         :raises KieNotAWavError: not a WAV file, without audio, or with more behind it than belongs there.
         :raises KieDownloadError: shorter than it says; a KieFileCutOffError where nothing more is to be had.

@@ -50,7 +50,6 @@ class Place:
     """
     Where one file goes.
 
-    :param destination: an ``ObjectStoragePath`` URL.
     :param conn_id: the storage's Airflow connection, unless the URL names one.
     :param owner: what tells this task instance from others.
     :param attempt: the number of the try; an earlier one may still live, and must not move this one's file.
@@ -111,7 +110,6 @@ class Place:
         """
         Remove a file, if it is there; trouble with that is a warning, because the file that counts is another one.
 
-        :param path: its path.
         :param only_if: what has to be true of the storage's description of it.
         """
         try:
@@ -134,12 +132,7 @@ class Place:
             part.discard()
 
     def open(self, path: str, mode: str) -> Any:
-        """
-        Open a file of the storage.
-
-        :param path: its path.
-        :param mode: ``rb`` or ``wb``.
-        """
+        """Open a file of the storage."""
         try:
             return self.fs.open(path, mode, block_size=BLOCK)
         except FileNotFoundError:
@@ -152,7 +145,6 @@ class Place:
         """
         Show the file that was written beside the destination, and return when it is there.
 
-        :param size: bytes that were written.
         :param overwrite: also in place of something else.
         :raises KieDownloadError: it is not there whole; what was moved is removed again.
         :raises KieDestinationExistsError: something else is there.
@@ -215,38 +207,25 @@ class Place:
 
 
 class Part:
-    """
-    A sink beside the destination.
-
-    :param place: the destination.
-    """
+    """A sink beside the destination."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._file: Any = None
 
     def begin(self, size: int | None) -> None:
-        """
-        Take the file from its first byte on.
-
-        :param size: not used.
-        """
+        """Take the file from its first byte on."""
         self.discard()
         self._file = self._place.open(self._place.part_path, "wb")
 
     def write(self, piece: bytes) -> None:
-        """
-        Take the next bytes.
-
-        :param piece: the bytes.
-        """
+        """Take the next bytes."""
         self._file.write(piece)
 
     def publish(self, size: int, *, overwrite: bool) -> None:
         """
         Move the file into place.
 
-        :param size: bytes that were written.
         :param overwrite: also in place of something else.
         """
         self._file.close()
@@ -265,12 +244,7 @@ class Part:
 
 
 class Comparison:
-    """
-    A sink that compares what comes with what is at the destination, and keeps nothing.
-
-    :param place: the destination.
-    :param size: bytes of what is there.
-    """
+    """A sink that compares what comes with what is at the destination, and keeps nothing."""
 
     def __init__(self, place: Place, size: int) -> None:
         self._place = place
@@ -304,7 +278,6 @@ class Comparison:
         """
         Compare the next bytes.
 
-        :param piece: the bytes.
         :raises DiffersError: others are there.
         """
         if self._file.read(len(piece)) != piece:

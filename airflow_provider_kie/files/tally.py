@@ -21,11 +21,7 @@ PROGRESS_SECONDS = 10.0
 
 
 class Digest:
-    """
-    The sha256 of what came, worked out in another thread while the next pieces are on their way.
-
-    :param pool: the thread.
-    """
+    """The sha256 of what came, worked out in another thread while the next pieces are on their way."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
@@ -56,12 +52,7 @@ class Progress:
         self._started = self._told = time.monotonic()
 
     def note(self, received: int, total: int | None) -> None:
-        """
-        Tell it if it is time to.
-
-        :param received: bytes so far.
-        :param total: bytes of the whole file, if they are known.
-        """
+        """Tell it if it is time to."""
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now
@@ -69,11 +60,7 @@ class Progress:
             log.info("Downloaded %s%s, %s/s.", _megabytes(received), share, _megabytes(received / self._elapsed(now)))
 
     def end(self, received: int) -> None:
-        """
-        Tell it at the end.
-
-        :param received: bytes of the file.
-        """
+        """Tell it at the end."""
         seconds = self._elapsed(time.monotonic())
         log.info(
             "Downloaded %s (100%%) in %.1f seconds, %s/s.",

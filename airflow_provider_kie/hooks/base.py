@@ -46,11 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class KieBaseHook(BaseHook):
-    """
-    Carries out calls and drives waits, over ``requests``.
-
-    :param kie_conn_id: the Airflow connection of type ``kie``.
-    """
+    """Carries out calls and drives waits, over ``requests``."""
 
     default_conn_name = connection.DEFAULT_CONN_ID
 
@@ -91,8 +87,6 @@ class KieBaseHook(BaseHook):
         """
         Read a job once, or until an answer that may still settle has settled.
 
-        :param row: the family.
-        :param kie_task_id: the job.
         :param timeout: seconds after which nothing settles any more; by default the end of the grace stops it.
         :param poll_interval: seconds between two polls, which the pauses of one poll do not exceed.
         :param retry_reads: repeat a read that met trouble, for callers that poll only once.
@@ -113,10 +107,6 @@ class KieBaseHook(BaseHook):
         """
         Wait in this process until a job has ended, and return how.
 
-        :param row: the family.
-        :param kie_task_id: the job.
-        :param poll_interval: seconds between two polls.
-        :param timeout: seconds to wait at most.
         :param report: is told of each pause instead of the log.
         """
         course = wait(row, kie_task_id, self.kie_conn_id, Pace(poll_interval), _countdown(timeout))
@@ -124,11 +114,7 @@ class KieBaseHook(BaseHook):
         return timed_out(row, kie_task_id, self.kie_conn_id, timeout, end.reason) if isinstance(end, Wait) else end
 
     def call(self, call: Call[T]) -> T:
-        """
-        Carry out a call, and repeat it where that may help and cannot pay twice.
-
-        :param call: what to send and how to read the answer.
-        """
+        """Carry out a call, and repeat it where that may help and cannot pay twice."""
         result: T = retrying(call, log)(self.attempt, call)
         return result
 
@@ -136,7 +122,6 @@ class KieBaseHook(BaseHook):
         """
         Carry out a call once.
 
-        :param call: what to send and how to read the answer.
         :param patience: seconds that the call may be held back by a rate limit that another one met.
         """
         settings = self.settings

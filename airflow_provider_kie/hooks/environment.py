@@ -39,8 +39,6 @@ def proxy_url(settings: KieSettings, url: str) -> str | None:
     """
     Return the proxy that leads to a URL: the connection's, else the environment's.
 
-    :param settings: the connection.
-    :param url: what is asked for.
     :raises KieConfigurationError: the environment names a proxy that cannot work.
     """
     if settings.proxy:
@@ -96,11 +94,7 @@ def _bundle(settings: KieSettings) -> _Bundle | None:
 
 
 def ca_bundle(settings: KieSettings) -> str | bool:
-    """
-    Return the file or folder of CA certificates that counts, or False for none.
-
-    :param settings: the connection.
-    """
+    """Return the file or folder of CA certificates that counts, or False for none."""
     bundle = _bundle(settings)
     return bundle.path if bundle else False
 
@@ -109,8 +103,6 @@ def ssl_context(settings: KieSettings, url: str) -> ssl.SSLContext | bool:
     """
     Return how to check the certificates on the way to a URL. Reads files again whenever they have changed.
 
-    :param settings: the connection.
-    :param url: what is asked for.
     :return: True where there is nothing to check, False where nothing shall be checked.
     :raises KieConfigurationError: the CA bundle holds no certificates.
     :raises KieConnectionError: it could not be read this time.

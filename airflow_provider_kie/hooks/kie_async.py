@@ -47,7 +47,6 @@ class KieAsyncHook:
 
     Get one from :meth:`connect`; all waits on the same connection and event loop share one.
 
-    :param settings: the checked connection.
     :param check: how to check the host's certificate; False for not at all.
     """
 
@@ -63,7 +62,6 @@ class KieAsyncHook:
 
         The first wait makes the hook, the last one closes its client.
 
-        :param kie_conn_id: the Airflow connection of type ``kie``.
         :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
         :raises KieConfigurationError: a field cannot work.
         """
@@ -88,23 +86,14 @@ class KieAsyncHook:
 
         Not ``async`` itself, which would cost each of thousands of waits another frame.
 
-        :param row: the family.
-        :param kie_task_id: the job.
-        :param pace: how often to poll.
-        :param left: gives the seconds that the wait may still take.
         :param polls: polls that were made before, for the back-off.
-        :param report: is told of each pause.
         :raises KieError: KIE refused the key, and the connection has changed: :meth:`connect` again.
         """
         course = wait(row, kie_task_id, self.settings.conn_id, pace, left, polls)
         return self._drive(course, kie_task_id, report)
 
     async def attempt(self, call: Call[T]) -> T:
-        """
-        Carry out a call once, unless a rate limit that another one met holds the connection back.
-
-        :param call: what to send and how to read the answer.
-        """
+        """Carry out a call once, unless a rate limit that another one met holds the connection back."""
         settings = self.settings
         COOLDOWNS.pause(settings, patience=0.0)
         try:
@@ -172,12 +161,7 @@ _SEARCHES: dict[tuple[asyncio.AbstractEventLoop, str], _Search] = {}
 
 
 def _search(kie_conn_id: str, older_than: _Search | None = None) -> _Search:
-    """
-    Return the search that is under way or ended a few seconds ago, or start one.
-
-    :param kie_conn_id: the connection.
-    :param older_than: a search whose result is not new enough.
-    """
+    """Return the search that is under way or ended a few seconds ago, or start one."""
     loop = asyncio.get_running_loop()
     key = loop, kie_conn_id
     if _SEARCHES.get(key) in (None, older_than):

@@ -36,7 +36,6 @@ class AiohttpTransport:
     """
     Sends calls over one client, which is opened when the first request needs it.
 
-    :param settings: the checked connection.
     :param check: how to check the host's certificate; False for not at all. Replaced where the CA bundle has changed.
     """
 
@@ -68,7 +67,6 @@ class AiohttpTransport:
         """
         Send a call once.
 
-        :param call: what to send.
         :raises KieConnectionError: no answer.
         """
         settings = self.settings

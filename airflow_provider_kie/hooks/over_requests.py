@@ -33,7 +33,6 @@ def open_session(settings: KieSettings) -> requests.Session:
     """
     Return a session that sends the key to the connection's host and to no other.
 
-    :param settings: the connection.
     :raises KieConfigurationError: the proxy or the certificates cannot work.
     """
     session = _Session()
@@ -51,9 +50,6 @@ def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> A
     """
     Send a call once.
 
-    :param session: from :func:`open_session`.
-    :param settings: the connection.
-    :param call: what to send.
     :raises KieConnectionError: no answer.
     """
     started = time.monotonic()

@@ -61,12 +61,7 @@ class Cooldowns:
         self._lock = threading.Lock()
 
     def note(self, settings: KieSettings, error: KieError) -> None:
-        """
-        Start a pause if the error is a rate limit.
-
-        :param settings: the connection that met it.
-        :param error: any error of a call.
-        """
+        """Start a pause if the error is a rate limit."""
         if isinstance(error, KieRateLimitError):
             asked = RATE_WINDOW if error.retry_after is None else error.retry_after
             until = time.monotonic() + max(asked, SHORTEST_PAUSE)
@@ -77,7 +72,6 @@ class Cooldowns:
         """
         Return the seconds to pause before the next call, with jitter; 0 when nothing is to be waited for.
 
-        :param settings: the connection about to be used.
         :param patience: seconds that the caller is ready to pause.
         :raises KieRateLimitError: the rest of the pause is longer than that; nothing was sent.
         """
@@ -127,12 +121,7 @@ class _MayRepeat:
 
 
 def retrying(call: Call[Any], log: logging.Logger) -> Retrying:
-    """
-    Return what carries out a call, again and again where that may help and cannot pay twice.
-
-    :param call: the call about to be carried out.
-    :param log: where a repetition is announced.
-    """
+    """Return what carries out a call, again and again where that may help and cannot pay twice."""
     return Retrying(
         retry=_MayRepeat(call),
         wait=_pause,

@@ -41,11 +41,7 @@ def user_agent() -> str:
 
 
 def no_connection(conn_id: str) -> KieConnectionNotFoundError:
-    """
-    Return the error of a connection that Airflow does not know, or could not read.
-
-    :param conn_id: the connection that was asked for.
-    """
+    """Return the error of a connection that Airflow does not know, or could not read."""
     return KieConnectionNotFoundError("The Airflow connection is not defined or cannot be read", conn_id=conn_id)
 
 
@@ -53,7 +49,6 @@ def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionErro
     """
     Return the error of a request that got no answer.
 
-    :param settings: the connection that was used.
     :param what: what happened, in one of this module's words, so that both transports say the same.
     :param sent: False when the request certainly never reached KIE.
     """

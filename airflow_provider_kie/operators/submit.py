@@ -136,11 +136,7 @@ class SubmitOperator(JobTask, Generic[R]):
         self.log.info("%s is submitted.", named(self.row.tag, kie_task_id))
 
     def execute(self, context: Context) -> R | str:
-        """
-        Submit, or go on with what an earlier try submitted; push the id; wait as told.
-
-        :param context: Airflow's context.
-        """
+        """Submit, or go on with what an earlier try submitted; push the id; wait as told."""
         # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
         wait: dict[str, Any] = {name: as_seconds(name, value) for name, value in self._times().items()}
         self._check_words("on_unknown_submit", None, FAIL, RESUBMIT)
@@ -170,25 +166,14 @@ class SubmitOperator(JobTask, Generic[R]):
         return {"poll_interval": self.poll_interval, "timeout": self.timeout}
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> R:
-        """
-        Go on after the trigger's event.
-
-        :param context: Airflow's context.
-        :param event: the trigger's event.
-        """
+        """Go on after the trigger's event."""
         end = read_event(event)
         kie_task_id = end.job["kie_task_id"] if isinstance(end, Done) else end.error.kie_task_id
         with self._no_retry_without_the_id(context, kie_task_id):
             return self._end_wait(context, self._whole(end))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
-        """
-        Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id.
-
-        :param next_method: what to call.
-        :param next_kwargs: with what.
-        :param context: Airflow's context.
-        """
+        """Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id."""
         if next_method != ENDED_BY_AIRFLOW:
             result: R = super().resume_execution(next_method, next_kwargs, context)
             return result

@@ -42,7 +42,6 @@ class WaitSensor(JobTask, StartInTriggerer):
     """
     What every sensor that waits for a job does; its family and what it returns are left to its subclasses.
 
-    :param kie_task_id: the job. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot.
     :param start_from_trigger: with ``deferrable``, start in the triggerer at once.
@@ -83,11 +82,7 @@ class WaitSensor(JobTask, StartInTriggerer):
         """Return what the sensor returns for a finished job."""
 
     def execute(self, context: Context) -> Any:
-        """
-        Wait in the chosen mode.
-
-        :param context: Airflow's context.
-        """
+        """Wait in the chosen mode."""
         self._take_job()
         self._log_why_on_a_worker()
         self._until = time.monotonic() + (0.0 if self.deferrable else self.timeout)
@@ -99,11 +94,7 @@ class WaitSensor(JobTask, StartInTriggerer):
             self._fail(timed_out(self.row, self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason).error)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """
-        Poll once; in deferrable mode, defer unless the job is finished.
-
-        :param context: Airflow's context.
-        """
+        """Poll once; in deferrable mode, defer unless the job is finished."""
         left = self._until - time.monotonic()
         verdict = self.hook.poll(self._row_to_read(), self.kie_task_id, timeout=left, poll_interval=self.poke_interval)
         if isinstance(verdict, Wait):
@@ -117,23 +108,12 @@ class WaitSensor(JobTask, StartInTriggerer):
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, verdict))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """
-        Go on after the trigger's event.
-
-        :param context: Airflow's context.
-        :param event: the trigger's event.
-        """
+        """Go on after the trigger's event."""
         self._take_job()
         return self._conclude(context, self._whole(read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """
-        Go on after the deferral, also where Airflow ended it.
-
-        :param next_method: what to call.
-        :param next_kwargs: with what.
-        :param context: Airflow's context.
-        """
+        """Go on after the deferral, also where Airflow ended it."""
         if next_method == ENDED_BY_AIRFLOW:
             self._take_job()
             self._fail(ended_by_airflow(self.row, self.kie_task_id, self.kie_conn_id, next_kwargs).error)

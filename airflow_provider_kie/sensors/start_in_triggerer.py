@@ -61,12 +61,7 @@ class StartInTriggerer(BaseSensorOperator):
         raise NotImplementedError
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """
-        Render the templates, after which a template cannot be told from a literal.
-
-        :param context: Airflow's context.
-        :param jinja_env: Airflow's environment for templates.
-        """
+        """Render the templates, after which a template cannot be told from a literal."""
         self._why_before_rendering = self._why_on_a_worker()
         super().render_template_fields(context, jinja_env)
 

@@ -23,11 +23,7 @@ __all__ = ["read_event", "write_event", "write_wav_event"]
 
 
 def write_event(verdict: Done | Failed) -> dict[str, Any]:
-    """
-    Return the event of a job of any family.
-
-    :param verdict: how the wait ended.
-    """
+    """Return the event of a job of any family."""
     if isinstance(verdict, Failed):
         return {"status": "failed", "error": verdict.error.to_dict()}
     job: dict[str, Any] = dict(verdict.job)
@@ -37,11 +33,7 @@ def write_event(verdict: Done | Failed) -> dict[str, Any]:
 
 
 def write_wav_event(verdict: Done | Failed) -> dict[str, Any]:
-    """
-    Return the event of a WAV conversion.
-
-    :param verdict: how the wait ended.
-    """
+    """Return the event of a WAV conversion."""
     event = write_event(verdict)
     if isinstance(verdict, Done):
         del event["job"]

@@ -55,9 +55,7 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
     """
     Read a job once, or until an answer that may still settle has settled.
 
-    :param judge: judges the readings.
     :param pace: how often the wait polls; pauses within a poll are not longer.
-    :param left: gives the seconds that the poll may still take.
     """
     row = judge.row
     while True:
@@ -83,11 +81,6 @@ def wait(
     """
     Poll a job until it has ended; where the time is up before, return the last reason to wait.
 
-    :param row: the family.
-    :param kie_task_id: the job.
-    :param conn_id: the connection, for the errors.
-    :param pace: how often to poll.
-    :param left: gives the seconds that the wait may still take.
     :param polls: polls that were made before, for the back-off.
     """
     while isinstance(verdict := (yield from poll(Judge(row, kie_task_id, conn_id), pace, left)), Wait):

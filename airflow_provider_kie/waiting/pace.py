@@ -45,11 +45,7 @@ class Pace:
     max_wait: float | None = None
 
     def pause(self, polls: int) -> float:
-        """
-        Return the seconds to sleep before the next poll.
-
-        :param polls: polls already made, 1 or more.
-        """
+        """Return the seconds to sleep before the next poll."""
         interval = self.interval
         if self.exponential_backoff:
             interval = min(interval * 2.0 ** min(polls - 1, 30), math.inf if self.max_wait is None else self.max_wait)
@@ -60,11 +56,7 @@ class Pace:
         return Pace(min(self.interval, SETTLING_SECONDS)).pause(1)
 
     def polls_within(self, seconds: float) -> int:
-        """
-        Return how many polls a wait with back-off has made, so that one that moves on does not begin again.
-
-        :param seconds: how long the wait has lasted.
-        """
+        """Return how many polls a wait with back-off has made, so that one that moves on does not begin again."""
         return int(math.log2(1 + max(seconds, 0.0) / max(self.interval, SHORTEST_DELAY)))
 
 
@@ -75,7 +67,6 @@ def on_tick(delay: float, now: float) -> float:
     A read that shares a turn of the loop with others costs less CPU than one for which an idle core wakes up. Over the
     interval the reads stay spread. A delay below a second stays as it is: a tick would be much of it.
 
-    :param delay: seconds to sleep at least.
     :param now: seconds of the clock that the waits share, such as ``time.monotonic``.
     """
     if delay < 1.0:
@@ -87,8 +78,6 @@ def as_seconds(name: str, value: object) -> float:
     """
     Read a length of time that a user gave.
 
-    :param name: the argument's name.
-    :param value: seconds, or a ``timedelta``.
     :raises KieValidationError: not a number of seconds above 0 and up to ten years.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value

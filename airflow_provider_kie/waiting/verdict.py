@@ -106,13 +106,7 @@ Verdict: TypeAlias = Wait | Done | Failed
 
 
 class Judge:
-    """
-    Judges the readings of one poll, until its verdict no longer asks for another.
-
-    :param row: the family.
-    :param kie_task_id: the job.
-    :param conn_id: the connection, for the errors.
-    """
+    """Judges the readings of one poll, until its verdict no longer asks for another."""
 
     __slots__ = ("_conn_id", "_kie_task_id", "_unsettled_since", "row")
 
@@ -126,7 +120,6 @@ class Judge:
         """
         Say what a reading means.
 
-        :param reading: what the reading brought.
         :param now: seconds on any clock that only goes forward.
         """
         if isinstance(reading, KieError):
@@ -229,7 +222,6 @@ def conclude(verdict: Done | Failed) -> KieJob:
     """
     Return the job of a wait that is over, or raise what ended it.
 
-    :param verdict: the wait's.
     :raises KieError: what ended the wait without a result.
     """
     if isinstance(verdict, Failed):
@@ -241,9 +233,6 @@ def finished(row: Family, kie_task_id: str, verdict: Verdict) -> Done:
     """
     Return the end of a job for callers that poll once and do not wait, or raise what stands in the way.
 
-    :param row: the family.
-    :param kie_task_id: the job.
-    :param verdict: the poll's.
     :raises KieNotReadyError: the job still runs.
     :raises KieError: the trouble of the poll, or the failure, which is final.
     """
@@ -259,8 +248,6 @@ def connection_is_lost(error: KieError, waited: float, *, was_found: bool) -> bo
     """
     Return whether trouble with the connection ends a wait, before there was a poll.
 
-    :param error: what stood in the way of the connection.
-    :param waited: how long the wait has lasted, in seconds.
     :param was_found: whether this wait has found the connection before, on a worker perhaps. That proves that it is
         there; then it is the secrets backend that is unreachable.
     """
@@ -270,14 +257,6 @@ def connection_is_lost(error: KieError, waited: float, *, was_found: bool) -> bo
 
 
 def timed_out(row: Family, kie_task_id: str, conn_id: str, timeout: float, last: str) -> Failed:
-    """
-    Return the end of a wait that reached its deadline.
-
-    :param row: the family.
-    :param kie_task_id: the job.
-    :param conn_id: the connection.
-    :param timeout: seconds that the wait was given.
-    :param last: the reason of the last :class:`Wait`.
-    """
+    """Return the end of a wait that reached its deadline."""
     problem = f"The {row.title} was not finished within {timeout:g} seconds; last: {last}"
     return Failed(KieWaitTimeoutError(problem, kie_task_id=kie_task_id, conn_id=conn_id, family=row.tag))
