@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A pytest fixture that lets DAGs under test talk to a KIE on loopback.
+A pytest fixture that connects DAGs under test to the emulator, a KIE on loopback.
 
-With ``airflow-provider-kie[emulator]`` installed, pytest finds the fixture by itself; a test asks for it, and whatever
-uses the connection ``kie_default`` then reaches the emulator:
+With ``airflow-provider-kie[emulator]`` installed, pytest finds the fixture by itself. In a test that requests it,
+everything that uses the connection ``kie_default`` reaches the emulator:
 
 .. code-block:: python
 
@@ -14,8 +14,8 @@ uses the connection ``kie_default`` then reaches the emulator:
 
         assert kie_emulator.accepted_submits == 1
 
-Where pytest does not look for plugins (``PYTEST_DISABLE_PLUGIN_AUTOLOAD``), name it in the ``conftest.py`` of the DAG
-project, which does no harm elsewhere:
+If pytest does not load plugins by itself (``PYTEST_DISABLE_PLUGIN_AUTOLOAD``), name it in the ``conftest.py`` of the
+DAG project, which is harmless otherwise:
 
 .. code-block:: python
 
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# pytest loads this module in every run, before a project has configured Airflow: it imports nothing else at its top.
+# pytest loads this module in every run, before a project has configured Airflow, so all other imports are late.
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -41,9 +41,9 @@ __all__ = ["kie_emulator"]
 @pytest.fixture
 def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
     """
-    A fresh emulator: conversions take 0.2 s, submits are not limited, ``kie_default`` leads to it.
+    A fresh emulator: jobs take 0.2 s, submits are not limited, ``kie_default`` points to it.
 
-    The test fails before it begins if Airflow gives another connection, which could cost real credits, or if the extra
+    The test fails before it begins if Airflow finds another connection, which could cost real credits, or if the extra
     ``emulator`` is not installed.
     """
     try:
@@ -55,9 +55,9 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
     with KieEmulator(conversion_seconds=0.2, submits_per_window=None) as emulator:
         monkeypatch.setenv(f"AIRFLOW_CONN_{DEFAULT_CONN_ID.upper()}", emulator.connection_json())
         for name in ("no_proxy", "NO_PROXY"):
-            if (others := os.environ.get(name, "").strip()) != "*":  # which is a wildcard only alone
+            if (others := os.environ.get(name, "").strip()) != "*":  # a wildcard only if it stands alone
                 monkeypatch.setenv(name, ",".join(filter(None, (others, "127.0.0.1"))))
-        # dag.test() has no scheduler that must first take note of a deferral.
+        # dag.test() has no scheduler that must first record a deferral.
         monkeypatch.setattr("airflow_provider_kie.waiting.pace.DEFERRAL_SECONDS", 0.0)
         _put_environment_before_secrets_backend(monkeypatch)
         _check_connection(emulator)
@@ -65,7 +65,7 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
 
 
 def _put_environment_before_secrets_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the configured secrets backends, which Airflow asks first, answer for every connection but this one."""
+    """Hide this connection from the configured secrets backends, which Airflow reads before the environment."""
     from airflow.providers.common.compat.sdk import conf
 
     configured = (("secrets", "backend"), ("workers", "secrets_backend"))

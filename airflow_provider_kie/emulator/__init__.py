@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A KIE on loopback, for tests and for trying things out; needs ``airflow-provider-kie[emulator]``."""
+"""A KIE on loopback, for tests and experiments; needs ``airflow-provider-kie[emulator]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ANSWERS", "Answer", "KieEmulator"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that the command can say what to install when the extra is missing.
+    # Late, so that the command can name the missing extra.
     if name == "KieEmulator":
         from airflow_provider_kie.emulator.server import KieEmulator
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Every answer that KIE is known or feared to give, as one table of data.
+Answers that KIE gives or might give, as one table of data.
 
-An answer is queued by its name (see :meth:`EmulatorState.play`) and then sent instead of the emulator's own
-one. Ids and links in a body are placeholders, filled in for the call that is being answered.
+An answer is queued by its name (see :meth:`KieEmulator.play`) and then sent instead of the emulator's own. Ids and
+links in a body are placeholders, replaced for each request.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Answer:
     """
     One answer of KIE.
 
-    :param name: what tests and the control routes call it
-    :param case: which of the 53 cases that a client of KIE must handle it shows
-    :param endpoint: where it belongs; ``any`` is every API endpoint, but not the file host
+    :param name: its name in tests and control routes
+    :param case: the number of the case that it shows
+    :param endpoint: the endpoint that gives it; ``any`` is every API endpoint, but not the file host
     :param body: what is sent, with placeholders; ``None`` sends the emulator's own answer
     :param status: HTTP status
     :param headers: HTTP headers, besides the date and the length
     :param fault: ``reset`` closes the connection without an answer, ``truncate`` in the middle of the body;
         ``hang`` never answers
     :param delay: seconds to wait before answering
-    :param accepts: do what was asked first (a submit starts its conversion), then answer with this one
+    :param accepts: carry out the request first (a submit starts its job), then send this answer
     """
 
     name: str
@@ -71,9 +71,9 @@ class Answer:
         """
         Fill in the placeholders.
 
-        :param kie_task_id: the id that was asked for, or that a submit gets
+        :param kie_task_id: the id that a read asks for, or that a submit gets
         :param wav_url: link to the finished file
-        :param client_key: the key that the client sent, for the answers that echo it
+        :param client_key: the key that the client sent, for answers that echo it
         """
         if not isinstance(self.body, str):
             return self.body or b""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP face of the emulator: KIE's API, its file host, and the control routes beside them."""
+"""The emulator over HTTP: KIE's API, its file host, and the control routes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from airflow_provider_kie.emulator.verdict import METHOD_NOT_ALLOWED, NO_PERMISS
 
 __all__ = ["Call", "KieApp", "create_app"]
 
-# KIE's edge turns away clients that do not say who they are.
+# KIE's edge rejects clients with the default User-Agents of Python's libraries.
 _BLOCKED_AGENTS: Final = ("python-urllib", "python-requests", "python/")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, read once."""
+    """A request to KIE's API or file host, parsed."""
 
     request: Request
     body: object
@@ -52,7 +52,7 @@ class Call:
 
     @property
     def asked(self) -> Mapping[str, object] | None:
-        """The fields of the call; None for a body that is no object."""
+        """The fields of the call; None for a body that is not an object."""
         if self.request.method == "GET":
             return self.request.query_params
         return self.body if isinstance(self.body, dict) else None
@@ -83,7 +83,7 @@ _API: Final = {
 }
 for _row in FAMILIES.values():
     _API[_row.submit] = _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body, c.family), _row)
-    # The music family has one path for its reads, which here is that of the first row.
+    # The music families share one path for reads; the first row keeps it.
     _read_it = _Endpoint("record-info", "GET", lambda kie, c: kie.record_info(c.asked_id, c.family), _row)
     _API.setdefault(_row.query, _read_it)
 
@@ -97,13 +97,13 @@ for _single in SINGLE_CALLS:
 
 
 class KieApp:
-    """Answers every call outside the control routes, in the order in which KIE and its edge decide."""
+    """Answers every request outside the control routes, with KIE's order of checks."""
 
     def __init__(self, state: EmulatorState) -> None:
         self.state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI asks for it."""
+        """Answer one ASGI request."""
         call = await _read(Request(scope, receive))
         played = None
         reply = self._refusal(call)
@@ -159,7 +159,7 @@ class KieApp:
         return Reply(self.state.stopping, body, status, headers, answer.fault, answer.delay, accepted)
 
     def _job_of(self, call: Call, answer: Answer, own: Reply | None) -> str:
-        """The job that an answer is about. A client that adopts its id goes on to read it, so there must be one."""
+        """The job that an answer is about. A client that adopts its id reads the job next, so it must exist."""
         if call.asked_id or call.row is None or not (answer.names_job and isinstance(call.body, dict)):
             return call.asked_id or "988e00aa"
         if own and own.accepted:

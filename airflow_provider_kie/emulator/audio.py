@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one file that the emulator converts everything to."""
+"""The WAV file that every conversion results in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOUDNESS = 0.05
 @functools.cache
 def wav_bytes() -> bytes:
     """A quiet chord of three seconds: 48 kHz, 16 bit, one tone per channel."""
-    # Whole-number frequencies repeat every second, so one second is worked out and then repeated.
+    # Whole-number frequencies repeat every second, so one second is computed and then repeated.
     peak = _LOUDNESS * 32_767
     second = b"".join(
         struct.pack("<2h", *(round(peak * math.sin(2 * math.pi * tone * n / RATE)) for tone in _TONES))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What KIE may say about the jobs of its families, and what each answer means, one row for each.
+Answers that KIE may give about the jobs of its families, each with its meaning.
 
-The rows are data of their own, apart from what the emulator says by itself. Each can be played by its name, as those of
-:data:`~airflow_provider_kie.emulator.answers.ANSWERS`, which are about the envelope and about WAV conversions.
+They are independent of the emulator's own answers. Each can be played by its name, like those in
+:data:`~airflow_provider_kie.emulator.answers.ANSWERS`, which cover the envelope and WAV conversions.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from airflow_provider_kie.emulator.answers import Answer
 
 __all__ = ["CASES", "ELSEWHERE", "SINGLES", "Case", "Meaning"]
 
-#: Of a submit: it is accepted, an earlier job is taken instead, it is refused. Of a read: wait on, the job is done, it
-#: has failed, or wait for the grace and then it has failed.
+#: For a submit: accepted, an earlier job is adopted, or refused. For a read: keep waiting, done, failed, or failed if
+#: it stays so for the grace.
 Meaning = Literal["accepted", "adopted", "refused", "wait", "done", "failed", "grace"]
 
 _OF_A_SUBMIT: Final = ("accepted", "adopted", "refused")
@@ -36,9 +36,9 @@ class Case:
     :param family: whose call it answers
     :param meaning: what it means
     :param body: what is sent, with a placeholder for the id
-    :param error: the class of the error that a refusal or a failure is
+    :param error: the class of the error after a refusal or a failure
     :param links: the files of a job that is done, in their order
-    :param warned: whether a user should be told of it while the job runs, or although it is done
+    :param warned: whether the client logs a warning
     """
 
     number: int
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def answer(self) -> Answer:
-        """What the emulator can play; a submit that is accepted makes its job."""
+        """The same for the emulator to play; an accepted submit creates its job."""
         endpoint: Literal["submit", "record-info"] = "submit" if self.meaning in _OF_A_SUBMIT else "record-info"
         return Answer(self.name, self.number, endpoint, self.body, accepts=self.meaning == "accepted")
 
@@ -74,7 +74,7 @@ def _record(**fields: object) -> str:
 
 
 def _market(**result: object) -> str:
-    """A record of the Market that is done, with this in its text."""
+    """A finished record of the Market with this result."""
     return _record(state="success", resultJson=_text(result))
 
 
@@ -300,7 +300,7 @@ _NUMBERS: Final = (
 
 _RUNWAY: Final = (
     Case(64, "runway-queueing", "runway", "wait", _record(state="queueing", videoInfo=None, expireFlag=0)),
-    # The link is dead by then, which the download says.
+    # The link is dead by then, which only the download shows.
     Case(
         *(65, "runway-expired", "runway", "done"),
         _record(state="success", videoInfo={"videoUrl": _T + "r.mp4"}, expireFlag=1),
@@ -314,7 +314,7 @@ CASES: Final[Mapping[str, Case]] = {case.name: case for case in (*_SUBMITS, *_MA
 _NO_4K: Final = {"taskId": _ID, "resultUrls": None, "imageUrls": None}
 _STYLE: Final = {"taskId": "s1", "param": "{}", "result": "Warm strings", "successFlag": "成功", "errorMsg": None}
 
-#: What single calls may answer, which are of no family. The texts and the 201 are those of KIE's pages or a sister's.
+#: Answers to single calls, which belong to no family. The texts and the 201 are from KIE's pages or a sister site's.
 SINGLES: Final[Mapping[str, Answer]] = {
     name: Answer(name, number, "single", body)
     for number, name, body in (
@@ -333,7 +333,7 @@ SINGLES: Final[Mapping[str, Answer]] = {
     )
 }
 
-#: Cases that are no answer about a job of these families, and where they belong.
+#: Cases that are not answers about a job of these families, and where they belong.
 ELSEWHERE: Final[Mapping[int, str]] = {
     16: "no answer: a connection that breaks after a submit; played as accepted-then-reset",
     67: "Midjourney, which has no row: undocumented since 2026-06",

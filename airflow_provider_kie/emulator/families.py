@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The families of KIE's jobs as the emulator knows them, one row each.
+The families of KIE's jobs in the emulator, one row each.
 
-They are not the client's rows, so that a mistake in one is not repeated by the other; a test compares the paths.
+They are not derived from the client's rows, so that neither repeats a mistake of the other; a test compares the paths.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Row:
     """
     One family.
 
-    :param name: what client and tests call it
-    :param submit: path of the call that is paid for
-    :param query: path of the call that reads a job; the music family shares one
-    :param record: a job's record in the family's dialect
-    :param price: credits for a job; on the Market the model says it
-    :param required: fields without which a submit is refused, in the order in which KIE asks for them
-    :param refusals: KIE's words for a missing field, where they are others than "Please enter …."
-    :param no_parent: what is said of a music task that KIE does not know; None where that is found out later
-    :param once: what may be submitted only once; a second submit of other families is charged again
-    :param conflict: number and words for a second submit
-    :param unknown: what is said of an id that KIE does not know, under 422; None where it is null in a success
+    :param name: its name, the same as the client's
+    :param submit: path of the submit, which is charged
+    :param query: path of the read; the music families share one
+    :param record: builds a job's record in the family's dialect
+    :param price: credits for a job; on the Market it depends on the model
+    :param required: fields without which a submit is refused, in KIE's order
+    :param refusals: KIE's texts for a missing field, if not "Please enter …."
+    :param no_parent: the text for an unknown music task; None if the submit does not check it
+    :param once: the fields that may be submitted only once; if empty, a second submit is charged again
+    :param conflict: result number and text for a second submit
+    :param unknown: the text of a 422 for an unknown id; None if the answer is a success with null
     :param id_key: the name of the id
     :param on_market: the fields are in ``input``, beside a ``model``
     """
@@ -55,7 +55,7 @@ class Row:
     on_market: bool = False
 
     def refusal(self, field: str) -> str:
-        """What is said of a missing field."""
+        """The text for a missing field."""
         return (self.refusals or {}).get(field, f"Please enter {field}.")
 
 
@@ -69,9 +69,8 @@ _JOBS: Final = Row(
     on_market=True,
 )
 
-# 17 of Suno's operations refuse to work without a callback URL (measured 2026-06), also where KIE's pages call it
-# optional. Prices: WAV, lyrics, music video and generations as measured on the Market (2026-10-06); stems, MIDI and
-# covers are guesses.
+# 17 of Suno's operations require a callback URL (measured 2026-06), even if KIE's pages call it optional. Prices: WAV,
+# lyrics, music video and generations as measured on the Market (2026-10-06); stems, MIDI and covers are guesses.
 _MUSIC: Final = Row(
     name="music",
     submit=_API + "generate",
@@ -96,7 +95,8 @@ def _like_music(name: str, *required: str, refusals: Mapping[str, str] | None = 
     )
 
 
-# KIE's pages demand more fields than KIE (mashup was accepted without style and title); the rows follow the recordings.
+# KIE's pages require more fields than KIE itself (mashup was accepted without style and title); the rows follow the
+# recordings.
 _SUNO: Final = (
     _MUSIC,
     _like_music("music-extend", "defaultParamFlag", "audioId", "model"),
@@ -158,7 +158,7 @@ _SUNO: Final = (
         no_parent=_ABSENT,
     ),
     Row(
-        # Here 2 means that it runs. Of a second submit only a sister site is known, which names the first one.
+        # Here 2 means running. A second submit is documented only on a sister site, which names the first one.
         name="cover-image",
         submit=_API + "suno/cover/generate",
         query=_API + "suno/cover/record-info",
@@ -173,7 +173,7 @@ _SUNO: Final = (
 
 _NOT_THERE: Final = "The record does not exist"
 
-# Prices of images and videos are guesses of the size that KIE's price list has; only those of single calls (1080p, 4K)
+# Prices of images and videos are guesses, about as high as in KIE's price list; only those of single calls (1080p, 4K)
 # were measured.
 _IMAGES: Final = (
     Row(
@@ -266,7 +266,7 @@ FAMILIES: Final[Mapping[str, Row]] = {row.name: row for row in (_JOBS, *_SUNO, *
 
 
 def family_named(name: str) -> Row:
-    """Look up a family; a name that does not exist is a ``LookupError`` with all there are."""
+    """Return the row of a family; for an unknown name, raise a ``LookupError`` that lists all names."""
     if row := FAMILIES.get(name):
         return row
     raise LookupError(f"no family is called {name!r}; there are {', '.join(FAMILIES)}")

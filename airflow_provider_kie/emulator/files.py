@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file host: whole files and parts of them, as a storage service gives them out."""
+"""The file host: whole files and ranges, served as by a storage service."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Served(NamedTuple):
 
 @functools.cache
 def etag(extension: str = "wav") -> str:
-    """The strong validator of a file, of which there is one for each extension."""
+    """The strong validator of the file with this extension."""
     return f'"{hashlib.sha256(KINDS[extension].content()).hexdigest()[:32]}"'
 
 
 def extension_of(path: str) -> str:
-    """The extension in a path, or an empty text where there is no such kind of file."""
+    """The extension in a path, or an empty text if there is no such file."""
     extension = path.rpartition(".")[2]
     return extension if extension in KINDS else ""
 
@@ -62,7 +62,7 @@ def serve(headers: Mapping[str, str], extension: str = "wav") -> Served:
 
 
 def _part(asked: re.Match[str], size: int) -> range | None:
-    """The bytes asked for: ``None`` if there are none such, an empty range if the request makes no sense."""
+    """The requested bytes: ``None`` if the file has none of them, an empty range if the request is invalid."""
     first, last, suffix = asked.groups()
     if suffix is not None:
         return range(max(0, size - int(suffix)), size) if int(suffix) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that the emulator gives out, one for each kind: the smallest that players and viewers take."""
+"""The files that the emulator serves, one for each kind: the smallest that players and viewers accept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def png_bytes() -> bytes:
 
 
 def mp4_bytes() -> bytes:
-    """A film without tracks: its type and its header."""
+    """A video without tracks: only its type and its header."""
     matrix = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
     version_and_times = struct.pack(">5I", 0, 0, 0, 1000, 0)
     rate_and_volume = struct.pack(">IH10x", 0x10000, 0x100)
@@ -41,7 +41,7 @@ def _box(name: bytes, content: bytes) -> bytes:
 
 
 class Kind(NamedTuple):
-    """A kind of file: its media type, and what is in it."""
+    """A kind of file: its media type and its content."""
 
     media_type: str
     content: Callable[[], bytes]

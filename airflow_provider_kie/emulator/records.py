@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The record of a job, in each of the five dialects that KIE's families speak.
+The record of a job in each of the five dialects of KIE's families.
 
-Which keys a record has was recorded for the Market and Aleph; the others are as KIE's pages show them.
+The keys of a record were recorded for the Market and Aleph; the others follow KIE's pages.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from airflow_provider_kie.emulator.traffic import Json
 
 __all__ = ["Job", "Link", "Record", "Result", "Stage", "as_runway", "as_text", "flags", "market", "numbers", "words"]
 
-#: Where a job can stand; KIE's steps between are not told apart.
+#: The stages of a job; KIE's steps in between are not distinguished.
 Stage = Literal["pending", "done", "failed"]
-#: Gives the link to a file of the job: by its extension, and its number among those.
+#: Returns the link to a file of the job, by its extension and its number.
 Link: TypeAlias = Callable[[str, int], str]
 
-# The field of a submit with which a test can ask for a failure.
+# The fields of a submit with which a test can request a failure.
 _NAMES: Final = ("taskId", "task_id", "prompt", "title", "name", "text")
 _TRY_AGAIN: Final = "internal error, please try again later."
 
@@ -53,31 +53,31 @@ class Job:
 
     @property
     def fails(self) -> bool:
-        """Whether it ends in failure, as its names can ask for."""
+        """Whether it ends in failure: one of its names begins with ``fail``, or its model always fails."""
         names = (self.input.get(name) for name in _NAMES)
         return self.model in _DEAD or any(isinstance(name, str) and name.startswith("fail") for name in names)
 
     def said(self, *names: str) -> str:
-        """The first of these fields that was filled with a text."""
+        """The first of these fields that has a text."""
         given = (self.input.get(name) for name in names)
         return next((value for value in given if isinstance(value, str) and value), "")
 
 
-# Accepted since 2026-06, and then every job of it fails (measured).
+# Accepted since 2026-06, but every job fails (measured).
 _DEAD: Final = ("elevenlabs/sound-effect-v2",)
 
-#: What a finished job has made.
+#: Builds the result of a finished job.
 Result: TypeAlias = Callable[[Job, Link], Json]
 Record: TypeAlias = Callable[[Job, Stage, Link], Json]
 
 
 def as_text(value: object) -> str:
-    """JSON in a text, as KIE has it in several fields."""
+    """JSON as a text, as in several of KIE's fields."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def market(result: Result) -> Record:
-    """KIE's Market since 2026-09: the result as JSON in a text, and once more as an object beside it."""
+    """KIE's Market since 2026-09: the result as JSON in a text, and again as an object."""
 
     def record(job: Job, stage: Stage, link: Link) -> Json:
         made = result(job, link) if stage == "done" else None
@@ -96,7 +96,7 @@ def market(result: Result) -> Record:
             "creditsConsumed": 0.0 if stage == "failed" else job.price,
             "operationType": job.model,
             **({"response": made} if made else {}),
-            # No failed record was ever recorded; 3 is what Aleph says.
+            # No failed record was ever recorded; Aleph has 3.
             "successFlag": {"pending": 0, "done": 1, "failed": 3}[stage],
             "paramJson": echo,
         }
@@ -150,11 +150,11 @@ def numbers(
     stages: Mapping[Stage, Json] | None = None,
 ) -> Record:
     """
-    Images and videos: a number in ``successFlag``, whose meaning is each family's own.
+    Images and videos: a number in ``successFlag``, whose meaning depends on the family.
 
-    :param error_code: what a failure has as its code, which is a text for MIDI
-    :param no_error: the message where there is no error, which is an empty text for Veo
-    :param stages: what else a record has at a stage
+    :param error_code: the code of a failure, a text for MIDI
+    :param no_error: the message without an error, an empty text for Veo
+    :param stages: further fields of the record at each stage
     """
 
     def record(job: Job, stage: Stage, link: Link) -> Json:

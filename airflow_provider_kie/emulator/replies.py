@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an answer leaves the emulator, whole or broken."""
+"""Sends an answer, complete or broken."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _LOOK_AGAIN: Final = 0.1
 
 def expose_transport(app: ASGIApp) -> ASGIApp:
     """
-    Let a reply reach the socket below it.
+    Give replies access to the socket.
 
-    ASGI has no word for cutting a connection. The outermost ``send`` that uvicorn hands out is a method of
-    its request cycle, which knows the transport; Starlette wraps it, so it is noted before that happens.
+    ASGI cannot cut a connection. The outermost ``send``, from uvicorn, is a method of its request cycle, which has the
+    transport; Starlette wraps it, so the transport is stored before that.
     """
 
     async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,9 +42,9 @@ def expose_transport(app: ASGIApp) -> ASGIApp:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """
-    One HTTP answer, and the fault that spoils it.
+    One HTTP answer, and the fault that breaks it.
 
-    :param stopping: set when the emulator ends, so that a hanging answer does not hold it up
+    :param stopping: set when the emulator stops, so that a hanging answer does not delay it
     :param accepted: whether the call started a job
     """
 
@@ -66,7 +66,7 @@ class Reply:
         return code if type(code) is int else None
 
     async def send(self, request: Request, send: Send) -> None:
-        """Answer a request, or break the connection in the way that was asked for."""
+        """Send the answer, or break the connection as the fault demands."""
         await asyncio.sleep(self.delay)
         transport = request.scope[_TRANSPORT]
         if self.fault == "hang":
@@ -78,7 +78,7 @@ class Reply:
         if self.fault == "truncate":
             transport.close()
         if self.fault:
-            # uvicorn would answer for an application that returns while the client is still there.
+            # If the application returned before the client disconnects, uvicorn would send an answer of its own.
             await self._wait_for_disconnect(request.receive, 5.0)
 
     async def _send_body(self, send: Send) -> None:

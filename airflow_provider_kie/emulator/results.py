@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the jobs of the emulator make: songs, stems, texts, notes, images and videos, and by which Market model."""
+"""The results of the emulator's jobs: songs, stems, texts, notes, images and videos, by Market model."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def one(key: str, extension: str) -> Result:
 
 
 def files(key: str, extension: str, count: int = 1, **others: object) -> Result:
-    """A list of links under this name, and what else is beside it."""
+    """A list of links under this name, and other fields beside it."""
     return lambda job, link: {key: [link(extension, number) for number in range(count)], **others}
 
 
 def _songs(job: Job, link: Link) -> list[Json]:
     return [
         {
-            # Made from the job's id, so that each reading names the same songs.
+            # Derived from the job's id, so that each read names the same songs.
             "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{job.kie_task_id}/{number}")),
             "audioUrl": link("mp3", number),
             "streamAudioUrl": link("mp3", number),
@@ -81,7 +81,7 @@ def _variants() -> list[Json]:
 
 
 def stems(job: Job, link: Link) -> Json:
-    """Links by the name of the stem; those that were not asked for are null, and the original is an input."""
+    """Links by the name of the stem, null for those not requested; the original is an input."""
     asked = _STEMS.get(job.said("type"))
     if asked is None:
         name = job.said("stemName") or "Drums"
@@ -92,7 +92,7 @@ def stems(job: Job, link: Link) -> Json:
 
 
 def midi(job: Job, link: Link) -> Json:
-    """Notes, of which KIE gives the times as numbers or as texts."""
+    """Notes, with times as numbers or as texts, as at KIE."""
     notes = [{"pitch": 60, "start": 0.0, "end": "0.5", "velocity": 0.8}]
     return {"state": "complete", "instruments": [{"name": "Piano", "notes": notes}]}
 
@@ -102,7 +102,7 @@ def cover(job: Job, link: Link) -> Json:
     return {"images": [link("png", number) for number in range(2)]}
 
 
-# The Market: what a job makes depends on its model.
+# The Market: the result of a job depends on its model.
 
 
 def _market_songs(job: Job, link: Link) -> Json:
@@ -139,10 +139,10 @@ class Model(NamedTuple):
     """
     Market models of one kind.
 
-    :param pattern: of their names
-    :param result: what they make
+    :param pattern: regular expression of their names
+    :param result: builds their result
     :param price: credits for a job
-    :param measured: whether the price was measured, or is a guess; guesses have the size of KIE's usual prices
+    :param measured: whether the price was measured; otherwise it is a guess, about as high as KIE's usual prices
     """
 
     pattern: str
@@ -151,8 +151,8 @@ class Model(NamedTuple):
     measured: bool = False
 
 
-#: The first one that fits counts. Which results these models give was recorded 2026-03 to 2026-10, or is what KIE's
-#: pages say of their kind; the result of stems, MIDI, persona and speech-to-text on the Market is a guess.
+#: The first match counts. The results of these models were recorded 2026-03 to 2026-10, or follow KIE's pages on their
+#: kind; the result of stems, MIDI, persona and speech-to-text on the Market is a guess.
 MODELS: Final = (
     Model("ai-music-api/convert-to-wav-format", _SPEECH, 0.4, measured=True),
     Model("ai-music-api/generate-lyrics", _market_lyrics, 0.4, measured=True),
@@ -180,15 +180,15 @@ MODELS: Final = (
     Model(".*", _IMAGE, 4.0),
 )
 
-#: Models whose submits KIE refuses since 2026-06 (measured until 2026-08), with its words.
+#: Models whose submits KIE has refused since 2026-06 (measured until 2026-08).
 PAUSED: Final = re.compile("sora-.*")
 
 
 def model_named(name: str) -> Model:
-    """What is known of a Market model."""
+    """The row of a Market model."""
     return next(model for model in MODELS if re.fullmatch(model.pattern, name, re.DOTALL))
 
 
 def by_model(job: Job, link: Link) -> Json:
-    """What the job's model makes."""
+    """The result of the job's model."""
     return model_named(job.model).result(job, link)

@@ -23,7 +23,7 @@ _PATIENCE: Final = 10.0
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it listens."""
+    """A server that sets an event once it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -46,7 +46,7 @@ class KieEmulator:
             assert kie.accepted_submits == 1
 
     :param port: where to listen; 0 takes a free port
-    :param host: a loopback address; anything else is refused, because the emulator is no service to offer
+    :param host: a loopback address; anything else is refused, because the emulator must not be reachable from outside
     :param api_key: the only key that is accepted
     :param settings: see :class:`~airflow_provider_kie.emulator.state.Settings`
     """
@@ -75,11 +75,11 @@ class KieEmulator:
         self.stop()
 
     def start(self) -> None:
-        """Listen, and return once calls are answered."""
+        """Start to listen; return once requests are answered."""
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
-        # asyncio does this only for sockets that it made itself; without it a kept connection waits 40 ms an answer.
+        # asyncio does this only for sockets that it created; without it each answer on a kept connection takes 40 ms.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = f"[{host}]" if ":" in host else host
         port = self._socket.getsockname()[1]
@@ -96,7 +96,7 @@ class KieEmulator:
             server_header=False,
             timeout_graceful_shutdown=3,
         )
-        # uvicorn switches this log off as well, but a logging configuration that comes later brings it back.
+        # uvicorn switches these logs off too, but a later logging configuration would switch them on again.
         for name in ("uvicorn.access", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._server = _Server(config)
@@ -119,7 +119,7 @@ class KieEmulator:
 
     @property
     def url(self) -> str:
-        """The base URL once it has started, which a connection takes as its host."""
+        """The base URL, for a connection's host; known once it has started."""
         return self.state.base_url
 
     @property
@@ -129,16 +129,16 @@ class KieEmulator:
 
     @property
     def accepted_submits(self) -> int:
-        """How many submits of any family started a job, which is what KIE would have charged for."""
+        """How many submits of any family started a job, each of which KIE would have charged."""
         return self.state.accepted_submits
 
     @property
     def credits_spent(self) -> float:
-        """What KIE would have charged for these submits and for single calls, in credits."""
+        """The credits that KIE would have charged for these submits and for single calls."""
         return self.state.credits_spent
 
     def connection_json(self) -> str:
-        """A connection to this emulator, as ``AIRFLOW_CONN_KIE_DEFAULT`` takes it."""
+        """A connection to this emulator, as a value of ``AIRFLOW_CONN_KIE_DEFAULT``."""
         return json.dumps({"conn_type": "kie", "password": self.api_key, "host": self.url})
 
     def play(
@@ -155,16 +155,16 @@ class KieEmulator:
             :data:`~airflow_provider_kie.emulator.cases.CASES` and
             :data:`~airflow_provider_kie.emulator.cases.SINGLES`
         :param endpoint: which calls get them; by default the endpoint of each answer
-        :param kie_task_id: only for reads of this conversion
+        :param kie_task_id: only for reads of this job
         :param repeat: keep giving the last one, until something else is queued for the same calls
         """
         self.state.answers.add(*names, endpoint=endpoint, kie_task_id=kie_task_id, repeat=repeat)
 
     def requests(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """
-        The calls so far, oldest first, without any key.
+        The requests so far, oldest first, with keys masked.
 
-        :param endpoint: only the calls of this endpoint
+        :param endpoint: only requests to this endpoint
         """
         return self.state.log.entries(endpoint)
 
@@ -172,7 +172,7 @@ class KieEmulator:
         self, music_task_id: str = "music-1", audio_id: str = "audio-1", *, finished: bool = False
     ) -> str:
         """
-        A conversion that nobody submitted through this API.
+        Start a WAV conversion without a submit, and without cost.
 
         :param music_task_id: the music task that made the track; one that begins with ``fail`` ends in failure
         :param audio_id: the track
@@ -183,12 +183,12 @@ class KieEmulator:
 
     def create_job(self, family: str, /, finished: bool = False, **input: object) -> str:  # noqa: A002  KIE's word
         """
-        Start a job of any family that nobody submitted through this API, and that costs nothing.
+        Start a job of any family without a submit, and without cost.
 
         :param family: the family's name, such as ``jobs`` or ``music``
         :param finished: whether it has ended already
-        :param input: what a submit would have said; for ``jobs`` the ``model``, and what belongs into ``input``. A
-            prompt, name, title, text or music task that begins with ``fail`` ends in failure
+        :param input: the fields of a submit; for ``jobs`` the ``model`` and the fields of ``input``. A prompt, name,
+            title, text or music task that begins with ``fail`` ends in failure
         :return: its KIE task id
         :raises LookupError: there is no such family
         """
@@ -197,14 +197,14 @@ class KieEmulator:
 
     def configure(self, /, **settings: Unpack[SettingsArguments]) -> None:
         """
-        Change settings; running conversions keep their time.
+        Change settings; running jobs keep their time.
 
         :param settings: see :class:`~airflow_provider_kie.emulator.state.Settings`
         """
         self.state.configure(**settings)
 
     def reset(self) -> None:
-        """Forget everything, and return to the settings of the start."""
+        """Forget everything, and return to the initial settings."""
         self.state.reset()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the emulator behaves where KIE's way is not known, or where a test wants it otherwise."""
+"""Settings for behaviour that is unknown of KIE, or that a test wants to change."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def _is_amount(value: object) -> bool:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
-    How this KIE behaves.
+    How the emulator behaves.
 
     :param conversion_seconds: how long a job of any family runs
-    :param conflict_names_id: whether the refusal of what may be done only once (409 for a track that was converted
-        before) names the earlier id
-    :param conflict_after_failure: whether it is refused too where the first job failed (KIE's way is not known)
+    :param conflict_names_id: whether the refusal of a duplicate (409 for a track that was converted before) names the
+        earlier id
+    :param conflict_after_failure: whether a duplicate is also refused after the first job failed (unknown of KIE)
     :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
     :param credits: the balance
     :param fault_share: the share of API calls, 0 to 1, that meet a random one of
         :data:`~airflow_provider_kie.emulator.answers.FAULTS` instead of an answer
-    :param fault_seed: makes the choice of faults repeatable
+    :param fault_seed: seed of the random faults
     """
 
     conversion_seconds: float = 3.0
@@ -62,7 +62,7 @@ class Settings:
 
 
 class SettingsArguments(TypedDict, total=False):
-    """The same as keyword arguments, so that an editor can complete them."""
+    """The same as keyword arguments, which an editor can complete."""
 
     conversion_seconds: float
     conflict_names_id: bool

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-KIE's single calls as the emulator knows them, one row each: what belongs to no family of jobs.
+KIE's single calls in the emulator, one row each: calls that belong to no family of jobs.
 
-What is refused, and how, was recorded (2026-04 to 2026-09), the answer of a boosted style too. The other answers are as
-KIE's pages, a sister site's, or the code of clients have them.
+Refusals and the answer of a boosted style were recorded (2026-04 to 2026-09). The other answers follow KIE's pages, a
+sister site's, or the code of clients.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Single:
 
     :param method: its HTTP method
     :param path: its path
-    :param reply: what KIE says to a call that is in order
-    :param price: credits, for each call or for what it begins
+    :param reply: answers a valid call
+    :param price: credits for each call, or for the rendering that it starts
     :param required: fields without which it is refused
-    :param absent: number and words for an id that KIE does not know, which here begins with ``unknown``
+    :param absent: result number and text for an unknown id, which here begins with ``unknown``
     """
 
     method: str
@@ -50,7 +50,7 @@ class Single:
 
 
 def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Verdict:
-    """What KIE says to a call."""
+    """The answer to a call."""
     if asked is None:
         return Verdict(400, "Format Error - The parameter is not in JSON format")
     for name in single.required:
@@ -61,16 +61,16 @@ def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Verdic
     return single.reply(kie, single, asked)
 
 
-# What a call can do
+# # Kinds of calls
 
 
 def _at_once(**data: object) -> Answering:
-    """Gives this, and is charged each time."""
+    """Returns this; charged each time."""
     return lambda kie, single, asked: kie.charge(single.price) or Verdict(data=data)
 
 
 def _begins(read: str, id_key: str = "taskId") -> Answering:
-    """Begins what is read at another path, and is charged each time."""
+    """Starts something that is read at another path; charged each time."""
 
     def reply(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
         if refused := kie.charge(single.price):
@@ -83,7 +83,7 @@ def _begins(read: str, id_key: str = "taskId") -> Answering:
 
 
 def _voice(name: str, made: str, done: str) -> Answering:
-    """A record that has this under the name, and this word, when it is done."""
+    """Reads a record; when done, it has this value under the name, and this status."""
 
     def reply(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
         what = (single.path, single.id_of(asked))
@@ -116,7 +116,7 @@ def _recovered(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
 
 
 def _upscale(kie: EmulatorState, single: Single, asked: Asked) -> tuple[bool, str | None] | Verdict:
-    """Whether this call has begun it, which is charged, and the link when it is made."""
+    """Whether this call started the rendering, which is charged; and the link once it is done."""
     kie_task_id, index = single.id_of(asked), str(asked.get("index") or 0)
     what = (single.path, kie_task_id, index)
     new = what not in kie.begun
@@ -135,7 +135,7 @@ def _in_1080p(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
 
 
 def _in_4k(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
-    """A success without links at first; a 422 while it runs, and with the links."""
+    """At first a success without links; a 422 while it runs, and also with the links."""
     upscale = _upscale(kie, single, asked)
     if isinstance(upscale, Verdict):
         return upscale
@@ -165,8 +165,8 @@ _SNAKE_ID: Final = ("task_id",)
 _SONG: Final = ("taskId", "audioId")
 _NO_VIDEO: Final = (422, "Record does not exist")
 
-#: Measured are the prices of a style, and of 1080p and 4K (before 2026-06-11). That of timestamped lyrics, and that a
-#: persona is free, is from a copy of KIE's price list; the others are guesses.
+#: The prices of a style and of 1080p and 4K (before 2026-06-11) were measured. The price of timestamped lyrics, and the
+#: free persona, are from a copy of KIE's price list; the others are guesses.
 SINGLE_CALLS: Final = (
     Single(
         "POST",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pretend KIE without HTTP: jobs and their files, credits and the submit limit."""
+"""The emulated KIE without HTTP: jobs and their files, credits and the submit limit."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PRICE: Final = FAMILIES["wav"].price
 LIMIT_WINDOW: Final = 10.0
 LINK_SECONDS: Final = 20 * 60
 
-# Fields that are texts, as far as a submit is checked at all.
+# The checked fields of a submit that are texts.
 _TEXTS: Final = ("callBackUrl", "taskId", "audioId", "model", "prompt")
 
 
 class EmulatorState:
-    """Everything the emulator knows. Safe to use from several threads."""
+    """The state of the emulator. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class EmulatorState:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, and return to the settings of the start."""
+        """Forget everything, and return to the initial settings."""
         with self._lock:
             self.settings = self._initial
             self._chance = random.Random(self._initial.fault_seed)
@@ -73,13 +73,13 @@ class EmulatorState:
             self.log = RequestLog(self.api_key, self._clock)
 
     def configure(self, /, **changes: object) -> None:
-        """Change settings (see :class:`Settings`); running conversions keep their time."""
+        """Change settings (see :class:`Settings`); running jobs keep their time."""
         with self._lock:
             self.settings = self.settings.changed(changes)
             self._chance = random.Random(self.settings.fault_seed)
 
     def answer_for(self, endpoint: str, kie_task_id: str | None) -> Answer | None:
-        """The answer to give instead of an own one: a queued one, or a fault by chance."""
+        """The answer to send instead of the emulator's own: a queued one, or a random fault."""
         if queued := self.answers.take(endpoint, kie_task_id):
             return queued
         faults = FAULTS.get(endpoint)
@@ -94,7 +94,7 @@ class EmulatorState:
         """
         POST to the submit path of a family.
 
-        :param body: the parsed JSON body; anything but an object counts as not readable
+        :param body: the parsed JSON body; anything but an object counts as unreadable
         """
         row = family_named(family)
         if not isinstance(body, dict):
@@ -115,7 +115,7 @@ class EmulatorState:
         return Verdict(data=dict.fromkeys(ids, job.kie_task_id), accepted=True)
 
     def record_info(self, kie_task_id: str | None, family: str = "wav") -> Verdict:
-        """GET of the query path of a family, where only its jobs are known."""
+        """GET of the query path of a family, which finds only jobs of that path."""
         row = family_named(family)
         if not kie_task_id:
             return Verdict(422, f"Please enter {row.id_key}.")
@@ -139,10 +139,10 @@ class EmulatorState:
             self._links[token] = _Link(self._clock() + LINK_SECONDS, extension_of(urlsplit(url).path))
         return Verdict(data=f"{self.base_url}/d/{token}")
 
-    # What single calls need
+    # # For single calls
 
     def charge(self, price: float) -> Verdict | None:
-        """Take the price of a call from the balance; the refusal where there is not enough."""
+        """Take the price of a call from the balance; return the refusal if it is too low."""
         with self._lock:
             if self.settings.credits < price:
                 return Verdict(402, "Insufficient Credits")
@@ -151,7 +151,7 @@ class EmulatorState:
         return None
 
     def is_made(self, *what: str) -> bool:
-        """Whether what was begun is ready; who asks first begins it."""
+        """Whether something is ready; the first question about it starts it."""
         with self._lock:
             begun = self.begun.setdefault(what, self._clock())
             return self._clock() - begun >= self.settings.conversion_seconds
@@ -159,14 +159,14 @@ class EmulatorState:
     # Jobs and their files
 
     def job_at(self, row: Row, kie_task_id: str) -> Job | None:
-        """The job that a read at the query path of a family finds."""
+        """The job that a read at the family's query path finds."""
         with self._lock:
             job = self._jobs.get(kie_task_id)
         return job if job and family_named(job.family).query == row.query else None
 
     def create_job(self, family: str, body: Mapping[str, object], *, finished: bool = False) -> str:
         """
-        Start a job, or find the one that exists where it may be done only once; neither counts as a submit.
+        Start a job, or return the existing one if there may be only one; neither counts as a submit.
 
         :return: the KIE task id
         """
@@ -183,7 +183,7 @@ class EmulatorState:
         finished: bool = False,
     ) -> str:
         """
-        Start the conversion of a track, or find the one that exists; neither counts as a submit.
+        Start the conversion of a track, or return the existing one; neither counts as a submit.
 
         :return: the KIE task id
         """
@@ -191,7 +191,7 @@ class EmulatorState:
         return self.create_job("wav", body, finished=finished)
 
     def file_url(self, kie_task_id: str, extension: str, number: int = 0) -> str:
-        """The signed link to a file; every id has one, so that queued answers can be followed too."""
+        """The signed link to a file; it works for any id, including those of queued answers."""
         name = hashlib.sha256(f"{kie_task_id}/{number}".encode()).hexdigest()[:32] + f".{extension}"
         return f"{self.base_url}/s/{name}?sig={self._signature(name)}"
 
@@ -200,16 +200,16 @@ class EmulatorState:
         return self.file_url(kie_task_id, "wav")
 
     def file_is_signed(self, name: str, signature: str) -> bool:
-        """Whether a link to a file carries the signature that it was given out with."""
+        """Whether the signature of a link is valid."""
         return hmac.compare_digest(signature.encode(), self._signature(name).encode())
 
     def link_is_open(self, token: str) -> bool:
-        """Whether a download link was given out, and not too long ago."""
+        """Whether a download link exists and has not expired."""
         with self._lock:
             return token in self._links and self._clock() < self._links[token].until
 
     def kind_of_link(self, token: str) -> str:
-        """The extension of the file to which an open download link leads."""
+        """The extension of the file behind a download link."""
         return self._links[token].extension
 
     def _signature(self, name: str) -> str:
@@ -256,7 +256,7 @@ class EmulatorState:
         return job
 
     def summary(self) -> Json:
-        """A short account for people."""
+        """A short summary for people."""
         with self._lock:
             return {
                 "accepted_submits": self.accepted_submits,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes through the emulator: the answers that wait for a call, and the log of the calls."""
+"""The queue of answers, and the log of requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_kie.emulator.cases import CASES, SINGLES
 __all__ = ["LOG_LENGTH", "AnswerQueue", "Json", "RequestLog", "find_answer"]
 
 LOG_LENGTH: Final = 100_000
-# Shorter tokens are no keys, and hiding them would only make the log unreadable.
+# Shorter tokens are not keys; masking them would only make the log unreadable.
 _SHORTEST_SECRET: Final = 8
 
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ _PLAYABLE: Final = {**ANSWERS, **SINGLES, **{name: case.answer for name, case in
 
 
 def find_answer(name: str) -> Answer:
-    """Look up an answer; a name that does not exist is a ``LookupError`` with the nearest ones."""
+    """Return an answer; for an unknown name, raise a ``LookupError`` with the nearest names."""
     if answer := _PLAYABLE.get(name):
         return answer
     near = difflib.get_close_matches(name, _PLAYABLE, n=3, cutoff=0.4)
@@ -40,7 +40,7 @@ class _Queued:
     repeat: bool
 
     def fits(self, endpoint: str, kie_task_id: str | None) -> bool:
-        # "any" means any call of the API: the file host does not speak envelopes.
+        # "any" excludes the file host, which does not send envelopes.
         here = self.endpoint == endpoint or (self.endpoint == "any" and endpoint != "file")
         return here and self.kie_task_id in (None, kie_task_id)
 
@@ -49,7 +49,7 @@ class _Queued:
 
 
 class AnswerQueue:
-    """Answers that wait for the calls they fit."""
+    """Answers for later requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class AnswerQueue:
         Queue answers for the next calls.
 
         :param endpoint: which calls get them; by default the endpoint of each answer
-        :param kie_task_id: only for reads of this conversion
+        :param kie_task_id: only for reads of this job
         :param repeat: keep giving the last one, until something else is queued for the same calls
         """
         if endpoint not in (None, *ENDPOINTS):
@@ -83,7 +83,7 @@ class AnswerQueue:
                 self._waiting.append(new)
 
     def take(self, endpoint: str, kie_task_id: str | None = None) -> Answer | None:
-        """The answer for a call, if one waits for it."""
+        """The queued answer for a request, if there is one."""
         with self._lock:
             for queued in self._waiting:
                 if queued.fits(endpoint, kie_task_id):
@@ -94,7 +94,7 @@ class AnswerQueue:
 
 
 class RequestLog:
-    """The calls, oldest first, without any key."""
+    """The requests, oldest first, with keys masked."""
 
     def __init__(self, api_key: str, clock: Callable[[], float]) -> None:
         self._api_key = api_key
@@ -103,16 +103,16 @@ class RequestLog:
 
     def add(self, entry: Json, tokens: Iterable[str] = ()) -> None:
         """
-        Remember a call.
+        Log a request.
 
-        :param tokens: what else must not be written down, such as a wrong key
+        :param tokens: other values to mask, such as a wrong key
         """
         hidden = [self._api_key, *(token for token in tokens if len(token) >= _SHORTEST_SECRET)]
         self._entries.append(_redacted({**entry, "at": self._clock()}, hidden))
 
     def entries(self, endpoint: str | None = None) -> list[Json]:
         """
-        The calls so far.
+        The requests so far.
 
         :param endpoint: only the calls of this endpoint
         """

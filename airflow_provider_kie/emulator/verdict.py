@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the emulator decides about a call, before it is HTTP."""
+"""The emulator's answer to a call, independent of HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["METHOD_NOT_ALLOWED", "NOT_FOUND", "NO_PERMISSION", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What KIE says: the envelope, and whether the call started a job."""
+    """The content of KIE's envelope, and whether the call started a job."""
 
     code: int = 200
     msg: str = "success"
@@ -22,7 +22,7 @@ class Verdict:
 
     @property
     def http_status(self) -> int:
-        """Most errors travel inside HTTP 200; these do not."""
+        """Most errors are sent with HTTP 200; these are not."""
         return self.code if self.code in (404, 405, 429) else 200
 
     def envelope(self) -> Json:
