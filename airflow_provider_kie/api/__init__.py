@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KIE.ai says, as data and pure functions: no HTTP library, no Airflow task."""
+"""KIE.ai's API as data and pure functions: no HTTP library, no Airflow task."""

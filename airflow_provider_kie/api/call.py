@@ -18,20 +18,20 @@ T = TypeVar("T")
 
 
 class Repeat(Enum):
-    """When a call that met trouble may be sent again without harm."""
+    """When a call that failed may be sent again."""
 
-    #: It changes nothing and costs nothing.
+    #: The call changes nothing and costs nothing.
     ALWAYS = "always"
-    #: It is paid for, but KIE refuses to do the same twice (409): also once where the outcome is unknown.
+    #: The call is charged, but KIE refuses a duplicate (409): once more if the outcome is unknown.
     UNDER_GUARD = "under guard"
-    #: It may be paid for: only where KIE certainly did nothing.
+    #: The call may be charged: only if KIE certainly did nothing.
     IF_REFUSED = "if refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """
-    A call that a transport can carry out.
+    A call to KIE, for a transport to carry out.
 
     :param purpose: what the call is for, as the start of an error message.
     :param method: HTTP method.
@@ -41,8 +41,8 @@ class Call(Generic[T]):
     :param json: body.
     :param repeat: when it may be sent again.
     :param kie_task_id: the job that the call is about.
-    :param family: the family of the job, as it travels.
-    :param salvage: finds a result in the ``data`` of a refusal; None where there is none.
+    :param family: the family of that job, see :attr:`Family.tag`.
+    :param salvage: finds a result in the ``data`` of an error answer, or returns None.
     :param recover: maps an error that is really a result; raises the error otherwise.
     """
 
@@ -83,7 +83,7 @@ class Call(Generic[T]):
             raise KieUnreadableAnswerError("KIE's answer is nested too deeply") from error
 
     def explain(self, error: KieError) -> KieError:
-        """Return the error with the call's purpose and job in it."""
+        """Return the error with the call's purpose and job added."""
         error.problem = redact(f"{self.purpose}: {error.problem}")
         error.kie_task_id = error.kie_task_id or self.kie_task_id
         error.family = error.family or self.family

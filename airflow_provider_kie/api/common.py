@@ -21,7 +21,7 @@ __all__ = ["credit", "download_url"]
 
 def credit() -> Call[float]:
     """
-    Ask for the remaining credits; free of charge, and the cheapest call that needs a valid key.
+    Read the remaining credits; free, and the simplest call that needs a valid key.
 
     KIE documents an integer but answers fractions (5916.25, recorded 2026-04-16).
     """
@@ -30,7 +30,7 @@ def credit() -> Call[float]:
 
 def download_url(url: str) -> Call[str]:
     """
-    Ask for a direct link, valid for 20 minutes, to a file that KIE generated.
+    Get a direct link, valid for 20 minutes, to a file that KIE generated.
 
     :param url: the file's URL as KIE gave it; KIE answers 422 ``url is wrong`` for any other.
     :raises KieValidationError: not an http(s) URL.

@@ -4,9 +4,9 @@ The envelope around every answer of KIE: ``{"code": …, "msg": …, "data": …
 
 The rules that live here and nowhere else: an answer is a success only if the HTTP status is 2xx **and** the body
 is a JSON object **and** its ``code`` is 200, as a number or as text; and which class of error stands for which result
-number. KIE hides most errors, a refused key among them, in HTTP 200 (recorded 2026-04-16 to 2026-08-27), answers others
-with a real HTTP status (pages "Getting Started" and "Get WAV Details"), and the edge in front of it answers pages that
-are not JSON at all.
+number. KIE answers most errors, including a refused key, with HTTP 200 (recorded 2026-04-16 to 2026-08-27), others with
+a real HTTP status (pages "Getting Started" and "Get WAV Details"). The edge in front of it sends pages that are not
+JSON.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ __all__ = [
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
-#: Bytes of a body that a transport reads at most; KIE's answers are below 4 KiB.
+#: Most bytes that a transport reads of a body; KIE's answers are below 4 KiB.
 LONGEST_BODY = 1024 * 1024
 
-#: What an HTTP status means where no body gives a number of KIE's. Any 5xx is a :class:`KieServerError`; of a 404, a
-#: 409 and the like nobody knows whether it is KIE that speaks or something on the way.
+#: The error for an HTTP status without a result number. Any 5xx is a :class:`KieServerError`. A bare 404, 409 or the
+#: like is missing here, because it may come from a proxy rather than from KIE.
 ERROR_BY_STATUS: dict[int, type[KieError]] = {
     401: KieAuthenticationError,
     403: KieBlockedError,
@@ -88,11 +88,11 @@ ERROR_BY_CODE: dict[int, type[KieError]] = {
     505: KieFeatureDisabledError,
 }
 
-#: What refusals say of an id that KIE does not know, under these numbers. The text begins with that, because trouble of
-#: KIE's own ("Cannot invoke … because "task" is null") uses the same words.
+#: The text of a refusal for an unknown id, under these numbers. It is matched at the start only, because KIE's own
+#: failures ("Cannot invoke … because "task" is null") use the same words.
 _UNKNOWN_TEXT = re.compile(r"[\w ]{1,60}(not exist|not found|is null)\b", re.IGNORECASE)
 _UNKNOWN_CODES = (422, 500)
-#: What a call that is refused with 500 says where repeating it cannot help (recorded 2026-04 to 2026-08).
+#: Words in the text of a 500 for which repeating the call cannot help (recorded 2026-04 to 2026-08).
 _FINAL_REASONS = re.compile(r"\b(paused|not within|not exist|must)\b", re.IGNORECASE)
 
 _LONGEST_RETRY_AFTER = 3600.0
@@ -118,10 +118,10 @@ class Answer:
     @classmethod
     def of(cls, status: int, headers: Mapping[str, str], body: bytes, *, secret: str) -> Answer:
         """
-        Build the answer, without the secret that an answer might echo.
+        Build the answer with the secret masked, which KIE might echo.
 
-        :param headers: the response's headers, in any letter case that the mapping finds.
-        :param secret: the API key; so long, as the connection's check ensures, that nothing else is hit.
+        :param headers: the response's headers; look-ups must ignore case.
+        :param secret: the API key; the connection's check makes sure that it is too long to mask anything else.
         """
         hidden = body.replace(secret.encode(), b"***").replace(secret.replace("/", r"\/").encode(), b"***")
         location = headers.get("Location")
@@ -144,25 +144,25 @@ def decode(answer: Answer) -> Json:
 
 
 def data_of(answer: Answer) -> Json:
-    """Return the ``data`` of any answer, also of a refusal; None where it has none."""
+    """Return the ``data`` of any answer, also of an error; None if it has none."""
     envelope = _parse_object(answer)
     return envelope.get("data") if envelope is not None else None
 
 
 def says_unknown(error: KieError) -> bool:
-    """Tell whether KIE refused a call because it does not know the id."""
+    """Return whether KIE refused a call because the id is unknown."""
     return error.code in _UNKNOWN_CODES and _UNKNOWN_TEXT.match(error.said) is not None
 
 
 def final_refusal(error: KieError) -> KieError | None:
-    """Return the refusal that a 500 stands for if its text is a reason; None for trouble of KIE's own."""
+    """Return the refusal that a 500 really is, judging by its text; None for a failure of KIE's."""
     if error.code == 500 and _FINAL_REASONS.search(error.said):
         return KieValidationError(error.problem, **error.details())
     return None
 
 
 def _result_number(value: Json) -> int | None:
-    """Read a number, or a text of digits; ``true`` and 200.0 are none."""
+    """Read an int or a text of digits; ``true`` and 200.0 do not count."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value.strip()):
         return int(value)
     return value if type(value) is int else None
@@ -184,7 +184,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-#: Made once, because ``json.loads`` with an option makes one for every answer.
+#: Created once, because ``json.loads`` with an option creates one for every answer.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
@@ -225,12 +225,12 @@ def _refuse_without_code(answer: Answer, envelope: dict[str, Json]) -> NoReturn:
 
 
 def _existing_id(envelope: dict[str, Json]) -> str | None:
-    """Return the id that a refusal names: in ``data`` at KIE, beside it on sister sites, and often nowhere."""
+    """Return the id that a refusal names: in ``data`` at KIE, beside it on sister sites, often missing."""
     data = envelope.get("data")
     for holder in (data if isinstance(data, dict) else {}, envelope):
         given = holder.get("taskId", holder.get("task_id"))
         found = given.strip() if isinstance(given, str) else ""
-        if found and found.isprintable():  # what is not may fit into no database
+        if found and found.isprintable():  # databases may reject anything else
             return found
     return None
 

@@ -2,8 +2,7 @@
 """
 The families of KIE's jobs, one row each, with the evidence for it.
 
-What the columns mean stands at :class:`~airflow_provider_kie.api.family.Family`; adding a family is a row here, its
-answers in the tests, a row of the emulator and one in the docs.
+:class:`~airflow_provider_kie.api.family.Family` explains the columns; docs/design.md shows how to add a row.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from airflow_provider_kie.redaction import quoted
 
 __all__ = ["FAMILIES", "JOBS", "MUSIC", "VEO", "WAV", "WAV_ROUTES", "find_family", "tag_of"]
 
-#: Pages "Convert to WAV" and "Get WAV Details" (2026-04-29). The pages know only words; the numbers, and ``status`` in
-#: the place of ``successFlag``, are those of older pages of the same software. Numbers mean something else in each
-#: family, so only these two are taken.
+#: Pages "Convert to WAV" and "Get WAV Details" (2026-04-29). The pages list only words. The numbers, and ``status`` in
+#: place of ``successFlag``, come from older pages of the same software. Numbers mean something else in each family, so
+#: only these two are accepted.
 _WAV = Family(
     name="wav",
     submit="/api/v1/wav/generate",
@@ -48,9 +47,9 @@ _WAV = Family(
     unnamed=True,
 )
 
-#: KIE's Market: ``createTask`` and ``recordInfo`` carry any model (page copies of 2026-09-24 and 2026-10-07; recorded
-#: 2026-03 to 2026-10 with 25 models). A failed record was never recorded. Since 2026-09 records also have
-#: ``successFlag`` and ``response``; the word comes first.
+#: KIE's Market: ``createTask`` and ``recordInfo`` serve any model (page copies of 2026-09-24 and 2026-10-07; recorded
+#: 2026-03 to 2026-10 with 25 models). No failed record was ever recorded. Since 2026-09 records also have
+#: ``successFlag`` and ``response``; ``state`` takes precedence.
 JOBS = Family(
     name="jobs",
     submit="/api/v1/jobs/createTask",
@@ -75,9 +74,9 @@ JOBS = Family(
     wrapped=True,
 )
 
-#: WAV conversion as a model of the Market, in the words of its own page (page of 2026-10-07, and one client's finished
-#: job of 2026-10-06). Nobody knows whether a second submit is refused there, nor whether either route knows the jobs of
-#: the other, so a job is looked for by both.
+#: WAV conversion as a model of the Market, with the status words of its own page (2026-10-07, and one client's finished
+#: job of 2026-10-06). It is unknown whether a second submit is refused there, and whether one route finds jobs of the
+#: other, so a job is read by both.
 _WAV_AS_MODEL = replace(
     JOBS,
     name=_WAV.name,
@@ -104,7 +103,7 @@ WAV_ROUTES: Mapping[str, Family] = MappingProxyType({WAV.name: WAV, JOBS.name: r
 
 
 def _suno(*failed: str, running: tuple[str, ...] = ("PENDING",)) -> Words:
-    """Return the words that all families of Suno's pages share, with those of one of them."""
+    """Return the words that all families of Suno's pages share, plus one family's own."""
     return Words(
         running=running,
         done=("SUCCESS",),
@@ -113,8 +112,8 @@ def _suno(*failed: str, running: tuple[str, ...] = ("PENDING",)) -> Words:
     )
 
 
-#: Suno's generations (pages of 2026-04-29; submits and unknown ids recorded 2026-04-28). No finished record was
-#: recorded. TEXT_SUCCESS and FIRST_SUCCESS come while the second song is still made.
+#: Suno's generations (pages of 2026-04-29; submits and unknown ids recorded 2026-04-28). No finished job was recorded.
+#: TEXT_SUCCESS and FIRST_SUCCESS come before the second song is ready.
 MUSIC = Family(
     name="music",
     submit="/api/v1/generate",
@@ -126,7 +125,7 @@ MUSIC = Family(
     tracks=("response.sunoData[].{id,audioUrl}",),
     callback=True,
 )
-#: The others of the same pages, which are read with the same call.
+#: Their variants, which are read with the same call.
 _LIKE_MUSIC = tuple(
     replace(MUSIC, name=name, submit=f"/api/v1/generate/{name.removeprefix('music-')}")
     for name in (
@@ -135,7 +134,7 @@ _LIKE_MUSIC = tuple(
     )
 )
 
-#: Text, no file; one variant may have failed within a success (pages of 2026-04-29).
+#: Text, no file; a success may contain one failed variant (pages of 2026-04-29).
 LYRICS = Family(
     name="lyrics",
     submit="/api/v1/lyrics",
@@ -147,8 +146,8 @@ LYRICS = Family(
     callback=True,
 )
 
-#: Named links of which the unused ones are null, or a list (pages of 2026-04-29, list from clients). The link of the
-#: original is an input. Charged every time, as KIE says.
+#: Named links, null where unused, or a list (pages of 2026-04-29; the list from clients). The link of the original is
+#: an input. KIE says that every submit is charged.
 STEMS = Family(
     name="stems",
     submit="/api/v1/vocal-removal/generate",
@@ -188,7 +187,7 @@ MIDI = Family(
     callback=True,
 )
 
-#: Pages of 2026-04-29. One client has seen words with a text behind them.
+#: Pages of 2026-04-29. One client saw status words followed by text.
 MUSIC_VIDEO = Family(
     name="music-video",
     submit="/api/v1/mp4/generate",
@@ -199,8 +198,7 @@ MUSIC_VIDEO = Family(
     callback=True,
 )
 
-#: Pages of 2026-04-29: here 2 means that it runs. Once for each music task: a sister site names the earlier job under
-#: 400.
+#: Pages of 2026-04-29: here 2 means running. One job for each music task: a sister site names the earlier one with 400.
 COVER_IMAGE = Family(
     name="cover-image",
     submit="/api/v1/suno/cover/generate",
@@ -212,7 +210,7 @@ COVER_IMAGE = Family(
     adopts=(400, 409),
 )
 
-#: Pages of 2026-04-29 and 2026-09-24; an unknown id recorded. Where flag and word disagree, the flag decides.
+#: Pages of 2026-04-29 and 2026-09-24; an unknown id recorded. If flag and word disagree, the flag decides.
 IMAGE_4O = Family(
     name="4o-image",
     submit="/api/v1/gpt4o-image/generate",
@@ -223,7 +221,7 @@ IMAGE_4O = Family(
 )
 
 #: Aleph: a running and a failed record were recorded (2026-08-18), with the undocumented 3. The others: pages of
-#: 2026-08-19 and 2026-09-24, unknown ids recorded. Their links of origins are inputs.
+#: 2026-08-19 and 2026-09-24, unknown ids recorded. Links whose names contain ``origin`` are inputs.
 ALEPH = Family(
     name="aleph",
     submit="/api/v1/aleph/generate",
@@ -254,8 +252,8 @@ VEO_EXTEND = replace(
     files=(("result", "response.fullResultUrls[]|response.resultUrls[]"),),
 )
 
-#: Pages of 2026-04-29 and 2026-09-24; submits and an unknown id recorded. It says "queueing" where the Market says
-#: "queuing".
+#: Pages of 2026-04-29 and 2026-09-24; submits and an unknown id recorded. "queueing" is spelled "queuing" on the
+#: Market.
 RUNWAY = Family(
     name="runway",
     submit="/api/v1/runway/generate",
@@ -287,6 +285,6 @@ def find_family(name: str | None) -> Family:
 
 
 def tag_of(name: str) -> str | None:
-    """Return a family's name as it travels in errors and events; a name that is no family's stays as it is."""
+    """Return a family's tag, see :attr:`Family.tag`; an unknown name is returned unchanged."""
     row = FAMILIES.get(name)
     return row.tag if row else name

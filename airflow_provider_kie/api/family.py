@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What differs between families of jobs: the type of a row, which is checked when it is built.
+The type of a family's row, which is checked when it is built.
 
-Numbers and words mean what the row says. A word that it does not name fails only if it says so itself; a number that it
-does not name is no reason to go on waiting.
+Status words and numbers mean what the row says. A word that it does not list means running, unless it ends in
+``_FAILED`` or ``_ERROR``; a number that it does not list ends the wait.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from airflow_provider_kie.redaction import redact
 __all__ = ["Family", "Means", "Words"]
 
 _LONGEST_WORD = 80
-#: The name of main results, where a family has files besides.
+#: The name of main results, if a family has other files too.
 MAIN = "result"
 
 
 class Means(Enum):
-    """What a status word or number says of a job."""
+    """What a status means."""
 
     RUNNING = auto()
     DONE = auto()
@@ -38,14 +38,14 @@ class Means(Enum):
 
 class Words:
     """
-    What the status words and numbers of a family mean; each stands in one place.
+    The status words and numbers of a family, each with one meaning.
 
-    :param failed: it has failed, which KIE will not take back.
+    :param failed: it has failed for good.
     :param done_if_result: it has succeeded if there is a result.
-    :param only_words: the family's pages know no numbers, so that one in the row stands for the first word of its
-        meaning, and another one says nothing.
+    :param only_words: the family's pages list no numbers: a number in the row stands for the first word of its meaning,
+        any other number means nothing.
     :param spelled_as_first: every word is spelled as the first one of its meaning.
-    :raises ValueError: a word stands twice, whatever its letter case, or a meaning that every job can have has none.
+    :raises ValueError: a word is listed twice, ignoring case, or running, done or failed is empty.
     """
 
     def __init__(
@@ -74,26 +74,26 @@ class Words:
         self._only_words = only_words
 
     def spelled(self, given: Json) -> str:
-        """Return a status as text, in the spelling of the row where it is known."""
+        """Return a status as text, in the row's spelling if it is listed."""
         given = "" if given is None else str(given).strip()
         if known := self._spellings.get(given.upper()):
             return known
         word = redact(given)[:_LONGEST_WORD].strip()
-        # One client has seen words with a text behind them, such as "SUCCESS-Success" (music-video).
+        # One client saw words followed by text, such as "SUCCESS-Success" (music-video).
         return self._spellings.get(re.split(r"[-\s]", word.upper())[0], word)
 
     def meaning(self, status: str) -> Means | None:
-        """Say what a status means; None where nobody knows."""
+        """Return what a status, as :meth:`spelled` gives it, means; None if unknown."""
         if status.upper().endswith(("_FAILED", "_ERROR")):
             return self._meanings.get(status, Means.FAILED)
         return self._meanings.get(status)
 
     def is_foreign_number(self, status: str) -> bool:
-        """Tell whether a status is a number that the family does not name, and so no reason to go on waiting."""
+        """Return whether a status is a number that the row does not list."""
         return not self._only_words and fields.whole(status) is not None and status not in self._meanings
 
 
-@lru_cache  # of a row, with every one of thousands of readings
+@lru_cache  # the same few rows in every one of thousands of reads
 def _main_of(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
     names = frozenset(name for name, _ in files)
     return names & {MAIN} or names
@@ -102,32 +102,31 @@ def _main_of(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
 @dataclass(frozen=True, slots=True)
 class Family:
     """
-    What jobs of one kind have in common; everything that differs between families stands in such a row.
+    What jobs of one kind have in common; everything that differs between families is in such a row.
 
-    :param name: travels with the id of a job, because an id that is asked at another family's path is unknown for ever.
+    :param name: kept together with the id of a job, because no other family's path finds that id.
     :param submit: path of the call that is paid for.
     :param query: path of the call that reads a job.
     :param words: what its status words mean.
-    :param status: where a record has the status; the first key that is there counts.
-    :param files: names of files and where they are; main results come first. Of paths with ``|`` between them the first
-        one that leads to something counts.
-    :param result: what a job has besides or instead of files; the first path that leads to something counts.
-    :param needs_file: a success has a file; otherwise a result is enough.
-    :param tracks: where songs are, as objects of their ``id`` and ``audioUrl``.
-    :param errors: where the error's code and its text are.
-    :param id_key: the name of the id.
-    :param wrapped: the fields stand within ``input``, beside the name of a ``model``.
-    :param model: the only model whose jobs are of this family.
-    :param also: the row by which KIE may know a job that it does not know by this one.
+    :param status: keys of the status in a record; the first one present counts.
+    :param files: names and paths of files, main results first; of paths separated by ``|`` the first one with a value
+        counts.
+    :param result: paths of what a job has besides or instead of files; the first one with a value counts.
+    :param needs_file: a success must have a file; otherwise a result is enough.
+    :param tracks: paths of the songs, as objects with ``id`` and ``audioUrl``.
+    :param errors: keys of the error's code and its text.
+    :param id_key: key of the id in queries and answers.
+    :param wrapped: the fields go into ``input``, beside ``model``.
+    :param model: the only model of the Market that this row covers.
+    :param also: the row to read a job with if it is unknown by this one.
     :param callback: KIE demands a callback URL.
-    :param interval: seconds between two polls, where the user does not say it.
-    :param repeat: what a second submit does.
-    :param adopts: result numbers under which a refused submit may name an earlier job, which is then the result.
+    :param interval: default seconds between two polls.
+    :param repeat: when a submit may be repeated.
+    :param adopts: result numbers of a refused submit for which an earlier job that it names is the result.
     :param file_decides: a file counts whatever the status says.
-    :param failure: the class of a job that failed.
-    :param title: what messages call a job; ``short``: the same where it is clear; ``product``: its result.
-    :param unnamed: triggers, events, store entries and errors do not name the family, as it was before there were
-        others.
+    :param failure: the error class of a failed job.
+    :param title: the noun for a job in messages; ``short``: a shorter one; ``product``: the noun for its result.
+    :param unnamed: triggers, events, store entries and errors leave out the family, as before there were others.
     """
 
     name: str
@@ -159,7 +158,7 @@ class Family:
         """
         Check the row.
 
-        :raises ValueError: a path cannot be one, or a success could never be told from its absence.
+        :raises ValueError: a path is malformed, or the row has no status key or no path of a result.
         """
         if not (self.submit.startswith("/") and self.query.startswith("/")):
             raise ValueError(f"the paths of family {self.name!r} do not start with '/'")
@@ -170,15 +169,15 @@ class Family:
 
     @property
     def main_files(self) -> frozenset[str]:
-        """The names of the files that jobs are made for: those called result, or all where none is called so."""
+        """The names of the files that a job is submitted for: "result", or all if none has that name."""
         return _main_of(self.files)
 
     @property
     def tag(self) -> str | None:
-        """The name as it travels; None for the family of all that names none."""
+        """The name as stored in triggers, events, entries and errors; None for an ``unnamed`` family."""
         return None if self.unnamed else self.name
 
     @property
     def guarded(self) -> bool:
-        """Whether KIE refuses a second identical submit, so that it is not paid for."""
+        """Whether KIE refuses a second identical submit, which is then not charged."""
         return self.repeat is Repeat.UNDER_GUARD

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Lenient readers of single values: ids, URLs, texts, numbers and times, and the paths that lead to them.
+Lenient readers of single values: ids, URLs, texts, numbers and times, and their paths in a record.
 
-No recorded answer of a finished job exists for most families, and dialects of the same software differ in letter case
-and underscores. So everything is read leniently that cannot be mistaken.
+For most families no finished job was ever recorded, and variants of the same software differ in letter case and
+underscores. So everything is read leniently that is unambiguous.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
     "whole",
 ]
 
-# Those that were seen are 32 hex characters and UUIDs. An id that KIE gives may be paid for, so the characters of other
-# usual kinds, base64 for URLs among them, are taken as well.
+# The ids seen so far are 32 hex digits or UUIDs. To reject an id may be to lose a paid job, so other common alphabets,
+# such as URL-safe base64, are accepted too.
 _ID = re.compile(r"[A-Za-z0-9._:~+=-]{1,128}")
 _HTTP_URL = re.compile(
     r"""
@@ -57,7 +57,7 @@ _HTTP_URL = re.compile(
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 _HOST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[.+]")
-# What HTTP takes as it is, as requests has it. The brackets are not in RFC 3986, but everybody takes them.
+# Characters that need no encoding, as in requests. RFC 3986 excludes brackets here, but everything accepts them.
 _LEFT_ALONE = "!#$%&'()*+,/:;=?@[]~"
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -65,10 +65,10 @@ _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 def dig(value: Json, path: str) -> list[Json]:
     """
-    Return all that a path leads to, without what is empty.
+    Return all values at a path, except empty ones.
 
-    :param path: keys between dots, whose letter case and underscores do not count; ``[]`` behind a key goes through a
-        list, and ``{a,b}`` at the end takes these keys as one object. JSON within a text is read.
+    :param path: keys separated by dots, ignoring case and underscores; ``[]`` after a key iterates over a list, and
+        ``{a,b}`` at the end takes these keys as one object. JSON inside a text is parsed.
     """
     found = [value]
     for step in _steps(path):
@@ -77,12 +77,12 @@ def dig(value: Json, path: str) -> list[Json]:
 
 
 def first(value: Json, *paths: str) -> Json:
-    """Return the first thing that one of the paths leads to, or None."""
+    """Return the first value that :func:`dig` finds at one of the paths, or None."""
     return next((leaf for path in paths for leaf in dig(value, path)), None)
 
 
 def is_empty(value: Json) -> bool:
-    """Tell whether a value says nothing: null, an empty text, or a list or object of such."""
+    """Return whether a value is null, a blank text, or a list or object of such."""
     if isinstance(value, (dict, list)):
         return all(is_empty(each) for each in (value.values() if isinstance(value, dict) else value))
     return value is None or (isinstance(value, str) and not value.strip())
@@ -90,7 +90,7 @@ def is_empty(value: Json) -> bool:
 
 def plain(value: Any) -> Any:
     """
-    Return a value with dicts and lists for whatever behaves like one, such as the results of mapped tasks.
+    Return a value with real dicts and lists, in place of objects that behave like them (results of mapped tasks).
 
     :param value: anything.
     """
@@ -102,7 +102,7 @@ def plain(value: Any) -> Any:
 
 
 def storable(value: Json) -> Json:
-    """Return a value as every database and every JSON reader takes it."""
+    """Return a value that every database and JSON reader accepts: no NUL, lone surrogate or infinite number."""
     if isinstance(value, dict):
         return {str(storable(name)): storable(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -122,11 +122,11 @@ def _parsed(value: Json) -> Json:
     return value
 
 
-#: A key, or some as one object, each also folded; and whether the step goes through a list.
+#: A folded key; the keys of an object, each also folded; and whether the step iterates over a list.
 _Step: TypeAlias = tuple[str, tuple[tuple[str, str], ...], bool]
 
 
-# The paths of the rows, and the keys of their records, are the same with every one of thousands of readings.
+# The rows' paths and the records' keys are the same in every one of thousands of reads.
 @lru_cache(maxsize=512)
 def _steps(path: str) -> tuple[_Step, ...]:
     steps = []
@@ -139,7 +139,7 @@ def _steps(path: str) -> tuple[_Step, ...]:
 
 @lru_cache(maxsize=64)
 def _spellings(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the names as they are spelled, by how they are spelled without letter case and underscores."""
+    """Return the names by their folded spelling."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(_folded(name), []).append(name)
@@ -163,12 +163,12 @@ def _folded(key: str) -> str:
 
 
 def text(value: Json) -> str | None:
-    """Return a text in one printable line, or None for anything else."""
+    """Return a text on one printable line, or None for anything else."""
     return printable(value).strip() or None if isinstance(value, str) else None
 
 
 def message(value: Json) -> str | None:
-    """Return a text fit for a log, or None for anything else."""
+    """Return a text that is safe to log, or None for anything else."""
     found = text(value)
     return redact(found) if found else None
 
@@ -184,7 +184,7 @@ def whole(value: Json) -> int | None:
 
 
 def number(value: Json) -> float | None:
-    """Read a finite number, also one that comes as text."""
+    """Read a finite number, also from a text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -205,7 +205,7 @@ def error_code(value: Json) -> int | str | None:
 
 
 def time(value: Json) -> str | None:
-    """Read epoch seconds or milliseconds as ISO 8601 in UTC; keep a text as it is."""
+    """Read epoch seconds or milliseconds as ISO 8601 in UTC, or return a text."""
     number = whole(value) if not isinstance(value, bool) else None
     if number is None:
         return text(value)
@@ -217,13 +217,13 @@ def time(value: Json) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """Tell whether a rendered argument has no value."""
+    """Return whether a rendered argument has no value: None, blank, "None" from a template, or Jinja's undefined."""
     return str(value).strip() in ("", "None")
 
 
 def pushed_nothing(*names: str) -> KieValidationError:
     """
-    Return the error for arguments that the DAG passed, but that have no value.
+    Return the error for arguments that were passed but rendered to nothing.
 
     :param names: the arguments' names.
     """
@@ -233,12 +233,12 @@ def pushed_nothing(*names: str) -> KieValidationError:
 
 def check_id(field: str, value: object) -> str:
     """
-    Return an id of KIE, or say which argument is wrong before anything is sent.
+    Return an id of KIE, or raise an error that names the argument.
 
-    :param value: the rendered argument. An ``int`` counts as its digits, which ``render_template_as_native_obj`` makes
-        numbers of.
-    :raises KieValidationError: empty, ``None`` (also the word, as a template renders it), odd characters, a URL, or a
-        ``float``, of which the id cannot be told any more.
+    :param value: the rendered argument; an ``int`` counts as its digits, because ``render_template_as_native_obj``
+        turns digits into one.
+    :raises KieValidationError: empty, ``None`` (also as text), unexpected characters, a URL, or a ``float``, from which
+        the id cannot be recovered.
     """
     if is_blank(value):
         raise pushed_nothing(field)
@@ -261,17 +261,17 @@ def check_id(field: str, value: object) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether a text can be an id of KIE."""
+    """Return whether a text can be an id of KIE."""
     return _ID.fullmatch(text) is not None
 
 
 def http_url(value: object) -> str | None:
     """
-    Return a URL as HTTP wants it; None for what is no absolute http or https URL with a host.
+    Return a URL encoded for HTTP; None if it is not an absolute http or https URL with a host.
 
     Spaces, control characters, quotes and everything that is not ASCII are percent-encoded, as UTF-8; the host is
-    written in IDNA, as browsers do. What is encoded already stays as it is. The result holds nothing that libraries
-    read differently, except a user's name in front of the host.
+    written in IDNA, as browsers do. Existing encoding is kept. All libraries read the result alike, except for a user
+    name before the host.
     """
     found = _HTTP_URL.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
@@ -281,8 +281,8 @@ def http_url(value: object) -> str | None:
         host = in_ascii(host)
         user = "" if user is None else _percent_encoded(user).replace("@", "%40") + "@"
         written = f"{scheme}{user}{host}{port or ''}{_percent_encoded(rest or '')}"
-        _ = urlsplit(written).port  # raises for one beyond 65535, and urlsplit for a false address in brackets
-    except ValueError:  # also that of idna, and that of half a surrogate pair
+        _ = urlsplit(written).port  # raises for a port above 65535, as urlsplit does for an invalid address in brackets
+    except ValueError:  # also from idna, and for a lone surrogate
         return None
     return written if _HOST.fullmatch(host) else None
 
@@ -293,7 +293,7 @@ def _percent_encoded(text: str) -> str:
 
 def check_url(field: str, value: object) -> str:
     """
-    Return a URL that a user gave as HTTP wants it.
+    Return a user's URL encoded for HTTP.
 
     :raises KieValidationError: not an http(s) URL.
     """
@@ -304,6 +304,6 @@ def check_url(field: str, value: object) -> str:
 
 
 def begin_of_link(link: Json) -> str:
-    """Return scheme and host of a link, or the first letters of what is none, for a message."""
+    """Return the scheme and host of a link, or the start of any other text, for a message."""
     found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link).strip())
     return quoted(found[0] if found else "")

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What all families of KIE's jobs have in common.
-
-It is the job that any record reads into, and the two calls that are made from a family's row.
+What all families have in common: the job that any record is read into, and the calls made from a row.
 
 The rules that live here and nowhere else:
 
-* a record is about the job that was asked for, or it is not used;
-* an id that KIE does not know is answered with null, or with 404, 422 or 500 and a text that says so (recorded
-  2026-04-28 to 2026-09); both mean *not visible yet*;
-* files are where the row's paths lead, never what looks like a link, because records echo their inputs;
-* the form of a link is no failure of a job.
+* a record about another job than the one asked for is an error;
+* KIE answers an unknown id with null, or with 404, 422 or 500 and a matching text (recorded 2026-04-28 to 2026-09);
+  both mean *not visible yet*;
+* files are only read from the row's paths, never recognized as links, because records echo their inputs;
+* a job with a malformed link has not failed.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ __all__ = [
     "submit_job",
 ]
 
-#: The field in which every family takes the URL of a callback.
+#: The field of the callback URL, in every family.
 CALLBACK = "callBackUrl"
 
 
@@ -65,7 +63,7 @@ class KieFile(TypedDict):
 
 
 class KieTrack(TypedDict):
-    """One song of a music job, by the two ids with which other jobs refer to it."""
+    """One song of a music job, by the two ids that other jobs take."""
 
     music_task_id: str
     audio_id: str
@@ -75,10 +73,10 @@ class KieJob(TypedDict):
     """
     One job as KIE describes it, in JSON values, fit for XCom.
 
-    ``family``, ``model``: what kind of job it is; ``model`` is None outside of KIE's Market. ``kie_task_id``: its id at
+    ``family``, ``model``: what kind of job it is; ``model`` is None outside KIE's Market. ``kie_task_id``: its id at
     KIE. ``status``: KIE's own word or number, as text. ``files``: main results first, in KIE's order; KIE deletes them
-    14 days after success. ``result``: what KIE gave besides or instead of files, or None. ``tracks``: the songs of a
-    music job. ``progress``: from 0 to 1, or None. ``credits``: what the job cost, or None. ``create_time``,
+    14 days after success. ``result``: what KIE returned besides or instead of files, or None. ``tracks``: the songs of
+    a music job. ``progress``: from 0 to 1, or None. ``credits``: what the job cost, or None. ``create_time``,
     ``complete_time``: ISO 8601 where KIE sent a number, else KIE's text, whose time zone is not documented.
     ``error_code``, ``error_message``: None where KIE reports no error.
     """
@@ -103,7 +101,7 @@ class Submitted(NamedTuple):
     An accepted submit.
 
     :param kie_task_id: the job to wait for.
-    :param reused: True when KIE named an earlier job, and made no new one.
+    :param reused: True when KIE named an earlier job and created no new one.
     """
 
     kie_task_id: str
@@ -120,13 +118,13 @@ def submit_job(
     purpose: str | None = None,
 ) -> Call[Submitted]:
     """
-    Submit a job, which is paid for.
+    Return the call that submits a job, which is charged.
 
-    :param given: the fields of the call, as the user gives them; KIE alone knows which ones it takes.
-    :param callback_url: where KIE reports the end; by default what the fields say.
-    :param default_callback_url: the same, if neither says it.
+    :param given: the fields of the call, passed on unchecked.
+    :param callback_url: where KIE reports the end; by default the field in ``given``.
+    :param default_callback_url: the callback URL if neither is set.
     :param purpose: what the call is for, as the start of an error message.
-    :raises KieValidationError: the fields cannot be sent, or the model is missing or not wanted.
+    :raises KieValidationError: the fields cannot be sent, or the model is missing or not accepted.
     """
     model = model or row.model
     if row.wrapped == (not model):
@@ -155,7 +153,7 @@ def submit_job(
 
 def read_job(row: Family, kie_task_id: str) -> Call[KieJob | None]:
     """
-    Read a job, which is free; None for an id that KIE does not know (or does not know yet).
+    Return the call that reads a job, which is free; its result is None for an id that is unknown or not visible yet.
 
     :raises KieValidationError: the id cannot be one of KIE.
     """
@@ -183,13 +181,13 @@ def first_url(job: KieJob) -> str | None:
 
 
 def has_main_file(row: Family, job: KieJob) -> bool:
-    """Tell whether a job has one of the files that it was made for; a preview or a frame is none."""
+    """Return whether a job has one of the files that it was submitted for, and not only a preview or a frame."""
     main = row.main_files
     return any(file["name"] in main for file in job["files"])
 
 
 def no_cancel(row: Family, kie_task_id: str) -> str:
-    """Return what a user who kills a task should know."""
+    """Return the log line for a user who kills a task."""
     goes_on = f"{named(row.tag, kie_task_id)} goes on, and can be waited for again."
     return f"KIE has no call that cancels a {row.short}: {goes_on}"
 
@@ -205,7 +203,7 @@ def _parse_submit(row: Family, data: Json) -> Submitted:
 
 
 def _id_of(row: Family, data: Json) -> str | None:
-    """Return the id in an answer, of which a spelling that nobody expects must not lose what is paid for."""
+    """Return the id in an answer, in any spelling, because a missed id is a paid job that is lost."""
     given = data.get(row.id_key) if isinstance(data, dict) else None
     if fields.is_empty(given):
         given = fields.first(data, row.id_key)
@@ -216,18 +214,18 @@ def _adopt_earlier_job(row: Family, body: Mapping[str, Json], error: KieError) -
     if error.existing_kie_task_id and dumps(error.existing_kie_task_id) in dumps(body):  # an echo of what was sent
         error.existing_kie_task_id = None
     if error.existing_kie_task_id and error.code in row.adopts:
-        with suppress(KieValidationError):  # an id that cannot be asked for is left to the user
+        with suppress(KieValidationError):  # an id that cannot be queried is left to the user
             return Submitted(fields.check_id(row.id_key, error.existing_kie_task_id), reused=True)
     if not row.guarded and (refusal := final_refusal(error)):
         raise refusal
     if isinstance(error, KieAlreadyConvertedError) and not row.guarded:
-        # Of a family without that guard nobody knows what the number means.
+        # In a family without that guard, the meaning of 409 is unknown.
         raise KieUnexpectedCodeError(error.problem, **error.details())
     raise _refused(_as_failure_of(row, error))
 
 
 def _refused(error: KieError) -> KieError:
-    """Return the error of a submit as one that created nothing, where it says that making the job failed (501)."""
+    """Mark a failed generation (501) as an error that created nothing."""
     error.nothing_created = error.nothing_created or isinstance(error, KieJobFailedError)
     return error
 
@@ -238,7 +236,7 @@ def _unknown_is_none(row: Family, error: KieError) -> None:
 
 
 def _as_failure_of(row: Family, error: KieError) -> KieError:
-    """Return the error as one of the family, where it says that the job failed."""
+    """Return a failed generation (501) as the family's error class."""
     return row.failure(error.problem, **error.details()) if type(error) is KieJobFailedError else error
 
 
@@ -272,7 +270,7 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
     )
     succeeded = row.words.meaning(job["status"]) in (Means.DONE, Means.DONE_IF_RESULT)
     if succeeded and row.needs_file and not job["files"] and (instead := _instead_of_links(row, data)):
-        # The form of a link is no failure of the job, which is paid for.
+        # A malformed link is no failure of the job, which is paid for.
         raise KieUnreadableAnswerError(
             f"the {row.short} ended in {job['status']}, but its link is not an http(s) URL: "
             f"it begins with {fields.begin_of_link(instead)}"
@@ -281,14 +279,14 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
 
 
 def _links(row: Family, data: Json) -> Iterator[tuple[str, str]]:
-    """Give all texts where the row says that links are, each with the name of its file."""
+    """Yield all texts at the row's paths of files, each with the name of its file."""
     for name, paths in row.files:
         found = next(filter(None, (fields.dig(data, path) for path in paths.split("|"))), [])
         yield from ((name, link) for link in found if isinstance(link, str))
 
 
 def _instead_of_links(row: Family, data: dict[str, Json]) -> Json:
-    """Return the first thing that stands where the row says that links are, or where the object around them is."""
+    """Return the first value at the row's paths of files, or a non-object in place of the object around them."""
     paths = [path for _, alternatives in row.files for path in alternatives.split("|")]
     around = [path.partition(".")[0].removesuffix("[]") for path in paths]
     no_objects = (each for key in around for each in fields.dig(data, key) if not isinstance(each, dict))
@@ -307,12 +305,12 @@ def _files(row: Family, data: Json) -> list[KieFile]:
 
 def _result(row: Family, data: Json, files: list[KieFile]) -> Json:
     """
-    Return what the record holds besides files; a text that is not JSON stays, so that it can be shown.
+    Return what the record contains besides files; a text that is not JSON is kept, to be shown.
 
-    Where there is no file, links of a shape that nobody expects are all that was paid for, and stay too.
+    If there is no file, links of an unexpected shape are all that was paid for, and are kept too.
     """
     found = fields.first(data, *row.result)
-    if isinstance(found, list):  # a variant of a text may have failed while others are there
+    if isinstance(found, list):  # of lyrics, single variants may have failed
         return [each for each in found if not (isinstance(each, dict) and each.get("status") == "failed")] or None
     if isinstance(found, dict):
         read = _last_keys(row.files) if files else ()
@@ -321,21 +319,21 @@ def _result(row: Family, data: Json, files: list[KieFile]) -> Json:
     return found
 
 
-@lru_cache  # of a row, with every one of thousands of readings
+@lru_cache  # the same few rows in every one of thousands of reads
 def _last_keys(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
     paths = [path for _, alternatives in files for path in alternatives.split("|")]
     return frozenset(path.split(".")[-1].removesuffix("[]") for path in paths)
 
 
 def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
-    """Return the songs that have a file; what is made of another one would be paid for in vain."""
+    """Return the songs that have a file; a job made from any other song would fail, and be charged."""
     songs = [song for path in row.tracks for song in fields.dig(data, path) if isinstance(song, dict)]
     ids = (fields.text(song.get("id")) for song in songs if fields.http_url(song.get("audioUrl")))
     return [KieTrack(music_task_id=kie_task_id, audio_id=each) for each in dict.fromkeys(filter(None, ids))]
 
 
 def _share(value: Json) -> float | None:
-    """Read a progress: a whole number is a percentage (Market), another one a share, as text too ("0.50", 4o)."""
+    """Read a progress: a whole number is a percentage (Market), any other a fraction, also as text ("0.50", 4o)."""
     number = fields.number(value)
     if number is None:
         return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Single calls of KIE: what belongs to no family of jobs, as far as its answers need a reader.
+Calls that belong to no family, as far as their answers need a reader.
 
-Sources: the pages "Get 1080P Video" and "Get 4K Video", "Get Recovery Audio Details" of a sister site, and what others
-measured: Veo upscales by the client kie-mcp (4.0.2, before 2026-06-11), boost of a style and the refusals of a recovery
-by recordings (2026). No recording of a finished upscale or recovery was found.
+Sources: the pages "Get 1080P Video" and "Get 4K Video", "Get Recovery Audio Details" of a sister site, and measurements
+of others: Veo upscales by the client kie-mcp (4.0.2, before 2026-06-11); the boost of a style and the refusals of a
+recovery were recorded (2026). No recording of a finished upscale or recovery was found.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from airflow_provider_kie.redaction import harmless, quoted
 
 __all__ = ["boost_style", "recover_songs", "recovered_songs", "request", "upscale_veo"]
 
-#: The call for each resolution, and the number that means there that KIE still renders, whatever its text (measured).
+#: The call for each resolution, and the result number that means still rendering, whatever its text (measured).
 _UPSCALES = {"1080p": ("GET", "/api/v1/veo/get-1080p-video", 500), "4k": ("POST", "/api/v1/veo/get-4k-video", None)}
 _PAID_GETS = [path for method, path, _ in _UPSCALES.values() if method == "GET"]
-#: What KIE says besides while it renders, under 400 or 422 (its pages, and two clients).
+#: Texts of a 400 or 422 that mean still rendering (KIE's pages, and two clients).
 _RENDERING = re.compile(r"is processing|being generated|check back|\byet\b", re.IGNORECASE)
-#: The number of a recovery that still runs, as a sister site documents it.
+#: The result number of a running recovery, as a sister site documents it.
 _RUNNING = 201
 
 
 def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapping[str, Any] | None) -> Call[Json]:
     """
-    Send anything, and read nothing into the answer.
+    Return a call with any method, path and fields, whose result is the envelope's ``data``.
 
-    :raises KieValidationError: this cannot be sent.
+    :raises KieValidationError: it cannot be sent.
     """
     if not (isinstance(method, str) and method.isalpha()):
         raise KieValidationError(f"method {quoted(method)} is no HTTP method")
@@ -56,7 +56,7 @@ def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapp
 
 def upscale_veo(kie_task_id: str, resolution: str, index: int = 0) -> Call[str | None]:
     """
-    Ask for a Veo video in a higher resolution: paid for, and never repeated; None while KIE makes it.
+    Request a Veo video in a higher resolution: charged, and never repeated; None while KIE is rendering.
 
     :raises KieValidationError: no such resolution, or no id or index.
     """
@@ -84,7 +84,7 @@ def upscale_veo(kie_task_id: str, resolution: str, index: int = 0) -> Call[str |
 
 def boost_style(content: str) -> Call[str]:
     """
-    Have KIE write a style out, which is paid for each time (0.4 credits, recorded).
+    Let KIE elaborate a style, which is charged each time (0.4 credits, recorded).
 
     :raises KieValidationError: no text.
     """
@@ -98,7 +98,7 @@ def boost_style(content: str) -> Call[str]:
 
 def recover_songs(music_task_id: str) -> Call[str]:
     """
-    Start to make new links for the songs of a finished music job, of which nobody has told the price.
+    Start to recreate the links of a finished music job's songs; the price is not known.
 
     :raises KieValidationError: the id cannot be one of KIE.
     """
@@ -118,7 +118,7 @@ def recover_songs(music_task_id: str) -> Call[str]:
 
 def recovered_songs(recovery_task_id: str) -> Call[list[dict[str, str | None]] | None]:
     """
-    Read a recovery, which is free; None while it runs, and for an id that KIE does not know (or does not know yet).
+    Read a recovery, which is free; None while it runs, and for an id that is unknown or not visible yet.
 
     :raises KieValidationError: the id cannot be one of KIE.
     """
@@ -151,13 +151,13 @@ def _none_while_rendering(error: KieError, rendering: int | None) -> None:
         return
     if refusal := final_refusal(error):
         raise refusal
-    # Without a text it is something on the way that answered, and not KIE.
+    # Without a text the answer comes from a proxy and not from KIE.
     if not (error.said and error.code == rendering):
         raise error
 
 
 def _parse_style(data: Json) -> str:
-    # The flag beside it is a Chinese word (recorded), although numbers are documented.
+    # The flag is not read: it is a Chinese word (recorded), although numbers are documented.
     record = data if isinstance(data, dict) else {}
     style = fields.text(record.get("result"))
     if style is None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-WAV conversion in the words that DAGs know: a face of the family ``wav``.
+WAV conversion in the terms of the public WAV classes: a view of the family ``wav``.
 
 Sources: the pages "Convert to WAV" and "Get WAV Details" (2026-04-29), and the recorded answers of ``/wav/generate``
 (2026-04-28) and ``/wav/record-info`` (2026-08-05) for unknown ids.
@@ -48,10 +48,10 @@ class WavConversion(TypedDict):
     One WAV conversion as KIE describes it, in JSON scalars, fit for XCom.
 
     ``kie_task_id``: the WAV task. ``music_id``: the track (KIE's ``audioId``). ``music_index``: its position in
-    the music task, 0 or 1. ``status``: a :class:`WavStatus` value, or KIE's own word in capitals where it is not
-    known. ``wav_url``: an http(s) URL or None; KIE deletes the file 14 days after success. ``create_time``,
-    ``complete_time``: ISO 8601 where KIE sent a number, else KIE's text, whose time zone is not documented.
-    ``error_code``, ``error_message``: None where KIE reports no error (null, 0, 200 or an empty text).
+    the music task, 0 or 1. ``status``: a :class:`WavStatus` value, or an undocumented word of KIE's in capitals.
+    ``wav_url``: an http(s) URL or None; KIE deletes the file 14 days after success. ``create_time``, ``complete_time``:
+    ISO 8601 where KIE sent a number, else KIE's text, whose time zone is not documented. ``error_code``,
+    ``error_message``: None where KIE reports no error (null, 0, 200 or an empty text).
     """
 
     kie_task_id: str
@@ -67,11 +67,11 @@ class WavConversion(TypedDict):
 
 def row_of(route: str) -> Family:
     """
-    Return the row of WAV conversion by a route.
+    Return the row of a WAV route.
 
     :param route: ``"wav"``: ``/wav/generate``, where KIE's documentation says that a second submit is refused.
-        ``"jobs"``: the model of KIE's Market, where it is charged again, or nobody knows.
-    :raises KieValidationError: it is none of them.
+        ``"jobs"``: the model of KIE's Market, where it may be charged again.
+    :raises KieValidationError: there is no such route.
     """
     row = WAV_ROUTES.get(route) if isinstance(route, str) else None
     if row is None:
@@ -81,7 +81,7 @@ def row_of(route: str) -> Family:
 
 def id_in(given: object) -> str:
     """
-    Return the id of a conversion, unchecked, under the type that it should have.
+    Return the id of a conversion, unchecked, typed as it should be.
 
     :param given: the id, a :class:`WavConversion`, or a :class:`~airflow_provider_kie.api.job.KieJob`.
     :raises KieValidationError: it is a job of another family.
@@ -100,12 +100,11 @@ def convert_to_wav(
     Submit a conversion; costs about 0.4 credits when it is accepted.
 
     By ``/wav/generate`` a second submit for the same track is answered with 409. That a 409 names the earlier task is
-    not documented; where it does, that task is the result. By the Market nothing is known of a second submit.
+    not documented; where it does, that task is the result. What a second submit does on the Market is unknown.
 
     :param music_task_id: the music task that made the track (KIE's ``taskId``).
     :param audio_id: the track (KIE's ``audioId``, ``response.sunoData[].id`` of the music task).
-    :param callback_url: where KIE reports the end; KIE demands one also from clients that poll, but not by the route of
-        the Market.
+    :param callback_url: where KIE reports the end; required even from clients that poll, except on the Market.
     :param row: the row of the route, see :func:`row_of`.
     :raises KieValidationError: an argument cannot be right.
     """
@@ -117,7 +116,7 @@ def convert_to_wav(
 
 
 def as_conversion(job: KieJob) -> WavConversion:
-    """Return a job of the family in the words of WAV conversion."""
+    """Return a job of the family as a :class:`WavConversion`."""
     track = job["result"] if isinstance(job["result"], dict) else {}
     return WavConversion(
         kie_task_id=job["kie_task_id"],
@@ -133,7 +132,7 @@ def as_conversion(job: KieJob) -> WavConversion:
 
 
 def as_job(conversion: WavConversion) -> KieJob:
-    """Return the job that a conversion describes, such as one in an event of an earlier version."""
+    """Return the job that a conversion describes, such as one from an event of an earlier version."""
     url = conversion["wav_url"]
     return KieJob(
         family=WAV.name,
