@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The connection type ``kie``: its fields once, as data, and the settings that a connection stands for.
+The connection type ``kie``: its fields as data, and the settings read from a connection.
 
 Airflow 3.2 and later read the form from the provider's metadata (3.3 reads nothing else); 2.11 and 3.1 call two
 methods of the hook. Both are built from :data:`EXTRA_FIELDS`. Nothing heavy is imported here, because Airflow
@@ -36,11 +36,11 @@ CONN_TYPE = "kie"
 HOOK_NAME = "KIE.ai"
 DEFAULT_CONN_ID = "kie_default"
 DEFAULT_TIMEOUT = 30.0
-#: KIE demands a callback URL also from clients that poll, and does not check it. This is the one that KIE's own
-#: pages use; the name is reserved (RFC 2606), so that nobody receives the result.
+#: KIE requires a callback URL even from clients that poll, and does not check it. This one is from KIE's own pages; its
+#: domain is reserved (RFC 2606), so nobody receives the result.
 DEFAULT_CALLBACK_URL = "https://api.example.com/callback"
 
-#: What the routes of WAV conversion are called. Their rows are not imported here, because that takes Airflow.
+#: The names of the WAV routes. Their rows are not imported here, because that would import Airflow.
 WAV_ROUTES = ("wav", "jobs")
 
 
@@ -55,7 +55,7 @@ class ExtraField:
     :param kind: JSON type: ``string``, ``number`` or ``boolean``.
     :param secret: True for a value that the form and Airflow's logs hide.
     :param bounds: the least and the largest number that the form takes.
-    :param words: all that the field may say, the default first.
+    :param words: the allowed values, the default first.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ExtraField:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of the form's field; null is a field that was left empty."""
+        """The JSON schema of the form's field; null means that it was left empty."""
         schema: dict[str, Any] = {"type": [self.kind, "null"]}
         if self.secret:
             schema["format"] = "password"
@@ -132,7 +132,7 @@ def build_conn_fields() -> dict[str, dict[str, Any]]:
 
 
 def build_ui_field_behaviour() -> dict[str, Any]:
-    """Return the look of the standard fields, in the form of the hook's method (Airflow 2.11 and 3.1)."""
+    """Return the labels of the standard fields, in the form of the hook's method (Airflow 2.11 and 3.1)."""
     return {"hidden_fields": HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
 
 
@@ -140,8 +140,8 @@ def build_form_widgets() -> dict[str, Any]:
     """
     Return the extra fields as WTForms fields (Airflow 2.11 and 3.1).
 
-    Airflow 3.1 replaces the three libraries by stand-ins while it calls this, so they are imported here and not
-    at the top, and no other names of theirs are used.
+    Airflow 3.1 replaces the three libraries with stand-ins during this call, so they are imported here, and only names
+    that the stand-ins have are used.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
@@ -161,14 +161,14 @@ def build_form_widgets() -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class KieSettings:
     """
-    What a connection says, checked; secrets and what may hold one are not shown by ``repr``.
+    The checked values of a connection; ``repr`` leaves out secrets and what may contain one.
 
     :param conn_id: the Airflow connection.
     :param api_key: sent as a bearer token to the base URL's host and nowhere else.
     :param base_url: scheme, host and port, without a trailing slash.
     :param callback_url: sent with every submit to a family that demands one.
-    :param account: the account at KIE whose money is spent, as a name of the user's choice; by default each connection
-        stands for one of its own.
+    :param account: a name of the user's choice for the account at KIE that pays; by default each connection counts as
+        an account of its own.
     :param wav_route: how WAV conversions are submitted: ``"wav"`` or ``"jobs"``.
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
@@ -187,19 +187,19 @@ class KieSettings:
 
     @property
     def payer(self) -> str:
-        """The account whose money is spent, by the name that tells it from others."""
+        """The name of the account that pays."""
         return self.account or self.conn_id
 
     @classmethod
     def from_connection(cls, conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> KieSettings:
         """
-        Check a connection and take its values.
+        Read and check a connection.
 
         :param conn_id: the connection's id, for messages.
         :param connection: an Airflow ``Connection``.
-        :param extra: its extra as a dict; passed in because Airflow masks the secrets in it meanwhile, which blocks
-            in a triggerer.
-        :raises KieConfigurationError: a value cannot work; names the connection and the field.
+        :param extra: its extra as a dict; passed in because parsing it makes Airflow mask its secrets, which blocks in
+            a triggerer.
+        :raises KieConfigurationError: a value is invalid; names the connection and the field.
         """
         checked = Fields(conn_id, extra)
         if not is_json_object(connection.extra):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What each field of a connection takes: a reader of one connection's values, which refuses what cannot work.
+What each field of a connection accepts.
 
-The error tree needs Airflow, which anyone who loads the provider's metadata must not import, so it is imported late.
+The errors are imported late, because they need Airflow, which the provider's metadata must not import.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_BASE_URL", "LONGEST_TIMEOUT", "SHORTEST_KEY", "Fields", "is_
 
 DEFAULT_BASE_URL = "https://api.kie.ai"
 LONGEST_TIMEOUT = 600.0
-#: Characters of a key at least, so that hiding it where KIE echoes it hits nothing else.
+#: The fewest characters of a key, so that masking it in an answer masks nothing else.
 SHORTEST_KEY = 8
 
 # The characters of a bearer token (RFC 6750, section 2.1).
@@ -32,14 +32,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Fields:
-    """Reads one connection's values; each method raises a ``KieConfigurationError`` for what cannot work."""
+    """Reads one connection's values; each method raises a ``KieConfigurationError`` for an invalid one."""
 
     def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
         self.conn_id = conn_id
         self.extra = extra
 
     def refuse(self, name: str, why: str) -> KieConfigurationError:
-        """Return the error of a value, which names the field and the connection."""
+        """Return an error that names the field and the connection."""
         from airflow_provider_kie.exceptions import KieConfigurationError
 
         return KieConfigurationError(f"Field {name!r} of the Airflow connection {why}", conn_id=self.conn_id)
@@ -67,7 +67,7 @@ class Fields:
         return value
 
     def word(self, name: str, words: tuple[str, ...]) -> str:
-        """Read one of some words, of which the first is the default."""
+        """Read one of the words; the first one is the default."""
         value = self.text(name) or words[0]
         if value not in words:
             raise self.refuse(name, f"must be one of {', '.join(words)}")
@@ -94,7 +94,7 @@ class Fields:
         return spelled
 
     def seconds(self, name: str, default: float) -> float:
-        """Read a time."""
+        """Read a number of seconds."""
         value = self.extra.get(name)
         if value is None or value == "":
             return default
@@ -107,14 +107,14 @@ class Fields:
         return seconds
 
     def boolean(self, name: str, *, default: bool) -> bool:
-        """Read a truth value, also as one of the texts that older forms store."""
+        """Read a boolean, also as one of the texts that older forms store."""
         value = self._as_boolean(self.extra.get(name), default)
         if value is None:
             raise self.refuse(name, "must be true or false")
         return value
 
     def verify(self, name: str) -> bool | str:
-        """Read how to check a certificate: a truth value, or the path of a CA bundle."""
+        """Read a boolean, or the path of a CA bundle."""
         value = self.extra.get(name)
         flag = self._as_boolean(value, default=True)
         if flag is not None:
@@ -124,7 +124,7 @@ class Fields:
         return value
 
     def base_url(self, host: str | None, schema: str | None, port: int | None, insecure_http: bool) -> str:
-        """Put the base URL together, spelled as HTTP libraries do."""
+        """Build the base URL."""
         if port is not None and not 0 < port < 65536:
             raise self.refuse("port", "must be between 1 and 65535")
         if not host:
@@ -142,7 +142,7 @@ class Fields:
                 "host",
                 "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
             )
-        # Spelled as HTTP libraries do, because the key is only sent to this very address.
+        # Spelled as HTTP libraries do, because the key is sent to exactly this address only.
         return f"{parts.scheme}://{parts.netloc}" + (f":{port}" if port and not parts.port else "")
 
     @staticmethod
@@ -163,7 +163,7 @@ class Fields:
 
 
 def is_json_object(text: str | None) -> bool:
-    """Tell whether the text of an extra is what it has to be; Airflow itself takes an unreadable one for empty."""
+    """Return whether an extra is empty or a JSON object; Airflow itself reads an invalid one as empty."""
     if not (text or "").strip():
         return True
     try:

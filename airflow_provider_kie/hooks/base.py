@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the hook over ``requests`` does for its methods: look up the connection, carry out calls, drive courses of waits.
+The base of the hook over ``requests``: looks up the connection, carries out calls, drives the courses of waits.
 
-What a call is, what its answer means, when it is repeated and what a reading means for a wait is decided on the
-floors below.
+The floors below decide what an answer means, when a call is repeated and what a reading means for a wait.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class KieBaseHook(BaseHook):
         """
         The checked connection.
 
-        :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
-        :raises KieConfigurationError: a field cannot work.
+        :raises KieConnectionNotFoundError: the connection is not defined or could not be read.
+        :raises KieConfigurationError: a field is invalid.
         """
         return self._look_up()
 
@@ -87,9 +86,9 @@ class KieBaseHook(BaseHook):
         """
         Read a job once, or until an answer that may still settle has settled.
 
-        :param timeout: seconds after which nothing settles any more; by default the end of the grace stops it.
-        :param poll_interval: seconds between two polls, which the pauses of one poll do not exceed.
-        :param retry_reads: repeat a read that met trouble, for callers that poll only once.
+        :param timeout: seconds for the poll to settle; by default only the grace limits it.
+        :param poll_interval: seconds between two polls, and the longest pause within one.
+        :param retry_reads: repeat a failed read, for callers that poll only once.
         """
         judge = Judge(row, kie_task_id, self.kie_conn_id)
         course = poll(judge, Pace(poll_interval), _countdown(timeout))
@@ -107,14 +106,14 @@ class KieBaseHook(BaseHook):
         """
         Wait in this process until a job has ended, and return how.
 
-        :param report: is told of each pause instead of the log.
+        :param report: called with each pause, instead of logging it.
         """
         course = wait(row, kie_task_id, self.kie_conn_id, Pace(poll_interval), _countdown(timeout))
         end = self._drive(course, row, kie_task_id, report=report)
         return timed_out(row, kie_task_id, self.kie_conn_id, timeout, end.reason) if isinstance(end, Wait) else end
 
     def call(self, call: Call[T]) -> T:
-        """Carry out a call, and repeat it where that may help and cannot pay twice."""
+        """Carry out a call, and repeat it if that may help and cannot be charged twice."""
         result: T = retrying(call, log)(self.attempt, call)
         return result
 
@@ -122,7 +121,7 @@ class KieBaseHook(BaseHook):
         """
         Carry out a call once.
 
-        :param patience: seconds that the call may be held back by a rate limit that another one met.
+        :param patience: longest pause in seconds for a rate limit that another call ran into.
         """
         settings = self.settings
         time.sleep(COOLDOWNS.pause(settings, patience))
@@ -137,7 +136,7 @@ class KieBaseHook(BaseHook):
         return over_requests.send(self._session, self.settings, call)
 
     def _takes_up_what_changed(self) -> bool:
-        """Look the connection up again, and tell whether it has changed; a poke may use it for hours."""
+        """Look up the connection again and return whether it has changed; poke mode may use it for hours."""
         found = self._look_up()
         if found == self.settings:
             return False
@@ -156,7 +155,7 @@ class KieBaseHook(BaseHook):
         retry_reads: bool = False,
         report: Callable[[Pause], None] | None = None,
     ) -> T:
-        """Give a course the readings that it asks for, and pause when it asks for that, until it returns its end."""
+        """Run a course: read and pause as it asks, and return its result."""
         reading: Reading = None
         while True:
             try:
@@ -180,7 +179,7 @@ class KieBaseHook(BaseHook):
         try:
             if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
                 return self._outcome(row, kie_task_id, retry_reads)
-        except KieConnectionNotFoundError as error:  # a secrets backend that is away says nothing of the job
+        except KieConnectionNotFoundError as error:  # which an unreachable secrets backend causes too
             return KieConnectionError(f"KIE refused the key, and the connection is out of reach: {error.problem}")
         except KieError as error:
             return error

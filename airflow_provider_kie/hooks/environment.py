@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a connection leaves to the environment: the proxy, and the certificates that are trusted.
+The proxy and the trusted certificates, from the connection or else from the environment.
 
-There is one reading of it for both transports and for the file hosts, the one of requests. Neither library may look
-at the environment itself: both would also take credentials from a netrc file, which requests prefers to the key and
-aiohttp refuses beside it, and they differ in what else they take. What cannot work is refused before anything is sent.
+Both transports and the file hosts follow the rules of requests. The libraries must not read the environment themselves:
+both would also take credentials from a netrc file, which requests prefers to the key and aiohttp rejects beside it, and
+otherwise they differ. Invalid settings are refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 
 def proxy_url(settings: KieSettings, url: str) -> str | None:
     """
-    Return the proxy that leads to a URL: the connection's, else the environment's.
+    Return the proxy for a URL: the connection's, else the environment's.
 
-    :raises KieConfigurationError: the environment names a proxy that cannot work.
+    :raises KieConfigurationError: the environment names an invalid proxy.
     """
     if settings.proxy:
         return settings.proxy
@@ -68,7 +68,7 @@ def _sound_proxy(value: str, source: str, settings: KieSettings) -> str:
 
 
 def _proxy_variable(name: str) -> str:
-    """Return the variable from which Python took a proxy: of two that differ in case, the one in small letters."""
+    """Return the name of the variable that Python took a proxy from: lower case wins."""
     names = [each for each in os.environ if each.lower() == f"{name}_proxy" and os.environ[each].strip()]
     if names:
         return f"Environment variable {quoted(max(names))}"
@@ -94,18 +94,18 @@ def _bundle(settings: KieSettings) -> _Bundle | None:
 
 
 def ca_bundle(settings: KieSettings) -> str | bool:
-    """Return the file or folder of CA certificates that counts, or False for none."""
+    """Return the file or folder of CA certificates to trust, or False for none."""
     bundle = _bundle(settings)
     return bundle.path if bundle else False
 
 
 def ssl_context(settings: KieSettings, url: str) -> ssl.SSLContext | bool:
     """
-    Return how to check the certificates on the way to a URL. Reads files again whenever they have changed.
+    Return how to check the certificates for a URL. Files that have changed are read again.
 
-    :return: True where there is nothing to check, False where nothing shall be checked.
+    :return: True if there is nothing to check, False if checking is turned off.
     :raises KieConfigurationError: the CA bundle holds no certificates.
-    :raises KieConnectionError: it could not be read this time.
+    :raises KieConnectionError: the CA bundle could not be read this time.
     """
     if not any(way.startswith("https://") for way in (url, proxy_url(settings, url) or "")):
         return True
@@ -118,7 +118,7 @@ def ssl_context(settings: KieSettings, url: str) -> ssl.SSLContext | bool:
         if isinstance(error, _WRONG_PATH) or error.errno == errno.ENAMETOOLONG:
             problem = f"{bundle.source} does not lead to CA certificates"
             raise KieConfigurationError(problem, conn_id=settings.conn_id) from error
-        # Such as too many open files: not a wrong setting, and it may pass.
+        # Too many open files, for example, which is no wrong setting and may pass.
         raise no_answer(settings, NO_CERTIFICATES, sent=False) from error
 
 
@@ -126,7 +126,7 @@ _State: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 def _state(bundle: str) -> _State:
-    """Return what tells whether a file, or anything in a folder, has changed."""
+    """Return a value that changes with a file, or with anything in a folder."""
     path = Path(bundle)
     files = [path, *(each for each in sorted(path.iterdir()) if each.exists())] if path.is_dir() else [path]
     return tuple((found.st_mtime_ns, found.st_size, found.st_ino) for found in (each.stat() for each in files))
@@ -134,7 +134,7 @@ def _state(bundle: str) -> _State:
 
 @lru_cache(maxsize=8)
 def _load(bundle: str, state: _State) -> ssl.SSLContext:
-    """Read a bundle in the state in which it is now; thousands of waits then share what was read."""
+    """Read a bundle once for each state, for thousands of waits to share."""
     path = Path(bundle)
     if not path.is_dir():
         return ssl.create_default_context(cafile=bundle)

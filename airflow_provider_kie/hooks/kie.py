@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook, over ``requests``; its async twin is :mod:`airflow_provider_kie.hooks.kie_async`."""
+"""The hook, over ``requests``; its async counterpart is :mod:`airflow_provider_kie.hooks.kie_async`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class KieHook(KieBaseHook):
     Talk to KIE.ai over ``requests``.
 
     Every method raises a :class:`~airflow_provider_kie.exceptions.KieError` that says what went wrong and what to
-    do. Calls that are free are repeated a few times on trouble; a submit only where that cannot pay twice.
+    do. Free calls are repeated a few times after transient errors; a submit only if that cannot be charged twice.
 
     :param kie_conn_id: the Airflow connection of type ``kie``.
     """
@@ -47,7 +47,7 @@ class KieHook(KieBaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the look of the form's standard fields for Airflow 2.11 and 3.1."""
+        """Return the labels of the form's standard fields for Airflow 2.11 and 3.1."""
         return connection.build_ui_field_behaviour()
 
     def get_conn(self) -> requests.Session:
@@ -63,11 +63,10 @@ class KieHook(KieBaseHook):
         json: Mapping[str, Any] | None = None,
     ) -> Any:
         """
-        Send any request to KIE's API and return the envelope's ``data``: JSON, whose form the caller knows.
+        Send any request to KIE's API and return the envelope's ``data``, which is JSON.
 
         :param method: HTTP method. Everything but GET may cost credits, and so does one GET (a Veo video in 1080p).
-            After trouble that is sent again only where KIE certainly did nothing; whether to repeat it otherwise is for
-            the caller to decide.
+            Such a request is repeated only if KIE certainly did nothing; otherwise the caller decides.
         :param path: path below the base URL, such as ``/api/v1/chat/credit``.
         :param params: query parameters.
         :param json: body.
@@ -77,7 +76,7 @@ class KieHook(KieBaseHook):
 
     def convert_to_wav(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> str:
         """
-        Submit a WAV conversion and return its KIE task id; where KIE names an earlier one, that one's.
+        Submit a WAV conversion and return its KIE task id, or that of an earlier conversion that KIE names.
 
         :param music_task_id: the music task that made the track.
         :param audio_id: the track.
@@ -88,7 +87,7 @@ class KieHook(KieBaseHook):
 
     def submit_wav_conversion(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> Submitted:
         """
-        Do what :meth:`convert_to_wav` does, and tell whether an earlier conversion is reused.
+        Do what :meth:`convert_to_wav` does, and also return whether an earlier conversion is reused.
 
         :param music_task_id: the music task that made the track.
         :param audio_id: the track.
@@ -117,7 +116,7 @@ class KieHook(KieBaseHook):
 
     def wav_route(self, route: str | None) -> Family:
         """
-        Return the row of WAV conversion by a route.
+        Return the row of a WAV route.
 
         :param route: see :func:`~airflow_provider_kie.api.wav.row_of`; None for the connection's ``wav_route``.
         :raises KieValidationError: there is no such route.
@@ -133,13 +132,13 @@ class KieHook(KieBaseHook):
         callback_url: str | None = None,
     ) -> str:
         """
-        Submit a job of any family, which is paid for, and return its KIE task id.
+        Submit a job of any family, which is charged, and return its KIE task id.
 
         :param input: the fields of KIE's call, passed on unchecked.
         :param model: KIE's model, for a job of its Market.
         :param family: the family, for any other job.
-        :param callback_url: where KIE reports the end; default is what the input says, then the connection's.
-        :raises KieMaybeSubmittedError: it may have been accepted, so another submit might be paid for again.
+        :param callback_url: where KIE reports the end; default is the field in ``input``, then the connection's.
+        :raises KieMaybeSubmittedError: it may have been accepted, so another submit might be charged again.
         :raises KieError: the cause, as for every method.
         """
         call = self.submit_call(input=input, model=model, family=family, callback_url=callback_url)
@@ -179,10 +178,10 @@ class KieHook(KieBaseHook):
 
     def get_job(self, kie_task_id: str, family: str = JOBS.name) -> KieJob | None:
         """
-        Read a job, which is free; None for an id that KIE does not know.
+        Read a job, which is free; None for an unknown id.
 
         :param kie_task_id: the job.
-        :param family: its family; an id that is asked at another family's path is unknown.
+        :param family: its family; no other family's path finds the id.
         """
         row = find_family(family)
         job = self.call(read_job(row, kie_task_id))
@@ -211,7 +210,7 @@ class KieHook(KieBaseHook):
 
     def get_wav_conversion(self, kie_task_id: str) -> WavConversion | None:
         """
-        Read a WAV conversion; None for an id that KIE does not know.
+        Read a WAV conversion; None for an unknown id.
 
         :param kie_task_id: the WAV task.
         """
@@ -233,10 +232,10 @@ class KieHook(KieBaseHook):
 
     def upscale_veo(self, kie_task_id: str, resolution: str, index: int = 0) -> str | None:
         """
-        Ask for a finished Veo video in 1080p or 4K, and return its link, or None while KIE still makes it.
+        Request a finished Veo video in 1080p or 4K; return its link, or None while KIE is rendering.
 
-        The first call starts that and is paid for; the next ones ask for the result, as KIE wants it, 20 to 30 seconds
-        apart. Each sends one request, and an unknown outcome is an error, not a repetition.
+        The first call starts the rendering and is charged. Call again for the result, as KIE asks, every 20 to 30
+        seconds. Each call sends one request; an unknown outcome is raised, not repeated.
 
         :param kie_task_id: the Veo job.
         :param resolution: ``1080p`` or ``4k``.
@@ -247,7 +246,7 @@ class KieHook(KieBaseHook):
 
     def boost_style(self, content: str) -> str:
         """
-        Have KIE write a style out, which is paid for each time, and return the text for ``style`` of a song.
+        Let KIE elaborate a style, which is charged each time, and return the text for a song's ``style``.
 
         :param content: the style in a few words.
         :raises KieJobFailedError: KIE answered without a text.
@@ -256,7 +255,7 @@ class KieHook(KieBaseHook):
 
     def recover_songs(self, music_task_id: str) -> str:
         """
-        Start to make new links for the songs of a finished music job; return the id for :meth:`get_recovered_songs`.
+        Start to recreate the links of a finished music job's songs; return the id for :meth:`get_recovered_songs`.
 
         :param music_task_id: the music job.
         :raises KieValidationError: KIE does not know it.
@@ -268,8 +267,7 @@ class KieHook(KieBaseHook):
         Read what :meth:`recover_songs` has started, which is free.
 
         :param recovery_task_id: the id that it returned.
-        :return: for each song ``audio_id``, ``url`` and ``error``; None while it runs, and where KIE does not know the
-            id.
+        :return: for each song ``audio_id``, ``url`` and ``error``; None while it runs, and for an unknown id.
         """
         return self.call(single.recovered_songs(recovery_task_id))
 
@@ -278,7 +276,7 @@ class KieHook(KieBaseHook):
         try:
             balance = self.attempt(common.credit())
         except KieError as error:
-            error.conn_id = None  # the form tests under a made-up id, which would only puzzle
+            error.conn_id = None  # the form tests under a made-up id, which would only confuse
             return False, str(error)
         except Exception as error:
             self.log.exception("The connection test failed in an unexpected way")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook's async twin, over ``aiohttp``: what a triggerer needs, and nothing that blocks its event loop."""
+"""The hook's async counterpart, over ``aiohttp``: what a triggerer needs, without blocking its event loop."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a connection that was looked up serves all who start to wait on it.
+#: Seconds for which new waits reuse the look-up of a connection.
 FRESH_SECONDS = 5.0
-#: Seconds after which a caller that waits for such a search takes it for hung. The next attempt starts another one.
+#: Seconds after which a caller treats a look-up as hung. The next attempt starts another one.
 LONGEST_SEARCH = 30.0
 
 
 class KieAsyncHook:
     """
-    The async twin of :class:`KieHook`, over ``aiohttp``: what a triggerer needs, and nothing that blocks its loop.
+    The async counterpart of :class:`KieHook`.
 
     Get one from :meth:`connect`; all waits on the same connection and event loop share one.
 
@@ -58,12 +58,12 @@ class KieAsyncHook:
     @asynccontextmanager
     async def connect(cls, kie_conn_id: str) -> AsyncIterator[KieAsyncHook]:
         """
-        Look the connection up once, without blocking, and hold the hook that all waits on it share.
+        Look up the connection without blocking, and yield the hook that all waits on it share.
 
-        The first wait makes the hook, the last one closes its client.
+        The first wait creates the hook, the last one closes its client.
 
-        :raises KieConnectionNotFoundError: Airflow does not know the connection, or could not read it.
-        :raises KieConfigurationError: a field cannot work.
+        :raises KieConnectionNotFoundError: the connection is not defined or could not be read.
+        :raises KieConfigurationError: a field is invalid.
         """
         shared = await _join(kie_conn_id)
         try:
@@ -82,18 +82,18 @@ class KieAsyncHook:
         report: Callable[[Pause], None],
     ) -> Coroutine[Any, Any, Done | Failed | Wait]:
         """
-        Do what :meth:`KieHook.wait` does; where the time is up, return the last reason to wait.
+        Wait as :meth:`KieHook.wait` does; if time runs out first, return the last :class:`Wait`.
 
-        Not ``async`` itself, which would cost each of thousands of waits another frame.
+        Not ``async`` itself, which would cost one more frame for each of thousands of waits.
 
-        :param polls: polls that were made before, for the back-off.
+        :param polls: polls made before, for the back-off.
         :raises KieError: KIE refused the key, and the connection has changed: :meth:`connect` again.
         """
         course = wait(row, kie_task_id, self.settings.conn_id, pace, left, polls)
         return self._drive(course, kie_task_id, report)
 
     async def attempt(self, call: Call[T]) -> T:
-        """Carry out a call once, unless a rate limit that another one met holds the connection back."""
+        """Carry out a call once, unless a rate limit pauses the connection."""
         settings = self.settings
         COOLDOWNS.pause(settings, patience=0.0)
         try:
@@ -114,7 +114,7 @@ class KieAsyncHook:
             except StopIteration as end:
                 ended: T = end.value
                 return ended
-            reading = None  # a sleeping wait keeps nothing
+            reading = None  # so that a sleeping wait keeps nothing
             if not isinstance(asked, Pause):
                 reading = await self._reading(asked, kie_task_id)
                 continue
@@ -149,24 +149,24 @@ _SHARED: dict[_Key, _Shared] = {}
 
 
 class _Found(NamedTuple):
-    """What a search brought: the connection, and how to check its host's certificate as of now."""
+    """The result of a look-up: the settings, and how to check the host's certificate."""
 
     settings: KieSettings
     check: ssl.SSLContext | bool
 
 
 _Search: TypeAlias = asyncio.Task[_Found]
-#: Searches for a connection, by loop and connection. A thousand waits that start together share one.
+#: Look-ups by loop and connection. A thousand waits that start together share one.
 _SEARCHES: dict[tuple[asyncio.AbstractEventLoop, str], _Search] = {}
 
 
 def _search(kie_conn_id: str, older_than: _Search | None = None) -> _Search:
-    """Return the search that is under way or ended a few seconds ago, or start one."""
+    """Return the look-up that is running or ended a few seconds ago, or start one."""
     loop = asyncio.get_running_loop()
     key = loop, kie_conn_id
     if _SEARCHES.get(key) in (None, older_than):
         for ended in [each for each in _SEARCHES if each[0].is_closed()]:
-            del _SEARCHES[ended]  # a loop that ended soon could not do it
+            del _SEARCHES[ended]  # a loop that closed within those seconds could not do it
         _SEARCHES[key] = loop.create_task(_look_up(kie_conn_id))
         _SEARCHES[key].add_done_callback(_take_note)
         loop.call_later(FRESH_SECONDS, _SEARCHES.pop, key, None)
@@ -174,7 +174,7 @@ def _search(kie_conn_id: str, older_than: _Search | None = None) -> _Search:
 
 
 def _take_note(search: _Search) -> None:
-    """Look at how a search ended, so that asyncio does not complain where all who waited for it are gone."""
+    """Retrieve the exception, which asyncio would otherwise report if all callers were cancelled."""
     if not search.cancelled():
         search.exception()
 
@@ -194,15 +194,15 @@ async def _look_up(kie_conn_id: str) -> _Found:
 async def _end_of(search: _Search, kie_conn_id: str) -> _Found:
     try:
         async with asyncio.timeout(LONGEST_SEARCH):
-            # A caller that is cancelled does not end the search of the others, and to break off what is under way
-            # between the triggerer and its supervisor would upset it on some Airflows.
+            # A cancelled caller must not cancel the look-up of the others; besides, cancelling a request of the
+            # triggerer to its supervisor breaks their exchange on some Airflow versions.
             return await asyncio.shield(search)
     except TimeoutError as error:
         raise no_connection(kie_conn_id) from error
 
 
 async def _has_changed(settings: KieSettings) -> bool:
-    """Tell whether a connection has other settings by now, whatever was found a few seconds ago."""
+    """Return whether a connection has changed, even if a recent look-up shows no change."""
     recent = _SEARCHES.get((asyncio.get_running_loop(), settings.conn_id))
     if recent and (await _end_of(recent, settings.conn_id)).settings != settings:
         return True
@@ -213,7 +213,7 @@ async def _has_changed(settings: KieSettings) -> bool:
 async def _join(kie_conn_id: str) -> _Shared:
     settings, check = await _end_of(_search(kie_conn_id), kie_conn_id)
     key = asyncio.get_running_loop(), settings
-    if key not in _SHARED:  # a thousand may have come here meanwhile
+    if key not in _SHARED:  # others may have got here first
         _SHARED[key] = _Shared(key, KieAsyncHook(settings, check))
     _SHARED[key].holders += 1
     return _SHARED[key]
@@ -222,5 +222,5 @@ async def _join(kie_conn_id: str) -> _Shared:
 async def _leave(shared: _Shared) -> None:
     shared.holders -= 1
     if not shared.holders:
-        del _SHARED[shared.key]  # not by the running loop, which there is none of where a loop ended too soon
+        del _SHARED[shared.key]  # by its own key, because there may be no running loop any more
         await shared.hook.transport.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How bytes get to KIE and back over ``aiohttp``, without blocking the event loop."""
+"""Sends calls over ``aiohttp``, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from airflow_provider_kie.hooks.transport import (
 
 __all__ = ["AiohttpTransport"]
 
-#: Sockets to KIE per connection and event loop; at KIE's usual 0.6 seconds enough for 800 reads a second.
+#: Sockets to KIE per connection and event loop; enough for 800 reads a second at KIE's usual 0.6 seconds.
 MOST_SOCKETS = 512
 
 
@@ -36,7 +36,7 @@ class AiohttpTransport:
     """
     Sends calls over one client, which is opened when the first request needs it.
 
-    :param check: how to check the host's certificate; False for not at all. Replaced where the CA bundle has changed.
+    :param check: how to check the host's certificate; False for not at all. Replaced when the CA bundle has changed.
     """
 
     def __init__(self, settings: KieSettings, check: ssl.SSLContext | bool) -> None:
@@ -91,11 +91,11 @@ class AiohttpTransport:
         except (TimeoutError, aiohttp.ClientError) as error:
             if isinstance(error, aiohttp.ClientSSLError):
                 await self._read_certificates()
-            # What aiohttp says of a proxy holds the proxy's password.
+            # aiohttp's message about a proxy contains its password.
             raise call.explain(no_answer(settings, *_explain(error))) from (None if self._proxy else error)
 
     async def _read_certificates(self) -> None:
-        """Read the CA bundle again where it has changed; of thousands who meet the same trouble, one does."""
+        """Read the CA bundle again if it has changed, once for all requests that fail at the same time."""
         if self._reads_certificates:
             return
         self._reads_certificates = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How bytes get to KIE and back over ``requests``, and how a request that got no answer is told."""
+"""Sends calls over ``requests``."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def open_session(settings: KieSettings) -> requests.Session:
     """
     Return a session that sends the key to the connection's host and to no other.
 
-    :raises KieConfigurationError: the proxy or the certificates cannot work.
+    :raises KieConfigurationError: the proxy or the CA certificates are invalid.
     """
     session = _Session()
     session.trust_env = False
     session.headers["User-Agent"] = user_agent()
     session.auth = _BearerAuth(settings)
-    ssl_context(settings, settings.base_url)  # requests itself would only find out while it connects
+    ssl_context(settings, settings.base_url)  # requests itself would check only while it connects
     session.verify = ca_bundle(settings)
     if proxy := proxy_url(settings, settings.base_url):
         session.proxies = {"http": proxy, "https": proxy}
@@ -73,7 +73,7 @@ class _Session(requests.Session):
     """Never follows or parses a redirect; some targets cannot be parsed."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Say that there is none."""
+        """Return None."""
 
 
 class _BearerAuth(AuthBase):
@@ -90,7 +90,7 @@ class _BearerAuth(AuthBase):
 
 
 def _read_body(response: requests.Response, until: float) -> bytes:
-    """Read as the bytes come, because a server that drips them would keep a plain read busy for ever."""
+    """Read in pieces, because a server that sends slowly enough would keep a plain read busy for ever."""
     body = bytearray()
     while chunk := response.raw.read1(65536, decode_content=True):
         body += chunk
@@ -105,7 +105,7 @@ def _explain(error: OSError | HTTPError) -> tuple[str, bool]:
     """Return what happened, and whether the request may have reached KIE."""
     cause = error.args[0] if error.args else None
     if not isinstance(error, (requests.RequestException, HTTPError)):
-        return NO_CERTIFICATES, True  # the only thing of which requests complains in this way
+        return NO_CERTIFICATES, True  # requests raises a plain OSError for nothing else
     if isinstance(error, requests.exceptions.SSLError):
         return NOT_TRUSTED, True
     if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):

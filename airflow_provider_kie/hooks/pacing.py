@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-When a call is sent again and how long to pause before.
+When a call is repeated, and after which pause.
 
-KIE refuses more than 20 new generations in 10 seconds per account ("Getting Started"); what it refuses it does not
-queue, and none of 691 recorded answers had a ``Retry-After``. So a rate limit pauses every call of the connection
-in this process for about that window. What is paid for is sent again only where KIE certainly created nothing; a WAV
-submit also once where the outcome is unknown, because KIE's own 409 then tells whether the first one had worked.
+KIE refuses more than 20 new generations in 10 seconds per account ("Getting Started"). It does not queue what it
+refuses, and none of 691 recorded answers had a ``Retry-After``. So a rate limit pauses every call of the connection in
+this process for about that window. A charged call is repeated only if KIE certainly created nothing; a guarded submit
+also once after an unknown outcome, because KIE's 409 then shows whether the first one had worked.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ __all__ = ["COOLDOWNS", "Cooldowns", "retrying"]
 
 #: Seconds of KIE's window for new generations.
 RATE_WINDOW = 10.0
-#: Seconds over which calls spread when the window is over.
+#: Seconds over which calls are spread after the window.
 RATE_JITTER = 2.0
-#: Seconds of the shortest pause, whatever KIE asks for.
+#: Shortest pause in seconds, whatever KIE asks for.
 SHORTEST_PAUSE = 1.0
-#: Seconds before the first repetition after other trouble; each further pause is twice as long.
+#: Seconds before the first repeat after any other error; each further pause is twice as long.
 FIRST_PAUSE = 1.0
-#: Seconds before a call under maintenance is sent again.
+#: Seconds before a repeat during maintenance.
 MAINTENANCE_PAUSE = 30.0
-#: Seconds that a pause before a repeated call never exceeds.
+#: Longest pause before a repeat, in seconds.
 LONGEST_PAUSE = 60.0
-#: How often a call is sent again, by cause.
+#: How often a call is repeated, by cause.
 MOST_REPEATS: dict[type[KieError], int] = {KieRateLimitError: 10}
 MOST_REPEATS_OTHERWISE = 3
 MOST_REPEATS_UNDER_GUARD = 1
@@ -51,9 +51,9 @@ MOST_REPEATS_UNDER_GUARD = 1
 
 class Cooldowns:
     """
-    Until when the calls of a connection pause, shared by all threads and event loops of the process.
+    When the pause of each connection ends, for all threads and event loops of the process.
 
-    By all its settings: with another key or host the limit that was met is no longer this connection's.
+    Stored by all its settings, because an earlier limit does not apply to another key or host.
     """
 
     def __init__(self) -> None:
@@ -70,10 +70,10 @@ class Cooldowns:
 
     def pause(self, settings: KieSettings, patience: float) -> float:
         """
-        Return the seconds to pause before the next call, with jitter; 0 when nothing is to be waited for.
+        Return the seconds to pause before the next call, with jitter; 0 for no pause.
 
-        :param patience: seconds that the caller is ready to pause.
-        :raises KieRateLimitError: the rest of the pause is longer than that; nothing was sent.
+        :param patience: longest pause that the caller accepts, in seconds.
+        :raises KieRateLimitError: the pause would be longer; nothing was sent.
         """
         rest = self._until.get(settings, 0.0) - time.monotonic()
         if rest <= 0:
@@ -96,7 +96,7 @@ COOLDOWNS = Cooldowns()
 
 
 class _MayRepeat:
-    """Decides for one call whether it is sent again; counts its repeats by cause."""
+    """Decides whether one call is repeated, and counts its repeats by cause."""
 
     def __init__(self, call: Call[Any]) -> None:
         self.call = call
@@ -109,7 +109,7 @@ class _MayRepeat:
         if self.call.repeat is not Repeat.ALWAYS and error.existing_kie_task_id:
             return False  # it names a job, which is paid for
         if isinstance(error, KieRateLimitError) and (error.retry_after or 0.0) > LONGEST_PAUSE:
-            return False  # until then nothing would be sent
+            return False  # no repeat would be sent before then
         cause: object = type(error)
         allowed = MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
         if self.call.repeat is not Repeat.ALWAYS and not error.nothing_created:
@@ -121,7 +121,7 @@ class _MayRepeat:
 
 
 def retrying(call: Call[Any], log: logging.Logger) -> Retrying:
-    """Return what carries out a call, again and again where that may help and cannot pay twice."""
+    """Return the retry loop of a call, which repeats it if that may help and cannot be charged twice."""
     return Retrying(
         retry=_MayRepeat(call),
         wait=_pause,
@@ -134,7 +134,7 @@ def retrying(call: Call[Any], log: logging.Logger) -> Retrying:
 def _pause(state: RetryCallState) -> float:
     error = _error(state)
     if isinstance(error, KieRateLimitError):
-        return 0.0  # the connection's cool-down, which every call waits for, is the pause
+        return 0.0  # every call waits for the connection's cool-down anyway
     in_maintenance = isinstance(error, KieMaintenanceError)
     nominal = MAINTENANCE_PAUSE if in_maintenance else FIRST_PAUSE * 2.0 ** (state.attempt_number - 1)
     if error is not None and error.retry_after is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the two transports share: how they introduce themselves, and what they say of silence."""
+"""What the two transports share: their User-Agent, and the error of a request without an answer."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def user_agent() -> str:
 
 
 def no_connection(conn_id: str) -> KieConnectionNotFoundError:
-    """Return the error of a connection that Airflow does not know, or could not read."""
+    """Return the error of a connection that is not defined or could not be read."""
     return KieConnectionNotFoundError("The Airflow connection is not defined or cannot be read", conn_id=conn_id)
 
 
 def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionError:
     """
-    Return the error of a request that got no answer.
+    Return the error of a request without an answer.
 
-    :param what: what happened, in one of this module's words, so that both transports say the same.
+    :param what: what happened, as one of this module's constants.
     :param sent: False when the request certainly never reached KIE.
     """
     return KieConnectionError(

@@ -2,9 +2,9 @@
 """
 The course of a wait, written once: a generator that asks for readings and pauses, and returns how the wait ended.
 
-The two hooks drive it, each with its own way to read and to sleep. A *poll* is one or more readings in a row that
-belong together: an answer that may still settle is read again within the same poll, because a sensor in reschedule mode
-remembers nothing from one poll to the next.
+The two hooks drive it, each with its own way to read and to sleep. A *poll* is one or more reads: an answer that may
+still settle is read again within the same poll, because a sensor in reschedule mode remembers nothing from one poll to
+the next.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Pause(NamedTuple):
     """
     A pause before the next reading.
 
-    It holds no verdict: an error that thousands of sleeping waits keep slows every full garbage collection.
+    It holds no verdict, because errors kept by thousands of sleeping waits slow every full garbage collection.
 
     :param seconds: how long.
     :param reason: why the wait goes on.
@@ -42,12 +42,12 @@ class Pause(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What to say of it in a log."""
+        """The log line."""
         return f"{self.reason}; " + ("reading again." if self.settling else f"up to {self.left:.0f} seconds left.")
 
 
 T = TypeVar("T")
-#: Asks for a reading by a row, or for a pause, and returns how it ended.
+#: Yields a row to read by, which it is sent the reading of, or a pause; returns how it ended.
 Course: TypeAlias = Generator[Family | Pause, Reading, T]
 
 
@@ -62,7 +62,8 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
         reading = yield row
         if reading is None and row.also:
             elsewhere = yield row.also
-            # A refusal there says nothing of the job, but a job of another kind is the one that was asked for.
+            # An error by the second row says nothing about the job, unless it shows that the id is a job of another
+            # kind.
             counts = not isinstance(elsewhere, KieError) or elsewhere.transient
             reading = elsewhere if counts or isinstance(elsewhere, KieWrongTaskError) else None
         verdict = judge.judge(reading, time.monotonic())
@@ -79,9 +80,9 @@ def wait(
     row: Family, kie_task_id: str, conn_id: str, pace: Pace, left: Callable[[], float], polls: int = 0
 ) -> Course[Done | Failed | Wait]:
     """
-    Poll a job until it has ended; where the time is up before, return the last reason to wait.
+    Poll a job until it has ended; if time runs out first, return the last :class:`Wait`.
 
-    :param polls: polls that were made before, for the back-off.
+    :param polls: polls made before, for the back-off.
     """
     while isinstance(verdict := (yield from poll(Judge(row, kie_task_id, conn_id), pace, left)), Wait):
         polls += 1

@@ -17,15 +17,15 @@ __all__ = ["DEFERRAL_SECONDS", "GRACE_SECONDS", "SETTLING_SECONDS", "Pace", "as_
 GRACE_SECONDS = 60.0
 #: Seconds between the readings of such an answer.
 SETTLING_SECONDS = 5.0
-#: Seconds between two readings at least, whatever interval was asked for.
+#: Shortest pause between two reads in seconds, whatever interval was asked for.
 SHORTEST_DELAY = 0.1
-#: Seconds after a worker deferred in which nothing is polled. Airflow fails a task whose trigger fires before the
-#: scheduler has taken note of the deferral ("finished with state success, but the task instance's state attribute is
-#: queued": apache/airflow #66374, #67287, #72716; seen on 3.3.2).
+#: Seconds without a poll after a worker deferred. Airflow fails a task whose trigger fires before the scheduler has
+#: recorded the deferral ("finished with state success, but the task instance's state attribute is queued":
+#: apache/airflow #66374, #67287, #72716; seen on 3.3.2).
 DEFERRAL_SECONDS = 5.0
-#: Moments in a second at which the waits on one event loop wake up.
+#: How often per second the waits on one event loop wake up.
 TICKS_PER_SECOND = 10
-#: Seconds that a wait may last: ten years.
+#: Longest wait in seconds: ten years.
 LONGEST_WAIT = 10 * 365 * 86400.0
 
 
@@ -34,10 +34,10 @@ class Pace:
     """
     How often a wait polls.
 
-    :param interval: seconds between two polls; each is jittered by a tenth, which keeps a thousand waits that started
-        together from polling together.
+    :param interval: seconds between two polls; each is jittered by a tenth, so that waits that started together do not
+        poll together.
     :param exponential_backoff: double the interval from poll to poll.
-    :param max_wait: seconds that the doubled interval does not exceed.
+    :param max_wait: upper limit of the doubled interval, in seconds.
     """
 
     interval: float
@@ -56,7 +56,7 @@ class Pace:
         return Pace(min(self.interval, SETTLING_SECONDS)).pause(1)
 
     def polls_within(self, seconds: float) -> int:
-        """Return how many polls a wait with back-off has made, so that one that moves on does not begin again."""
+        """Return how many polls a wait with back-off has made, so that it can continue in another triggerer."""
         return int(math.log2(1 + max(seconds, 0.0) / max(self.interval, SHORTEST_DELAY)))
 
 
@@ -64,10 +64,11 @@ def on_tick(delay: float, now: float) -> float:
     """
     Return a delay that ends on the next tick, so that the waits on one event loop wake up and read together.
 
-    A read that shares a turn of the loop with others costs less CPU than one for which an idle core wakes up. Over the
-    interval the reads stay spread. A delay below a second stays as it is: a tick would be much of it.
+    A read that shares a turn of the loop with others costs less CPU than one for which an idle core wakes up. The reads
+    stay spread over the interval. A delay below a second is returned unchanged, because a tick would be a large part of
+    it.
 
-    :param now: seconds of the clock that the waits share, such as ``time.monotonic``.
+    :param now: the time on a clock that the waits share, such as ``time.monotonic``.
     """
     if delay < 1.0:
         return delay
@@ -76,7 +77,7 @@ def on_tick(delay: float, now: float) -> float:
 
 def as_seconds(name: str, value: object) -> float:
     """
-    Read a length of time that a user gave.
+    Read a duration that a user gave.
 
     :raises KieValidationError: not a number of seconds above 0 and up to ten years.
     """

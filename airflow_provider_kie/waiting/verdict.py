@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a reading of a job means for those that wait for it, in every mode and for every family.
+What a reading of a job means for a wait, in every mode and for every family.
 
 The rules that live here and nowhere else:
 
-* transient trouble never ends a wait, only its deadline does;
-* what repeating cannot help ends it at once;
-* what may still settle (an unknown id, a success without a result, an error on a running job) is read again for
-  :data:`~airflow_provider_kie.waiting.pace.GRACE_SECONDS` before it counts;
+* a transient error never ends a wait, only its deadline does;
+* an error for which repeating cannot help ends it at once;
+* an answer that may still settle (an unknown id, a success without a result, an error on a running job) is read again
+  for :data:`~airflow_provider_kie.waiting.pace.GRACE_SECONDS` before it counts;
 * unknown status words mean "wait", except words that end in ``_FAILED`` or ``_ERROR``;
-* whether a file decides, and what the words mean, stands in the family's row.
+* whether a file decides, and what the words mean, is in the family's row.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ __all__ = [
     "timed_out",
 ]
 
-#: What a wait says while KIE's rate limit holds the connection back.
+#: The reason of a wait while a rate limit pauses the connection.
 RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
 
 #: A job that failed with one of these was refused for its input, and would fail again.
 _BY_THE_INPUT = (400, 413, 422, 451, "SENSITIVE_WORD_ERROR")
 
-#: What one reading brought: the job, None for an unknown id, or the error that stood in the way.
+#: The result of one read: the job, None for an unknown id, or the error.
 Reading: TypeAlias = KieJob | KieError | None
 
 
@@ -64,10 +64,10 @@ class Wait:
     """
     The job is not finished.
 
-    :param reason: what the last reading said, for the log and for the message of a time-out.
+    :param reason: why, for the log and for the message of a time-out.
     :param settling: True when the same poll should read again soon.
     :param warning: True when the reason is something that a user should see.
-    :param trouble: the error that stood in the way of the last reading, if one did.
+    :param trouble: the error of the last read, if it failed.
     """
 
     reason: str
@@ -82,8 +82,8 @@ class Done:
     The job has succeeded, and its result is there.
 
     :param job: the record.
-    :param warning: what was odd about it, or an empty text.
-    :param cut: True where the job has travelled without its result, which was too large.
+    :param warning: what was odd about the record, or an empty text.
+    :param cut: True if the event left out the result, which was too large.
     """
 
     job: KieJob
@@ -106,7 +106,7 @@ Verdict: TypeAlias = Wait | Done | Failed
 
 
 class Judge:
-    """Judges the readings of one poll, until its verdict no longer asks for another."""
+    """Judges the readings of one poll, which ends with the first verdict that is not ``settling``."""
 
     __slots__ = ("_conn_id", "_kie_task_id", "_unsettled_since", "row")
 
@@ -118,15 +118,15 @@ class Judge:
 
     def judge(self, reading: Reading, now: float) -> Verdict:
         """
-        Say what a reading means.
+        Return what a reading means.
 
         :param now: seconds on any clock that only goes forward.
         """
         if isinstance(reading, KieError):
-            # Trouble says nothing about the job, so it neither starts nor ends the grace.
+            # An error of the read says nothing about the job, so it neither starts nor ends the grace.
             if not reading.transient:
                 return self._failed(reading)
-            # Whether a poll met the limit itself or only the pause after it is chance, and not worth telling apart.
+            # One text for the limit itself and for the pause after it: which of them a poll sees is chance.
             reason = RATE_LIMITED if isinstance(reading, KieRateLimitError) else reading.problem
             return Wait(reason, settling=self._in_grace(now), warning=True, trouble=reading)
         judged = _judge(self.row, self._kie_task_id, reading)
@@ -151,7 +151,7 @@ class Judge:
 
 
 class _Objection(NamedTuple):
-    """What speaks against going on to wait, and whether it may still settle."""
+    """A reason to end the wait without a result, and whether it may still settle."""
 
     error: KieError
     may_settle: bool
@@ -190,12 +190,12 @@ def _failure(row: Family, job: KieJob, problem: str, error_class: type[KieError]
 
 
 def _refusal(row: Family, job: KieJob, problem: str) -> KieError:
-    """Return the error of a running job with an error, which confirms no failure; only a guard makes up for that."""
+    """Return the error of a running job that reports one: a confirmed failure only in a guarded family."""
     return _failure(row, job, problem, row.failure if row.guarded else KieUnexpectedCodeError)
 
 
 def _without_result(row: Family, job: KieJob, problem: str) -> KieError:
-    """Return the error of a success without a result, which confirms no failure; only a guard makes up for that."""
+    """Return the error of a success without a result: a confirmed failure only in a guarded family."""
     error_class = row.failure if row.guarded else KieUnreadableAnswerError
     if isinstance(job["result"], str):
         problem = f"{problem}, but with {quoted(job['result'])}"
@@ -231,10 +231,10 @@ def conclude(verdict: Done | Failed) -> KieJob:
 
 def finished(row: Family, kie_task_id: str, verdict: Verdict) -> Done:
     """
-    Return the end of a job for callers that poll once and do not wait, or raise what stands in the way.
+    Return the finished job, or raise. For callers that poll once.
 
     :raises KieNotReadyError: the job still runs.
-    :raises KieError: the trouble of the poll, or the failure, which is final.
+    :raises KieError: the error of the poll, or the failure, which is final.
     """
     if isinstance(verdict, Wait):
         problem = f"The {row.title} is not finished: {verdict.reason}"
@@ -246,10 +246,10 @@ def finished(row: Family, kie_task_id: str, verdict: Verdict) -> Done:
 
 def connection_is_lost(error: KieError, waited: float, *, was_found: bool) -> bool:
     """
-    Return whether trouble with the connection ends a wait, before there was a poll.
+    Return whether an error of the connection ends a wait.
 
-    :param was_found: whether this wait has found the connection before, on a worker perhaps. That proves that it is
-        there; then it is the secrets backend that is unreachable.
+    :param was_found: whether this wait has found the connection before, perhaps on a worker. Then it exists, and it is
+        the secrets backend that is unreachable.
     """
     if isinstance(error, KieConnectionNotFoundError):
         return not was_found and waited >= pace.GRACE_SECONDS
