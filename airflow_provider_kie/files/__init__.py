@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files on their way from KIE's file hosts into the user's storage."""
+"""The transfer of files from KIE's file hosts into the user's storage."""

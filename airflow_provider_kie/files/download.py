@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How a WAV file gets from a file host into a sink: in pieces, checked on the way, going on after a break.
+Downloads a WAV file from a file host into a sink: in pieces, checked on arrival, resumed after a break.
 
-A transfer goes on where it broke off only if the host vouches that the file is still the same (``If-Range`` with a
-strong validator, RFC 9110 section 13.1.5); otherwise it starts over, and so does its sink. What counts as a WAV file
-is decided by :mod:`airflow_provider_kie.files.riff`, where a download may go by
-:mod:`airflow_provider_kie.files.host`.
+A transfer resumes only if the host confirms that the file is unchanged (``If-Range`` with a strong validator, RFC 9110
+section 13.1.5); otherwise it starts over, and so does its sink. :mod:`airflow_provider_kie.files.riff` decides what a
+WAV file is, :mod:`airflow_provider_kie.files.host` which hosts may be contacted.
 """
 
 from __future__ import annotations
@@ -41,18 +40,18 @@ log = logging.getLogger(__name__)
 
 #: Bytes that are read, hashed and written at a time.
 PIECE = 256 * 1024
-#: Breaks in a row without a new byte, and breaks in all, after which a transfer is given up.
+#: Breaks in a row without a new byte, and breaks in total, after which a transfer is given up.
 MOST_BREAKS_IN_A_ROW, MOST_BREAKS = 5, 50
-#: Links in a row that bring no new byte, after which the file counts as gone.
+#: Links in a row without a new byte, after which the file counts as deleted.
 MOST_LINKS_IN_VAIN = 3
-#: Files that came to their end and are damaged, after which it is the file at KIE that is damaged, not a copy of it.
+#: Damaged but complete downloads, after which the file at KIE itself counts as damaged.
 MOST_DAMAGED_FILES = 2
-#: Seconds before the first repetition; doubled with each break in a row, up to the longest.
+#: Seconds before the first repeat; doubled with each break in a row, up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
-#: What a file host answers with the whole file; 203 where a proxy may have changed it (RFC 9110, section 15.3.4).
+#: The statuses of a whole file; 203 if a proxy may have changed it (RFC 9110, section 15.3.4).
 _WHOLE = (200, 203)
-#: What a file host answers when a link has expired or was withdrawn, and when asking again may help.
+#: The statuses of an expired or withdrawn link, and those for which a repeat may help.
 _EXPIRED = (401, 403, 404, 410)
 _PASSING = (408, 425, 429)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -62,19 +61,19 @@ class Sink(Protocol):
     """Where the bytes go. Its errors end the transfer."""
 
     def begin(self, size: int | None) -> None:
-        """Take the file from its first byte on; asked again when the transfer starts over."""
+        """Prepare for the first byte of the file; called again when the transfer starts over."""
 
     def write(self, piece: bytes) -> None:
-        """Take the next bytes."""
+        """Store the next bytes."""
 
 
 class Downloaded(NamedTuple):
     """
-    A file that came whole.
+    A complete file.
 
     :param size: in bytes.
     :param sha256: of all bytes, in hex.
-    :param header: what the file says about itself.
+    :param header: its WAV header.
     """
 
     size: int
@@ -84,16 +83,16 @@ class Downloaded(NamedTuple):
 
 def download(host: FileHost, links: Iterator[Link], sink: Sink, *, max_bytes: int) -> Downloaded:
     """
-    Download a WAV file; return once all of its audio came. What is odd about its header is a warning in the log.
+    Download a WAV file with all of its audio. Oddities of its header are logged as a warning.
 
-    :raises KieError: the file did not come whole, is no WAV file, is too large, or its link does not work.
+    :raises KieError: the file is incomplete, not a WAV file or too large, or its link does not work.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
         return _Transfer(host, links, sink, max_bytes, pool).run()
 
 
 class _BrokeOffError(Exception):
-    """The transfer broke off, and may go on."""
+    """The transfer broke off and may resume."""
 
     def __init__(self, why: str, code: int | None = None, pause: float | None = None) -> None:
         super().__init__(why)
@@ -110,7 +109,7 @@ class _ExpiredError(Exception):
 
 
 class _Transfer:
-    """One file's way, over as many requests as it takes."""
+    """The transfer of one file, over as many requests as it takes."""
 
     def __init__(
         self, host: FileHost, links: Iterator[Link], sink: Sink, max_bytes: int, pool: ThreadPoolExecutor
@@ -125,8 +124,8 @@ class _Transfer:
         self._breaks_in_a_row = 0
         self._links_in_vain = 0
         self._damaged_files = 0
-        # Bytes that any try brought, in all and up to the last break and the last link that failed: a transfer that
-        # starts over makes no progress before it is further than that.
+        # The most bytes received by any request: in total, at the last break, and at the last link that failed. A
+        # transfer that starts over makes progress only beyond that.
         self._furthest = self._furthest_by_break = self._furthest_by_link = 0
         self._forget()
 
@@ -147,10 +146,10 @@ class _Transfer:
             except (_BrokeOffError, KieConnectionError) as error:
                 self._note_break(error)
 
-    # --- How it stands
+    # # --- State
 
     def _forget(self) -> None:
-        """Stand before the first byte."""
+        """Return to the first byte."""
         self._received = 0
         self._total: int | None = None
         self._validator: str | None = None
@@ -161,7 +160,7 @@ class _Transfer:
         self._progress = Progress()
 
     def _take_next_link(self, why: str) -> bool:
-        """Go on with a fresh link; False if there is none, or if too many in a row brought nothing."""
+        """Switch to a fresh link; return False if there is none, or after too many without a new byte."""
         self._breaks += 1
         self._links_in_vain = 0 if self._furthest > self._furthest_by_link else self._links_in_vain + 1
         self._furthest_by_link = self._furthest
@@ -171,12 +170,12 @@ class _Transfer:
             return False
         log.warning("The link does not work (%s); going on with a fresh one.", redact(why))
         if urlsplit(link.url)[:3] != urlsplit(self._link.url)[:3]:
-            self._forget()  # a validator speaks for one URL only; another signature of the same is fine
+            self._forget()  # a validator is valid for one URL only, whatever its signature
         self._link = link
         return True
 
     def _take_other_file(self, why: str) -> bool:
-        """Start over with a fresh link: KIE's links have been seen to answer with web pages, and copies get damaged."""
+        """Start over with a fresh link: KIE's links have been seen to return web pages, and copies can be damaged."""
         self._damaged_files += self._reader.header is not None
         if self._damaged_files >= MOST_DAMAGED_FILES or not self._take_next_link(why):
             return False
@@ -208,10 +207,10 @@ class _Transfer:
             return {}
         return {"Range": f"bytes={self._received}-", "If-Range": str(self._validator)}
 
-    # --- One answer
+    # # --- Status and headers
 
     def _choose(self, response: requests.Response) -> bool:
-        """Decide by status and headers whether the transfer begins, goes on, has to ask again, or has ended."""
+        """Begin, resume or refuse by status and headers; return False if the file is already complete."""
         status = response.status_code
         if status == 206 and self._received:
             self._continue(response)
@@ -220,7 +219,7 @@ class _Transfer:
                 log.warning("The file host sends the file from its start again; starting over.")
             self._begin(response)
         elif status == 416 and self._is_all(response):
-            self._total = self._received  # nothing was missing: the host vouches for what came without a length
+            self._total = self._received  # the host confirms that a file of unknown length is complete
             return False
         elif status in (206, 416):
             has = quoted(response.headers.get("Content-Range", "no range"))
@@ -231,7 +230,7 @@ class _Transfer:
         return True
 
     def _is_all(self, response: requests.Response) -> bool:
-        """Tell whether a refused range says that nothing is missing of a file whose length was not known."""
+        """Return whether a refused range confirms that a file of unknown length is complete."""
         end = response.headers.get("Content-Range") == f"bytes */{self._received}"
         return end and self._received > 0 and self._total is None
 
@@ -244,11 +243,11 @@ class _Transfer:
         if length.isdecimal() and not self._encoded and not chunked:
             self._total = int(length)
             self._check_size(self._total)
-        # The validator beside a changed file may be that of the original.
+        # With a file that a proxy changed, the validator may be that of the original.
         self._validator = validator_of(headers) if response.status_code == 200 else None
 
     def _continue(self, response: requests.Response) -> None:
-        """Check that a part is the one asked for, of the same file."""
+        """Check that a part is the requested one, of the same file."""
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         validator = str(self._validator)
         now = response.headers.get("ETag" if validator.startswith('"') else "Last-Modified")
@@ -289,7 +288,7 @@ class _Transfer:
                 self._start_over("more bytes came than announced")
             self._reader.feed(piece)
             self._digest.update(piece)
-            if not self._begun:  # not before the first bytes have turned out to be a WAV file's
+            if not self._begun:  # only once the first bytes have proved to be a WAV file's
                 self._sink.begin(self._total)
                 self._begun = True
             self._sink.write(piece)
@@ -298,7 +297,7 @@ class _Transfer:
             raise _BrokeOffError("The transfer broke off")
 
     def _pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """Give what comes in pieces of some size, and also the last bytes before a break."""
+        """Yield the body in large pieces, including the last bytes before a break."""
         gathered = bytearray()
         broken: Exception | None = None
         while broken is None:

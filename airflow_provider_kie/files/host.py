@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How a file host is asked: without the API key, and only where a download may go.
+Requests to file hosts: without the API key, and only to hosts that are allowed.
 
-KIE's files lie on hosts of others, and a ``wav_url`` may come from anywhere (a callback, another task's XCom), so the
-rules of this module hold for every request: no credentials, also none of ``.netrc`` or of the URL; redirects are
-followed here and not by ``requests``, to https or within one loopback host only; an address inside the user's own
-network is asked only if KIE itself named the host, or if the user allows it. The address that was checked is the one
-that is asked, because a name may lead elsewhere a moment later. All of this is decided about the URL as it is sent,
-percent-encoded and with its host in ASCII, so that no other spelling gets past it.
+KIE's files are on third-party hosts, and a ``wav_url`` may come from anywhere (a callback, another task's XCom), so
+these rules hold for every request: no credentials, not even from ``.netrc`` or the URL; redirects are followed here and
+not by ``requests``, and only to https or within one loopback host; an address in a private network is contacted only if
+KIE itself named the host, or if the user allows it. The connection goes to the address that was checked, because a name
+may resolve to another one a moment later. The rules apply to the URL as it is sent, percent-encoded and with its host
+in ASCII, so that no other spelling bypasses them.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: NAT64 (RFC 6052): an IPv4 address in the last four bytes.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-#: All that IANA has given out for the internet; Python's lists of exceptions differ from version to version.
+#: All that IANA has allocated for the internet; Python's lists of exceptions differ from version to version.
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")
-#: For protocols, and a cloud's metadata; Python takes some of it for public.
+#: Protocol assignments and a cloud's metadata service; Python treats some of it as public.
 _IETF = ipaddress.IPv4Network("192.0.0.0/24")
-#: What each machine at Azure asks for its configuration, an address like any other.
+#: Azure's configuration service for virtual machines, which has a public address.
 _AZURE = ipaddress.IPv4Address("168.63.129.16")
 
 
@@ -55,7 +55,7 @@ class Link(NamedTuple):
     Where a file is.
 
     :param url: the file's URL.
-    :param from_kie: True when KIE itself named it, in an answer to this process.
+    :param from_kie: True if KIE itself named it, in an answer to this process.
     """
 
     url: str
@@ -64,10 +64,10 @@ class Link(NamedTuple):
 
 class FileHost:
     """
-    Asks file hosts for a file, over a session of its own.
+    Requests files over a session of its own.
 
     :param settings: the connection, for its proxy, certificates and timeout; its key is not used.
-    :param allow_private_hosts: also ask hosts inside the user's own network, whatever their source.
+    :param allow_private_hosts: also contact hosts in private networks, from any source.
     """
 
     def __init__(self, settings: KieSettings, *, allow_private_hosts: bool = False) -> None:
@@ -90,10 +90,10 @@ class FileHost:
 
     def ask(self, link: Link, headers: Mapping[str, str]) -> requests.Response:
         """
-        Ask for a file, and return the answer with its body still to be read.
+        Request a file, and return the response with its body unread.
 
-        :raises KieUnsafeUrlError: the link or a redirect leads where a download must not go.
-        :raises KieConfigurationError: the proxy or the CA certificates cannot work; nothing was sent.
+        :raises KieUnsafeUrlError: the link or a redirect leads to a host that is not allowed.
+        :raises KieConfigurationError: the proxy or the CA certificates are invalid; nothing was sent.
         :raises KieConnectionError: no answer.
         :raises KieDownloadError: the host's certificate is not trusted.
         """
@@ -115,7 +115,7 @@ class FileHost:
         timeout = self._settings.timeout
         proxy = proxy_url(self._settings, url)
         if not self._has_certificates:
-            # requests itself would only find out while it connects; later on, a bundle may be about to be replaced.
+            # requests itself would check only while it connects. Checked once, because a bundle may be replaced later.
             self._has_certificates = ssl_context(self._settings, url) is not True
         try:
             return self._session.get(
@@ -127,7 +127,7 @@ class FileHost:
                 stream=True,
             )
         except (OSError, ValueError) as error:  # all of requests' errors are an OSError
-            # Their text holds the whole URL with its signature, so it is not passed on.
+            # Their text contains the whole URL with its signature, so it is not passed on.
             if isinstance(error, requests.exceptions.SSLError) and "certificate" in str(error).lower():
                 raise KieDownloadError(f"No answer from {_host(url)}: {NOT_TRUSTED}") from None
             what = "timed out" if isinstance(error, requests.Timeout) else "the connection failed or broke off"
@@ -139,7 +139,7 @@ class FileHost:
         self._pins[host] = None if trusted else self._public_address(url, host)
 
     def _follow(self, url: str, location: str, *, known_host: str | None) -> str:
-        """Return where a redirect leads, if that may be asked."""
+        """Return the target of a redirect, if it is allowed."""
         before, target = _host(url), _join(url, location)
         after = _host(target) if target else ""
         same_loopback = before == after and is_loopback(after)
@@ -153,9 +153,9 @@ class FileHost:
 
     def _public_address(self, url: str, host: str) -> str | None:
         """
-        Return an address of a host that has none inside the user's own network; None where the proxy finds it.
+        Return an address of a host that has only public ones; None if the proxy resolves it.
 
-        Another one each time, so that a repetition does not meet the same dead address.
+        Takes another one each time, so that a repeat does not run into the same dead address.
         """
         by_proxy = proxy_url(self._settings, url) is not None
         addresses = _addresses(host, must_resolve=not by_proxy)
@@ -168,17 +168,17 @@ class FileHost:
 
 
 class _Session(requests.Session):
-    """Follows no redirect, and parses none: requests would parse the target, and fails on some."""
+    """Never follows or parses a redirect; requests fails to parse some targets."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Say that there is none."""
+        """Return None."""
 
 
 class _PinningAdapter(HTTPAdapter):
     """
-    Connects to the address that was checked; the name still counts for the certificate and for ``Host``.
+    Connects to the address that was checked; the certificate and ``Host`` still use the name.
 
-    :param pins: the address of each host that may be asked; None for whatever the name leads to.
+    :param pins: the address of each allowed host; None for any address of its name.
     """
 
     def __init__(self, pins: Mapping[str, str | None]) -> None:
@@ -186,13 +186,13 @@ class _PinningAdapter(HTTPAdapter):
         self._pins = pins
 
     def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
-        """Name the host, which ``http.client`` would take from the connection."""
+        """Set ``Host``, which ``http.client`` would take from the connection."""
         request.headers["Host"] = urlsplit(str(request.url)).netloc
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
     ) -> tuple[Any, Any]:
-        """Put the address in the place of the name; a host that was not checked is a KeyError."""
+        """Replace the name with the address; a host that was not checked is a KeyError."""
         place, options = super().build_connection_pool_key_attributes(request, verify, cert)
         name = str(place["host"])
         if address := self._pins[name]:
@@ -208,14 +208,14 @@ def _host(url: str) -> str:
 
 def _as_sent(url: object) -> str | None:
     """
-    Return a URL as requests will send it; None for what is no http(s) URL with a sound host and port.
+    Return a URL as requests will send it; None if it is not a valid http(s) URL.
 
-    :raises KieUnsafeUrlError: libraries differ in what they take for its host.
+    :raises KieUnsafeUrlError: libraries disagree about its host.
     """
     written = http_url(url)
     try:
         sent = str(requests.Request("GET", written).prepare().url) if written else None
-    except ValueError:  # all that requests says of a URL is one
+    except ValueError:  # requests raises nothing else for a URL
         return None
     if "\\" in str(url) or (sent and "@" in urlsplit(sent).netloc):
         raise KieUnsafeUrlError(f"The URL {quoted(url)} holds a user name or a backslash")
@@ -223,19 +223,19 @@ def _as_sent(url: object) -> str | None:
 
 
 def _location(response: requests.Response) -> str:
-    """Return where a redirect leads, with the server's own bytes, which are read as Latin-1 and mostly are UTF-8."""
+    """Return a redirect's target in the server's bytes, which requests reads as Latin-1 but mostly are UTF-8."""
     return quote(response.headers.get("Location", "").encode("latin-1"), safe=string.printable)
 
 
 def _join(url: str, location: str) -> str | None:
     try:
         return _as_sent(urljoin(url, location))
-    except ValueError:  # of a host that urllib cannot read
+    except ValueError:  # a host that urllib cannot parse
         return None
 
 
 def _addresses(host: str, *, must_resolve: bool) -> list[_Address]:
-    """Return all addresses of a host; none for a name that only the proxy knows."""
+    """Return all addresses of a host; none for a name that only the proxy can resolve."""
     try:
         found = socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -256,7 +256,7 @@ def _is_public(address: _Address) -> bool:
 
 
 def first_bytes(response: requests.Response) -> bytes:
-    """Return the start of an answer's body, for a message; nothing where it does not come."""
+    """Return the start of a response's body, for a message; nothing if it cannot be read."""
     try:
         return bytes(response.raw.read(200, decode_content=True))
     except (HTTPError, OSError):
@@ -264,7 +264,7 @@ def first_bytes(response: requests.Response) -> bytes:
 
 
 def validator_of(headers: Mapping[str, Any]) -> str | None:
-    """Return what ``If-Range`` may hold: a strong ETag, else a date that is strong (RFC 9110, section 8.8.2.2)."""
+    """Return a validator for ``If-Range``: a strong ETag, else a strong date (RFC 9110, section 8.8.2.2)."""
     etag = str(headers.get("ETag", ""))
     if etag.startswith('"'):
         return etag

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a WAV file says about itself: RIFF/WAVE, and RF64 or BW64 beyond 4 GiB, read while the bytes come in.
+The header of a WAV file: RIFF/WAVE, and RF64 or BW64 beyond 4 GiB, read while the bytes arrive.
 
-The rules that live here and nowhere else: which bytes are a WAV file, and whether all of its audio came. KIE's links
-have been seen to answer with web pages instead of audio, so everything else is refused, with its first bytes in the
+The rules that live here and nowhere else: which bytes are a WAV file, and whether all of its audio has arrived. KIE's
+links have been seen to return web pages instead of audio, so anything else is refused, with its first bytes in the
 message.
 
-Many writers get a header wrong around audio that is whole, and players do not mind. Such a file is accepted, and
-:attr:`WavReader.oddities` tells what is wrong. What decides is the size of the audio's own chunk: audio that is
-shorter than that is cut off, and never accepted.
+Many writers put a wrong header before complete audio, and players ignore that. Such a file is accepted, and
+:attr:`WavReader.oddities` lists what is wrong. The size of the audio's own chunk decides: audio that is shorter is cut
+off, and never accepted.
 
 Sources: Microsoft's "Multimedia Programming Interface and Data Specifications" 1.0 (RIFF) and "Multiple channel audio
-data and WAVE files" (2007), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64); for what is read in spite of its header,
+data and WAVE files" (2007), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64); for what players accept in spite of the header,
 libsndfile 1.2.2, FFmpeg 8 and SoX 14.4.2.
 """
 
@@ -24,38 +24,38 @@ from airflow_provider_kie.exceptions import KieDownloadError, KieFileCutOffError
 
 __all__ = ["WavHeader", "WavReader", "shown"]
 
-#: What RF64 and BW64 say where the ``ds64`` chunk holds the size.
+#: The size in RF64 and BW64 if the real one is in the ``ds64`` chunk.
 UNKNOWN = 0xFFFFFFFF
-#: The upper half of what a writer that cannot go back leaves in place of a size, besides 0: SoX 0x7FFFF000, rounded
-#: down to whole frames, and as much more for the whole file as its header is long; arecord 0x80000000; ffmpeg
-#: 0xFFFFFFFF.
+#: The upper halves of placeholders, besides 0, that a writer leaves if it cannot go back to write a size: SoX
+#: 0x7FFFF000, rounded down to whole frames, plus the length of the header for the whole file; arecord 0x80000000;
+#: ffmpeg 0xFFFFFFFF.
 _STAND_INS = (0x7FFF, 0x8000, 0xFFFF)
 _LONG_FORMS = (b"RF64", b"BW64")
 _MAGIC = (b"RIFF", *_LONG_FORMS)
 #: WAVE_FORMAT_PCM, WAVE_FORMAT_IEEE_FLOAT and WAVE_FORMAT_EXTENSIBLE: each frame has the same number of bytes.
 _UNCOMPRESSED = (1, 3, 0xFFFE)
-#: The chunks that are read rather than passed over, with the bytes that are needed of them.
+#: The chunks that are read and not skipped, with the number of bytes needed.
 _NEEDED = {b"fmt ": 16, b"ds64": 16}
 _SHOWN = 80
-#: What is passed over to find what follows the audio, and how tags begin that are not chunks.
+#: The padding skipped after the audio, and the start of tags that are not chunks.
 _BLANK = b"\0\t\n\r "
 _TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICS")
-#: Bytes behind the end that may be anything, because they are too few to be heard.
+#: Surplus bytes that are ignored, because they would be too short to hear.
 _INAUDIBLE = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class WavHeader:
     """
-    What the header says.
+    The content of a WAV header.
 
     :param channels: number of channels.
     :param sample_rate: frames per second.
     :param bits: bits per sample; 0 where the format is compressed.
     :param bytes_per_second: of audio.
     :param data_start: where the audio begins in the file.
-    :param data_bytes: bytes of audio; None while only the end of the file can tell.
-    :param total_bytes: bytes of the whole file; None while only the end of the file can tell.
+    :param data_bytes: bytes of audio; None if the header leaves it open.
+    :param total_bytes: bytes of the whole file; None if the header leaves it open.
     """
 
     channels: int
@@ -73,13 +73,13 @@ class WavHeader:
 
 
 def shown(start: bytes) -> str:
-    """Return the first bytes of something for a message, or say that there are none."""
+    """Return the first bytes of a file for a message, or that it is empty."""
     return f"its first bytes are {start[:_SHOWN].decode(errors='replace')!r}" if start else "it is empty"
 
 
 class WavReader:
     """
-    Reads a WAV file from its first byte on, in pieces of any size, and keeps nothing but what the header says.
+    Reads a WAV file from its first byte on, in pieces of any size, and keeps only its header.
 
     :attr:`header` is None until the audio begins, and :attr:`oddities` is complete at the end.
     """
@@ -96,11 +96,11 @@ class WavReader:
         self._declared = 0
         self._long_sizes: tuple[int, int] | None = None
         self._format: tuple[int, int, int, int] | None = None
-        self._behind = b""  # how what follows the audio begins, or the audio itself where its size is left open
+        self._behind = b""  # the first bytes after the audio, or of the audio itself if its size is open
 
     @property
     def oddities(self) -> list[str]:
-        """What is wrong with the header of a file whose audio is whole, each as the end of a sentence."""
+        """What is wrong with the header of a complete file, each as the end of a sentence."""
         return [oddity for oddity in (self._odd_format, self._odd_sizes) if oddity]
 
     @property
@@ -110,9 +110,9 @@ class WavReader:
 
     def feed(self, piece: bytes) -> None:
         """
-        Take the next bytes of the file.
+        Read the next bytes of the file, skipping the audio.
 
-        :raises KieNotAWavError: they cannot be those of a WAV file.
+        :raises KieNotAWavError: they are not from a WAV file.
         """
         if len(self._start) < _SHOWN:
             self._start += piece[: _SHOWN - len(self._start)]
@@ -128,11 +128,11 @@ class WavReader:
 
     def finish(self, total: int, *, vouched: bool) -> WavHeader:
         """
-        Check that all of the audio came, once the end was reached.
+        Check at the end of the file that all of the audio has arrived.
 
-        :param vouched: the sender had said how many bytes there would be, so that the end is the end.
-        :raises KieNotAWavError: not a WAV file, without audio, or with more behind it than belongs there.
-        :raises KieDownloadError: shorter than it says; a KieFileCutOffError where nothing more is to be had.
+        :param vouched: the host had announced the length, so the file did not merely break off.
+        :raises KieNotAWavError: not a WAV file, without audio, or with too much after the audio.
+        :raises KieDownloadError: shorter than declared; a KieFileCutOffError if the host has no more.
         """
         header = self.header
         if header is None:
@@ -144,7 +144,7 @@ class WavReader:
         return replace(header, data_bytes=audio, total_bytes=total)
 
     def _audio_bytes(self, header: WavHeader, total: int, vouched: bool) -> int:
-        """Return how much audio there is: what the header says, or all there is where it leaves that open."""
+        """Return the bytes of audio: from the header, or the rest of the file if the header leaves that open."""
         audio = header.data_bytes
         if audio is None:
             if not vouched:
@@ -159,12 +159,12 @@ class WavReader:
         return audio
 
     def _compare_sizes(self, header: WavHeader, audio_end: int, total: int, vouched: bool) -> None:
-        """Refuse a file of which something is missing or may be unheard; note a size that is merely wrong."""
+        """Refuse a file with missing audio or a long unknown end; note a size that is merely wrong."""
         declared = total if header.total_bytes is None else header.total_bytes
         room = total - audio_end
         harmless = not self._behind or self._behind.startswith(_TAGS) or self._chunk_follows(room)
-        # The byte that pads an odd chunk is counted by some writers and written by some. One that is missing behind the
-        # last chunk does no harm as long as the audio is whole.
+        # Writers differ in whether they count and whether they write the byte that pads an odd chunk. Without it after
+        # the last chunk the audio is still complete.
         missing, surplus = total < declared - 1, total > declared + audio_end % 2
         whole = vouched and header.data_bytes is not None and harmless
         if total < audio_end or (missing and not whole):
@@ -180,7 +180,7 @@ class WavReader:
             self._odd_sizes = f"it has {total:,} bytes and its header {said}"
 
     def _chunk_follows(self, room: int) -> bool:
-        """Tell whether what follows the audio begins like a chunk that is no longer than the bytes there are."""
+        """Return whether the bytes after the audio begin with a chunk that fits into the file."""
         if len(self._behind) < 8:
             return False
         name, size = struct.unpack_from("<4sI", self._behind)
@@ -195,7 +195,7 @@ class WavReader:
         return KieNotAWavError(f"What came {why}; {shown(self._start)}")
 
     def _step(self) -> bool:
-        """Read one chunk's header, or the whole of a chunk that is needed; tell whether there was enough for it."""
+        """Read a chunk's header, or the whole of a needed chunk; return False if more bytes are needed."""
         if not self._magic:
             return self._read_magic()
         if len(self._pending) < 8:
@@ -241,7 +241,7 @@ class WavReader:
     def _read_format(self, body: bytes) -> None:
         tag, channels, rate, byte_rate, frame, bits = struct.unpack("<HHIIHH", body)
         if tag in _UNCOMPRESSED:
-            # Players go by the bits, whatever is said of the frame, but for the 24 bits in 4 bytes of ALSA's arecord.
+            # Players follow the bits and ignore the size of the frame, except for ALSA's arecord: 24 bits in 4 bytes.
             packed = channels * ((bits + 7) // 8)
             padded = channels * 4 if bits == 24 else packed
             if frame != packed:
@@ -261,7 +261,7 @@ class WavReader:
         self._pending.clear()
 
     def _sizes(self, size: int) -> tuple[int | None, int | None]:
-        """Return the bytes that the file and its audio should have, each None where the writer did not know."""
+        """Return the bytes that the file and its audio should have, each None if left open."""
         riff, data = self._declared, size
         if self._magic not in _LONG_FORMS:
             return None if _is_left_open(riff) else riff + 8, None if _is_left_open(data) else data

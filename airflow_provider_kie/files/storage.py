@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A place for one file in any storage that Airflow knows, which shows the whole file or nothing.
+The destination of one file, in any storage that Airflow supports: all of the file is visible, or nothing.
 
-A file is written beside its destination, under a hidden name that the next try of the same task knows, and moved into
-place when all of it has come. It counts as stored when the storage shows all of it under the final name, because not
-every storage has finished when its library returns. What is there already is compared while the bytes come in, without
-a second copy.
+A file is written beside its destination, under a hidden name that the next try of the same task can derive, and moved
+into place when it is complete. It counts as stored when the storage shows all of it under the final name, because some
+libraries return before the storage has finished. An existing file is compared while the bytes arrive, without a second
+copy.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ __all__ = ["Comparison", "DiffersError", "Part", "Place"]
 
 log = logging.getLogger(__name__)
 
-#: Bytes that an object storage takes at a time; 10,000 of them, the most that S3 takes for an object, are 160 GiB.
+#: Bytes per part of an upload; 10,000 parts, the most for an object in S3, are 160 GiB.
 BLOCK = 16 * 1024 * 1024
-#: Tries back to which a part is looked for.
+#: How many earlier tries are searched for leftovers.
 MOST_TRIES = 10
-#: Seconds in which a file that was moved has to be there whole, and the longest pause between two looks.
+#: Seconds within which a moved file must be complete, and the longest pause between two checks.
 PATIENCE, LONGEST_PAUSE = 60.0, 5.0
 #: Storages whose own move is a rename: one step, whatever the size.
 _WITH_RENAME = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
-#: Storages with real folders. In the others a folder that is missing needs no making, and a bucket that is missing
-#: should not be made by accident.
+#: Storages with real folders. In the others a missing folder need not be created, and a missing bucket should not be
+#: created by accident.
 _WITH_FOLDERS = _WITH_RENAME | {"memory"}
 
 
 class DiffersError(Exception):
-    """What is at the destination is not the file that comes."""
+    """The file at the destination differs from the download."""
 
 
 class Place:
     """
-    Where one file goes.
+    Where one file is stored.
 
     :param conn_id: the storage's Airflow connection, unless the URL names one.
-    :param owner: what tells this task instance from others.
-    :param attempt: the number of the try; an earlier one may still live, and must not move this one's file.
-    :raises KieValidationError: the URL cannot name a file, or no installed provider knows its scheme.
+    :param owner: identifies the task instance.
+    :param attempt: the number of the try; an earlier one may still be running, and must not move this one's file.
+    :raises KieValidationError: the URL cannot name a file, or no installed provider supports its scheme.
     """
 
     def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
@@ -80,7 +80,7 @@ class Place:
         protocol = self.fs.protocol
         # The library for SFTP does not name its protocol.
         self._protocols = {scheme, *((protocol,) if isinstance(protocol, str) else protocol)}
-        self.path: str = self.fs._strip_protocol(path.path)  # noqa: SLF001 - what all of fsspec calls it
+        self.path: str = self.fs._strip_protocol(path.path)  # noqa: SLF001 - fsspec has no other name for it
         self.folder, _, self.name = self.path.rpartition("/")
         mark = hashlib.sha256(f"{owner}\n{self.path}".encode()).hexdigest()[:16]
         self._parts = [f"{self.folder}/.kie-{mark}-{number}.part" for number in range(1, attempt + 1)]
@@ -88,9 +88,9 @@ class Place:
 
     def size(self) -> int | None:
         """
-        Return the bytes of what is there, or None if nothing is.
+        Return the size of the existing file, or None if there is none.
 
-        :raises KieValidationError: a folder is there.
+        :raises KieValidationError: it is a folder.
         """
         if not self.name:
             raise KieValidationError(f"destination {quoted(self.url)} names a folder; add the name of the file")
@@ -102,18 +102,18 @@ class Place:
         return int(info["size"])
 
     def clear(self) -> None:
-        """Remove what earlier tries left beside the destination, if a killed worker left something."""
+        """Remove what killed workers of earlier tries left beside the destination."""
         for path in self._parts[-MOST_TRIES:]:
             self.remove(path)
 
     def remove(self, path: str, only_if: Callable[[dict[str, Any]], bool] = bool) -> None:
         """
-        Remove a file, if it is there; trouble with that is a warning, because the file that counts is another one.
+        Remove a file, if it exists; a failure is only a warning, because the stored file is another one.
 
-        :param only_if: what has to be true of the storage's description of it.
+        :param only_if: a condition on what the storage reports about the file.
         """
         try:
-            # Without the look a bucket with versions would keep a note of each deletion of nothing.
+            # Without this check a bucket with versions would record deletions of files that never existed.
             there = self._info(path)
             if there is not None and only_if(there):
                 self.fs.rm_file(path)
@@ -124,7 +124,7 @@ class Place:
 
     @contextlib.contextmanager
     def part(self) -> Iterator[Part]:
-        """Hold a file beside the destination; whatever happens, it is gone afterwards."""
+        """Provide a file beside the destination, and remove it afterwards in any case."""
         part = Part(self)
         try:
             yield part
@@ -143,15 +143,15 @@ class Place:
 
     def move(self, size: int, *, overwrite: bool) -> None:
         """
-        Show the file that was written beside the destination, and return when it is there.
+        Move the file that was written beside the destination into place, and wait until the storage shows it.
 
-        :param overwrite: also in place of something else.
-        :raises KieDownloadError: it is not there whole; what was moved is removed again.
-        :raises KieDestinationExistsError: something else is there.
+        :param overwrite: replace another file.
+        :raises KieDownloadError: it is not complete; what was moved is removed again.
+        :raises KieDestinationExistsError: another file is there.
         """
         written = self._info(self.part_path)
         if _size(written) != size:
-            # Also what a second worker does that runs the same try: each would disturb the other's file.
+            # Also if a second worker runs the same try, because each disturbs the other's file.
             raise KieDownloadError(f"{size:,} bytes were written, but the storage has {_amount(written)}")
         before = self._info(self.path)
         if before is not None and not overwrite:
@@ -160,13 +160,13 @@ class Place:
             self._bring()
             self._wait_until_there(size, before)
         except BaseException:
-            self.remove(self.part_path)  # first, so that a copy that still runs has nothing to go on with
-            # Not what was there before, nor a file that is whole, or that somebody else has put there.
+            self.remove(self.part_path)  # first, so that a copy that is still running loses its source
+            # Neither the earlier file, nor one that is complete or that somebody else stored.
             self.remove(self.path, only_if=lambda there: there != before and there["size"] < size)
             raise
 
     def _bring(self) -> None:
-        """Begin to show the file; a copy may still run when this returns, so the part has to stay."""
+        """Start the move; a copy may still run when this returns, so the part must stay."""
         if self._protocols & _WITH_RENAME and (rename := _own_move(self.fs)):
             rename(self.part_path, self.path)
             return
@@ -176,11 +176,11 @@ class Place:
             self.fs.mv(self.part_path, self.path)
 
     def _wait_until_there(self, size: int, before: dict[str, Any] | None) -> None:
-        """Look until all of the file is under the final name, and no longer what was there before."""
+        """Check until all of the file is under the final name, in place of the earlier one."""
         from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random_exponential
 
         def missing(there: dict[str, Any] | None) -> bool:
-            # An older file may look the same, if times are coarse; but a part that is gone has been renamed.
+            # If time stamps are coarse, an earlier file may look the same; but a part that is gone has been renamed.
             return _size(there) != size or (there == before and self._info(self.part_path) is not None)
 
         def give_up(last: RetryCallState) -> None:
@@ -207,33 +207,33 @@ class Place:
 
 
 class Part:
-    """A sink beside the destination."""
+    """A sink that writes beside the destination."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._file: Any = None
 
     def begin(self, size: int | None) -> None:
-        """Take the file from its first byte on."""
+        """Open a new file."""
         self.discard()
         self._file = self._place.open(self._place.part_path, "wb")
 
     def write(self, piece: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         self._file.write(piece)
 
     def publish(self, size: int, *, overwrite: bool) -> None:
         """
         Move the file into place.
 
-        :param overwrite: also in place of something else.
+        :param overwrite: replace another file.
         """
         self._file.close()
-        self._file = None  # not before it is closed: an upload that cannot be ended is given up instead
+        self._file = None  # only after closing, because an upload that fails to close must be discarded
         self._place.move(size, overwrite=overwrite)
 
     def discard(self) -> None:
-        """Remove what was written; trouble with that must not hide why."""
+        """Remove what was written; a failure must not hide the original error."""
         file, self._file = self._file, None
         try:
             if file is not None:
@@ -244,7 +244,7 @@ class Part:
 
 
 class Comparison:
-    """A sink that compares what comes with what is at the destination, and keeps nothing."""
+    """A sink that compares the download with the existing file, and stores nothing."""
 
     def __init__(self, place: Place, size: int) -> None:
         self._place = place
@@ -253,7 +253,7 @@ class Comparison:
         self._file: Any = None
 
     def __enter__(self) -> Comparison:
-        """Open the file when the first bytes come, not before."""
+        """Return the sink; it opens the file when the first bytes arrive."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -265,8 +265,8 @@ class Comparison:
         """
         Compare from the first byte on.
 
-        :param size: bytes of the file that comes, where the host said it.
-        :raises DiffersError: not those of the one that is there.
+        :param size: bytes of the download, if the host announced them.
+        :raises DiffersError: the existing file has another size.
         """
         if size is not None and size != self._size:
             raise DiffersError(f"it has {self._size:,} bytes, not {size:,}")
@@ -278,7 +278,7 @@ class Comparison:
         """
         Compare the next bytes.
 
-        :raises DiffersError: others are there.
+        :raises DiffersError: the existing file differs.
         """
         if self._file.read(len(piece)) != piece:
             raise DiffersError(f"it differs after byte {self._compared:,}")
@@ -286,16 +286,16 @@ class Comparison:
 
     def end(self) -> None:
         """
-        Check that no more is there than came.
+        Check that the existing file is not longer.
 
-        :raises DiffersError: there is more.
+        :raises DiffersError: it is longer.
         """
         if self._compared != self._size:
             raise DiffersError(f"it has {self._size:,} bytes, not {self._compared:,}")
 
 
 def _own_move(fs: Any) -> Any:
-    """Return the storage's own move; the base class's copies, deletes at once, and takes brackets for patterns."""
+    """Return the storage's own move; that of the base class copies, deletes at once, and reads brackets as patterns."""
     from fsspec import AbstractFileSystem  # type: ignore[import-untyped]  # fsspec has no types
 
     is_own = getattr(fs.mv, "__func__", None) is not AbstractFileSystem.mv
@@ -311,13 +311,13 @@ def _amount(info: dict[str, Any] | None) -> str:
 
 
 def _abandon(file: Any) -> None:
-    """Close a file without finishing its upload where the storage can do so."""
+    """Close a file without finishing its upload, if the storage can do that."""
     from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]  # fsspec has no types
 
     if isinstance(file, AbstractBufferedFile):
         try:
             file.discard()
         finally:
-            file.closed = True  # else its destructor uploads what is left of it
+            file.closed = True  # otherwise its destructor uploads the rest
     else:
         file.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of the bytes of a transfer as they come: their digest, and what the log is told."""
+"""The digest of a transfer, and its progress in the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["Digest", "Progress"]
 
-#: The transfer's, so that its lines stand together.
+#: The logger of the transfer, so that its lines appear together.
 log = logging.getLogger("airflow_provider_kie.files.download")
 
 #: Pieces that may wait for their turn to be hashed.
@@ -21,7 +21,7 @@ PROGRESS_SECONDS = 10.0
 
 
 class Digest:
-    """The sha256 of what came, worked out in another thread while the next pieces are on their way."""
+    """The SHA-256 of the download, computed in another thread while the next pieces arrive."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
@@ -32,27 +32,27 @@ class Digest:
         """
         Add the next bytes.
 
-        :param piece: the bytes, which nobody changes any more.
+        :param piece: the bytes, which must not change afterwards.
         """
         self._pending.append(self._pool.submit(self._sha256.update, piece))
         if len(self._pending) > MOST_PENDING:
             self._pending.popleft().result()
 
     def hexdigest(self) -> str:
-        """Return the digest, once all of it is worked out."""
+        """Return the digest, once it is complete."""
         while self._pending:
             self._pending.popleft().result()
         return self._sha256.hexdigest()
 
 
 class Progress:
-    """Tells the log now and then how far a transfer is."""
+    """Logs the progress of a transfer now and then."""
 
     def __init__(self) -> None:
         self._started = self._told = time.monotonic()
 
     def note(self, received: int, total: int | None) -> None:
-        """Tell it if it is time to."""
+        """Log the progress if the last line is old enough."""
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now
@@ -60,7 +60,7 @@ class Progress:
             log.info("Downloaded %s%s, %s/s.", _megabytes(received), share, _megabytes(received / self._elapsed(now)))
 
     def end(self, received: int) -> None:
-        """Tell it at the end."""
+        """Log the total."""
         seconds = self._elapsed(time.monotonic())
         log.info(
             "Downloaded %s (100%%) in %.1f seconds, %s/s.",
