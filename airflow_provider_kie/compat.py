@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between the supported versions of Airflow, one name for each difference."""
+"""Differences between the supported versions of Airflow, one name for each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 _RELEASE = Version(airflow_version).release
 
-#: Airflow 3.0 to 3.2 have the words for it, but the scheduler does not act on them.
+#: Airflow 3.0 to 3.2 have the attributes, but their scheduler ignores them.
 CAN_START_FROM_TRIGGER = _RELEASE >= (3, 3)
 _HAS_TASK_STATE_STORE = _RELEASE >= (3, 3)
 _UNDER_WAY = ("running", "deferred", "restarting", "up_for_reschedule")
@@ -42,9 +42,9 @@ def task_state_store(context: Context) -> Any:
 
 class StoreFromOutside:
     """
-    The same store from outside of the task, in the metadata database, for those who have access to that.
+    The same store, used from outside the task; needs access to the metadata database.
 
-    :param runs: the task instance is under way, in a worker or deferred.
+    :param runs: whether the task instance is running, deferred or about to be rescheduled.
     """
 
     def __init__(self, scope: Any, runs: bool) -> None:
@@ -55,16 +55,16 @@ class StoreFromOutside:
         self.runs = runs
 
     def get(self, key: str) -> Any:
-        """Return what is kept, or None."""
+        """Return the stored value, or None."""
         kept = self._backend.get(self._scope, key)
         return None if kept is None else json.loads(kept)
 
     def set(self, key: str, value: Any, *, retention: timedelta) -> None:
-        """Keep a value."""
+        """Store a value: any JSON except null."""
         self._backend.set(self._scope, key, json.dumps(value), expires_at=datetime.now(UTC) + retention)
 
     def delete(self, key: str) -> None:
-        """Forget what is kept."""
+        """Delete the stored value."""
         self._backend.delete(self._scope, key)
 
 
@@ -90,10 +90,10 @@ def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int
 
 
 def look_into_the_database() -> None:
-    """Let a process that is no task of Airflow's find connections in the metadata database, without noise."""
-    # Airflow 3 looks there only where this is set, as its own "connections" commands do.
+    """Let a process that is not an Airflow task read connections from the metadata database."""
+    # Airflow 3 reads them there only if this is set, as its own "connections" commands do.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    # Where there is no database, Airflow 2.11 says with a traceback that the connection is not in there.
+    # Without a database, Airflow 2.11 logs a traceback for each connection that it does not find.
     logging.getLogger("airflow.models.connection").addFilter(_without_traceback)
 
 
@@ -104,6 +104,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def deferral_limit(trigger: BaseTrigger) -> float:
     """Return when Airflow itself ends a deferral, in epoch seconds, or infinity."""
+    # Airflow 2.11 keeps the limit in the task instance, without a time zone.
     limit = getattr(trigger, "timeout_after", None) or getattr(trigger.task_instance, "trigger_timeout", None)
     if limit is None:
         return math.inf

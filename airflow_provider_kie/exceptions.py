@@ -4,9 +4,9 @@ Everything that can go wrong with KIE.ai: one class per cause that a user can ac
 
 The rules that live here and nowhere else:
 
-* whether reading again can help (``transient``) and whether a submit that met the error certainly created
-  nothing (``nothing_created``);
-* whether Airflow may retry the task: classes that repeating cannot help are also an ``AirflowFailException``;
+* whether reading again can help (``transient``) and whether a submit that raised it certainly created nothing
+  (``nothing_created``);
+* whether Airflow may retry the task: if that cannot help, the class is also an ``AirflowFailException``;
 * what the message says.
 
 Sources: the error lists and recorded answers of KIE's pages "Get WAV Details", "Convert to WAV", "Get Account
@@ -62,9 +62,9 @@ __all__ = [
 
 def label(family: str | None) -> str:
     """
-    Return what messages call a job's id.
+    Return the noun for a job in messages, such as "music job".
 
-    :param family: the family's name; None for WAV conversion, which was there before there were others.
+    :param family: the family's name; None for WAV conversion, the first family, which is stored without a name.
     """
     if not family:
         return "WAV task"
@@ -73,20 +73,20 @@ def label(family: str | None) -> str:
 
 
 def named(family: str | None, kie_task_id: object) -> str:
-    """Return how a log names a job."""
+    """Return the noun and the id of a job, for a log."""
     return f"{label(family)} {harmless(kie_task_id)}"
 
 
 class KieError(AirflowException):
     """
-    The root of all errors of this provider.
+    The base class of all errors of this provider.
 
     :param problem: what happened, as a sentence; URLs in it lose their query string.
-    :param code: KIE's result number or the HTTP status, where an answer gave one.
-    :param kie_task_id: the id of the job at KIE, where there is one.
+    :param code: KIE's result number, or else the HTTP status, if there was an answer.
+    :param kie_task_id: the id of the job at KIE, if there is one.
     :param family: the family of that job; None for WAV conversion.
-    :param conn_id: the Airflow connection that was used, where there was one.
-    :param retry_after: seconds that KIE asked to wait, should it ever send ``Retry-After``.
+    :param conn_id: the Airflow connection that was used, if any.
+    :param retry_after: seconds from a ``Retry-After`` header, which KIE has not been seen to send.
     :param existing_kie_task_id: the job that a refused submit names, such as an earlier one of the same track.
     """
 
@@ -94,9 +94,9 @@ class KieError(AirflowException):
     next_step: str = ""
     #: Reading again may help, so a wait goes on.
     transient: ClassVar[bool] = False
-    #: A submit that met this error was certainly refused, so that it may be sent again without paying twice.
+    #: A submit that raised this error certainly created nothing, so it may be sent again without paying twice.
     nothing_created: bool = False
-    #: KIE's own text, where an answer had one.
+    #: KIE's own text, if the answer had one.
     said: str = ""
 
     def __init__(
@@ -120,7 +120,7 @@ class KieError(AirflowException):
         self.family = family
 
     def __str__(self) -> str:
-        """Say what happened, to which task, through which connection, and what to do next."""
+        """Return what happened, to which job, through which connection, and what to do next."""
         about = [
             f"{label(self.family)} {quoted(self.kie_task_id)}" if self.kie_task_id else "",
             f"connection {quoted(self.conn_id)}" if self.conn_id else "",
@@ -130,11 +130,11 @@ class KieError(AirflowException):
         return " ".join(filter(None, sentences))
 
     def __repr__(self) -> str:
-        """Show the class and the message; nothing else is worth a look."""
+        """Return the class and the message."""
         return f"{type(self).__name__}({str(self)!r})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as JSON scalars, the way it travels in a trigger's event."""
+        """Return the error as JSON scalars, for a trigger's event."""
         return {"type": type(self).__name__, "problem": self.problem, **self.details()}
 
     def details(self) -> dict[str, Any]:
@@ -148,15 +148,14 @@ class KieError(AirflowException):
         """
         Rebuild the error that :meth:`to_dict` described.
 
-        :param data: the dict; an unknown ``type`` gives a plain :class:`KieError`. What a later version wrote besides
-            is left out.
+        :param data: the dict; an unknown ``type`` gives a plain :class:`KieError`. Keys of a later version are ignored.
         """
         known = {name: data[name] for name in ("problem", *KieError("").details(), "family") if name in data}
         return _class_named(str(data.get("type", "")))(**known)
 
 
 class KieConfigurationError(KieError, AirflowFailException):
-    """A field of the Airflow connection, or a variable of the environment, cannot work; no request was sent."""
+    """A field of the Airflow connection or an environment variable is invalid; no request was sent."""
 
     next_step = "Correct this setting; nothing was sent."
     nothing_created = True
@@ -164,10 +163,9 @@ class KieConfigurationError(KieError, AirflowFailException):
 
 class KieConnectionNotFoundError(KieError):
     """
-    Airflow does not know the connection, or could not read it; no request was sent.
+    The Airflow connection is not defined or could not be read; no request was sent.
 
-    Airflow says the same of a connection that does not exist and of a secrets backend that is out of reach, so this
-    is retried.
+    Airflow reports a missing connection and an unreachable secrets backend alike, so this is retried.
     """
 
     next_step = "Define the connection with type 'kie' and the API key as its password; Airflow's own log may say more."
@@ -182,14 +180,14 @@ class KieAuthenticationError(KieError, AirflowFailException):
 
 
 class KieInsufficientCreditsError(KieError, AirflowFailException):
-    """402: the account has not enough credits; nothing was created."""
+    """402: the account does not have enough credits; nothing was created."""
 
     next_step = "Buy credits at https://kie.ai, then run the task again."
     nothing_created = True
 
 
 class KieNotFoundError(KieError):
-    """404, or an id that KIE does not know: most families answer one with success and no data."""
+    """404, or an unknown id, for which most families answer success without data."""
 
     next_step = (
         "Pass the id that the submit gave (not the one of what the job is made from), its family, and the connection "
@@ -231,7 +229,7 @@ class KieKeyCapError(KieError, AirflowFailException):
 
 
 class KieSourceError(KieError):
-    """451: KIE could not fetch what the job is made from."""
+    """451: KIE could not fetch the job's source."""
 
     next_step = "Check that what the job is made from, such as a music task, is finished and still exists."
     nothing_created = True
@@ -246,7 +244,7 @@ class KieMaintenanceError(KieError):
 
 
 class KieServerError(KieError):
-    """408, 500, 502, 503, 504, or any HTTP 5xx without a number of KIE's: trouble on KIE's side."""
+    """408, 500, 502, 503, 504, or any HTTP 5xx without a result number: a failure on KIE's side."""
 
     next_step = "Retry later."
     transient = True
@@ -267,7 +265,7 @@ class KieBlockedError(KieError, AirflowFailException):
 
 
 class KieUnexpectedCodeError(KieError):
-    """A result number, or an error of a job that goes on, of which nobody knows what it means for a submit."""
+    """An undocumented result number, or an error on a running job; what it means for a submit is unknown."""
 
     next_step = "See KIE's text; if it stays, report it with this message."
     transient = True
@@ -299,19 +297,19 @@ class KieConnectionError(KieError):
 
 
 class KieWrongTaskError(KieError):
-    """KIE answered for another task than the one asked for; its URL is not used."""
+    """KIE answered about another job than the one asked for; its result is not used."""
 
     next_step = "Do not use this answer; report it to support@kie.ai."
 
 
 class KieJobFailedError(KieError):
-    """KIE tried and gave up: a final failure status, or a refusal while the job runs."""
+    """The job failed: a final failure status, or a refusal while it was running."""
 
     next_step = "See KIE's text and https://kie.ai/logs; a retry of the submitting task submits the job again."
 
 
 class KieJobRefusedError(KieJobFailedError, AirflowFailException):
-    """KIE took the job and then refused its input; the same input would fail again."""
+    """KIE accepted the job and then rejected its input; the same input would fail again."""
 
     next_step = "Correct the input that KIE's text names, then run the task again."
 
@@ -324,10 +322,10 @@ class KieConversionFailedError(KieJobFailedError):
 
 class KieMaybeSubmittedError(KieError, AirflowFailException):
     """
-    A submit may have been accepted, and another one would be paid for again if it was.
+    A submit may have been accepted, in which case another one would be charged again.
 
     :param problem: what happened.
-    :param next_step: how to settle it, where something is remembered; by default for where nothing is.
+    :param next_step: how to settle it; the default is for a task without a stored entry.
     """
 
     next_step = (
@@ -341,13 +339,13 @@ class KieMaybeSubmittedError(KieError, AirflowFailException):
 
 
 class KieNotReadyError(KieError):
-    """The job is not finished, and nobody was asked to wait for it."""
+    """The job is not finished, and this task does not wait for it."""
 
     next_step = "Put a sensor before this task, or give it retries and a retry_delay."
 
 
 class KieWaitTimeoutError(KieError):
-    """The wait ended before the job did; the job goes on at KIE."""
+    """The wait ended before the job did; the job continues at KIE."""
 
     next_step = "Nothing is lost: wait for the same kie_task_id again, or look it up at https://kie.ai/logs."
 
@@ -363,7 +361,7 @@ class KieLinkExpiredError(KieError, AirflowFailException):
 
 
 class KieNotAWavError(KieError, AirflowFailException):
-    """What came is not the WAV file that it should be; nothing was stored."""
+    """The download is not a WAV file; nothing was stored."""
 
     next_step = "Look at the first bytes: an error page there is KIE's; if it stays, report it to support@kie.ai."
 
@@ -375,7 +373,7 @@ class KieFileTooLargeError(KieError, AirflowFailException):
 
 
 class KieUnsafeUrlError(KieError, AirflowFailException):
-    """The URL or a redirect leads where a download must not go; no request was sent there."""
+    """The URL or a redirect leads to a host that is not allowed; no request was sent there."""
 
     next_step = (
         "Pass kie_task_id instead of wav_url, or, for a host inside your own network, set allow_private_hosts=True."
@@ -383,19 +381,19 @@ class KieUnsafeUrlError(KieError, AirflowFailException):
 
 
 class KieDestinationExistsError(KieError, AirflowFailException):
-    """Something else is at the destination already; it was left as it is."""
+    """A different file is at the destination already; it was left unchanged."""
 
     next_step = "Choose another destination, or set overwrite=True to replace what is there."
 
 
 class KieDownloadError(KieError):
-    """The file did not come whole: broken off too often, cut off, or an error of the file host; nothing was stored."""
+    """The download failed: interrupted too often, cut off, or refused by the file host; nothing was stored."""
 
     next_step = "Give the task retries; if it stays, see whether the link works in a browser."
 
 
 class KieFileCutOffError(KieDownloadError, AirflowFailException):
-    """All that the file host has came, and the WAV header declares more audio than that; nothing was stored."""
+    """The file at KIE is itself cut off: its WAV header declares more audio; nothing was stored."""
 
     next_step = "Report it to support@kie.ai before KIE deletes the file, 14 days after the conversion."
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Errors that Airflow does not retry, made of errors that it would.
+Variants of errors that Airflow does not retry.
 
-Whether repeating can help depends on what waits: for a sensor a failed job is final, for the operator that can submit
-it again it is not. Airflow decides by class, and users catch by class, so a final error has to be of the same class as
-the other one and an ``AirflowFailException`` too. Such classes, the *twins*, are made here when they are needed; they
-have the name and the message of the class they stand for, and can be pickled like it.
+A failed job is final for a sensor, but not for an operator that can submit again. Airflow and users both decide by
+class, so the final error must belong to the original class and to ``AirflowFailException``. Such classes, the *twins*,
+are created here when needed. They have the name and the message of the original class, and can be pickled.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def _rebuild(error_class: type[KieError], problem: str) -> KieError:
 
 
 def final(error: KieError) -> KieError:
-    """Return the same error as one that Airflow does not retry, for where repeating cannot help."""
+    """Return the error as one that Airflow does not retry; a connection that cannot be found stays retryable."""
     if isinstance(error, (AirflowFailException, AirflowSensorTimeout, KieConnectionNotFoundError)):
         return error
     twin = _twin_of(type(error))(error.problem, **error.details())
@@ -51,7 +50,7 @@ def final(error: KieError) -> KieError:
 
 
 def for_sensor(error: KieError) -> KieError:
-    """Return the error as a sensor raises it: a time-out as Airflow's sensors do, anything else final."""
+    """Return the error as a sensor raises it: a time-out as Airflow's own kind, anything else as final."""
     if isinstance(error, KieWaitTimeoutError):
         return KieSensorTimeoutError(error.problem, **error.details())
     return final(error)

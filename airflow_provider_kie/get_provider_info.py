@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Airflow finds this provider. Imports nothing heavy: Airflow loads it at every start."""
+"""The metadata by which Airflow finds this provider. Imports nothing heavy, because Airflow loads it at every start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_kie.links.kie.KieLogsLink",
             "airflow_provider_kie.links.kie.WavFileLink",
         ],
-        # Read by Airflow 3.2 and later; on older ones there is "python -m airflow_provider_kie".
+        # Read by Airflow 3.2 and later; older ones have only "python -m airflow_provider_kie".
         "cli": ["airflow_provider_kie.cli.get_commands"],
         "connection-types": [
             {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which hosts a URL can name, and how they are spelled: in ASCII, so that every HTTP library asks the same host.
+The hosts of URLs, spelled in ASCII so that every HTTP library contacts the same host.
 
-Libraries differ in what they take for the host of an odd URL, and in how they write an international name. What a
-user typed in comes out of here as all of them read it, or is refused.
+Libraries disagree about the host of an unusual URL and about the spelling of international names. This module returns a
+spelling that all of them read alike, or refuses the input.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-
 
 
 def split_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> SplitResult | None:
-    """Return the parts of an absolute URL, with its host in ASCII; None for a text without a sound host and port."""
+    """Return the parts of an absolute URL, with its host in ASCII; None without a valid host and port."""
     if not url.isprintable() or " " in url:
         return None
     try:
         parts = urlsplit(url)
         typed, port = parts.hostname or "", parts.port
         host = in_ascii(typed)
-    except ValueError:  # all that Python and idna say of a host or port is one
+    except ValueError:  # neither Python nor idna raises anything else for a host or port
         return None
     sound = "%" not in typed and (_HOST.fullmatch(host) or ip_address(host))
-    # Libraries disagree about which host stands behind a backslash.
+    # Libraries disagree about the host of a URL with a backslash.
     if not sound or port == 0 or parts.scheme not in schemes or "\\" in parts.netloc:
         return None
     user, at, _ = parts.netloc.rpartition("@")
@@ -39,24 +39,22 @@ def split_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> SplitRe
 
 def in_ascii(host: str) -> str:
     """
-    Return a host in IDNA, as browsers, requests and aiohttp write it; one that is plain ASCII stays as it is.
+    Return a host in IDNA, as browsers, requests and aiohttp write it.
 
-    What is percent-encoded is decoded first. The result is not yet a sound host: an ASCII one is not checked.
+    Percent-encoding is decoded first. A host in plain ASCII is returned unchecked.
 
-    :raises ValueError: IDNA has no spelling for it.
+    :raises ValueError: the host has no spelling in IDNA.
     """
     if host.isascii() and "%" not in host:
         return host
-    # Few need it, its tables are large, and Airflow loads this module at each of its starts.
+    # Rarely needed, with large tables, and Airflow imports this module at every start.
     import idna
 
     return idna.encode(unquote(host), uts46=True, std3_rules=True).decode()
 
 
 def spell_proxy(url: str) -> tuple[str, str]:
-    """
-    Return the URL of an HTTP proxy as all libraries read it, or an empty text; and what is wrong with it, if anything.
-    """
+    """Return the URL of an HTTP proxy, spelled alike for all libraries, and what is wrong with it; one is empty."""
     parts = split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
         return "", (
@@ -83,6 +81,6 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine by its name or address."""
+    """Return whether a host is this machine, by its name or address."""
     address = ip_address(host)
     return host == "localhost" or (address is not None and address.is_loopback)

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is paid for, and what a next try may do: the money rules, as pure functions.
+The money rules as pure functions: what has been paid for, and what the next try may do.
 
-*Outcomes of a submit.* Accepted: an answer that names an id, whatever its number. Refused: it certainly created
-nothing, or was never sent. Unknown: everything else that leaves a submit between its first byte and its answer, also
-the death of the process.
+*Outcomes of a submit.* Accepted: the answer names an id, whatever its result number. Refused: KIE certainly created
+nothing, or nothing was sent. Unknown: anything else that happens between the first byte of the submit and its answer,
+including the end of the process.
 
-*Memory.* An intent is written before the submit; right after it the id, or that it was refused. If that last write
+*Entry.* The intent is stored before the submit; right after it the id, or that it was refused. If that second write
 fails, the outcome is unknown.
 
-*Next try.* With an id it goes on with that job. Refused and failed count as no entry. After an unknown outcome it
-submits again where KIE refuses a second identical submit, which the row of the family says, and stops where that would
-be charged again.
+*Next try.* With an id it resumes that job. Refused and failed count as no entry. After an unknown outcome it submits
+again if the family is guarded, which means that KIE refuses a second identical submit; otherwise it stops, because a
+second one would be charged.
 
-*A new submit is worth it* only after a failure that KIE confirms, and not where the input was the reason.
+*Another submit* follows only a failure that KIE confirms, and not one that the input caused.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
 
 
 class Outcome(Enum):
-    """What is known of a submit that ended in an error."""
+    """The outcome of a submit that raised."""
 
     ACCEPTED = auto()
     REFUSED = auto()
@@ -68,25 +68,25 @@ class Outcome(Enum):
 
 
 class State(StrEnum):
-    """What a memory knows of a job."""
+    """The state of a stored entry."""
 
     CLAIMED = "claimed"
     REFUSED = "refused"
     SUBMITTED = "submitted"
-    #: KIE confirms it, and a new submit may cure it.
+    #: Confirmed by KIE, and another submit may succeed.
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """
-    What a memory holds of the last submit.
+    What is stored about the last submit of a task instance.
 
-    :param state: how far it got.
-    :param identity: what was submitted, as names and values.
+    :param state: the state.
+    :param identity: what identifies the job, see :func:`identity_of`.
     :param kie_task_id: the job, once it is known.
-    :param max_tries: Airflow's number of tries at that time, which a clear raises and a retry does not.
-    :param guarded: it was submitted where KIE refuses a second identical submit.
+    :param max_tries: the task instance's ``max_tries`` at that time; a clear raises it, a retry does not.
+    :param guarded: whether KIE refuses a second identical submit.
     """
 
     state: State
@@ -99,10 +99,10 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class TaskKey:
     """
-    The task instance that a memory belongs to.
+    The task instance that an entry belongs to.
 
     :param map_index: -1 for a task that is not mapped.
-    :param conn_id: the connection of the task, where it is not the default one.
+    :param conn_id: the connection of the task, unless it is the default one.
     """
 
     dag_id: str
@@ -112,7 +112,7 @@ class TaskKey:
     conn_id: str | None = None
 
     def command(self, name: str) -> str:
-        """Return the command line that settles what is remembered for it, as a shell takes it."""
+        """Return the shell command that settles its entry."""
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
         conn_id = ["--conn-id", self.conn_id] if self.conn_id and name == "adopt" else []
         return f"airflow kie jobs {name} {shlex.join([self.dag_id, self.run_id, self.task_id, *index, *conn_id])}"
@@ -120,13 +120,13 @@ class TaskKey:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Nothing was paid for that could be used: submit."""
+    """Submit: there is no paid job to resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
     """
-    Go on with a job that is paid for.
+    Resume a paid job.
 
     :param kie_task_id: the job.
     """
@@ -137,7 +137,7 @@ class Resume:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """
-    Do not submit: it might be paid for again.
+    Do not submit: the job might be charged twice.
 
     :param error: why, and what to do.
     """
@@ -149,9 +149,9 @@ def identity_of(
     account: str, base_url: str, row: Family, model: str | None, given: Mapping[str, Json]
 ) -> dict[str, str]:
     """
-    Return what tells a job from every other one: the account, the host, the family or model, and the input.
+    Return what identifies a job: the account, the host, the family or model, and a digest of the input.
 
-    What differs from day to day is no part of it: the callback URL, and the query of any URL.
+    Leaves out what changes from day to day: the callback URL, and the query of any URL.
 
     :param account: whose money is spent; never the key or a digest of it.
     :param given: the rendered fields of the call.
@@ -185,10 +185,10 @@ def _canonical(value: Json) -> Json:
 
 NextTry: TypeAlias = Submit | Resume | Stop
 
-#: Whose money is spent, and where: KIE's guard does not reach from one account to another.
+#: The account and the host: KIE's guard does not cover another account.
 PAYER: Final = frozenset({"account", "base_url"})
 
-#: What ``on_unknown_submit`` may say, and what ``reuse``.
+#: The values of ``on_unknown_submit`` and of ``reuse``.
 RESUBMIT: Final = "resubmit"
 FAIL: Final = "fail"
 TASK: Final = "task"
@@ -196,7 +196,7 @@ NEVER: Final = "never"
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Say what is known of a submit that raised."""
+    """Return the outcome of a submit that raised, be it Airflow's time-out or the end of the process."""
     if isinstance(error, KieError):
         if error.existing_kie_task_id and fields.is_id(error.existing_kie_task_id):
             return Outcome.ACCEPTED
@@ -216,19 +216,19 @@ def next_try(
     task: TaskKey | None = None,
 ) -> NextTry:
     """
-    Say what a try may do, after what an earlier one left in the memory.
+    Decide what a try may do, given the entry of an earlier one.
 
-    :param entry: what the memory holds; None for nothing.
+    :param entry: what is stored; None for nothing.
     :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the row's guard allows.
     :param reuse: ``"task"``, or ``"never"`` where a clear asks for another job.
-    :param cleared: somebody has cleared the task since, so that another input is another job. What cannot be told
-        counts as a retry.
-    :param task: whose memory it is, for the message.
+    :param cleared: the task was cleared after the entry was written, so a different input means a different job; False
+        if unknown.
+    :param task: the task instance of the entry, for the message.
     """
     if entry is None or entry.state in (State.REFUSED, State.FAILED) or (cleared and reuse == NEVER):
         return Submit()
     guarded = row.guarded and entry.guarded
-    # Entries of earlier versions know no account of a guarded job.
+    # Entries of earlier versions have no account for a guarded job.
     known = entry.identity if guarded else dict.fromkeys(identity)
     differing = sorted(name for name, value in identity.items() if name in known and entry.identity.get(name) != value)
     if differing and (cleared or (guarded and not PAYER & set(differing))):
@@ -245,7 +245,7 @@ def next_try(
 
 def stops_after_unknown(guarded: bool, on_unknown_submit: str | None) -> bool:
     """
-    Tell whether nothing may be submitted after a submit of unknown outcome.
+    Return whether an unknown outcome forbids another submit.
 
     :param on_unknown_submit: ``"resubmit"`` or ``"fail"``; by default what the guard allows.
     """
@@ -256,9 +256,9 @@ def maybe_submitted(
     row: Family, problem: str, task: TaskKey | None, conn_id: str | None = None
 ) -> KieMaybeSubmittedError:
     """
-    Return the error that stops a task, with the command lines that settle it where something is remembered.
+    Return the error that stops a task, with the commands that settle its entry.
 
-    :param task: whose memory it is; None where nothing is remembered.
+    :param task: the task instance of the entry; None if nothing is stored.
     """
     settle = (
         f"Look at https://kie.ai/logs. If the job is listed, go on with it: `{task.command('adopt')} KIE_TASK_ID`; "
@@ -282,10 +282,10 @@ def _other_job(row: Family, entry: Entry, differing: list[str], task: TaskKey | 
 
 def worth_a_new_submit(error: KieError, *, guarded: bool) -> bool:
     """
-    Tell whether a new submit may cure the end of a job, so that a retry should make one.
+    Return whether a retry should submit again after this error.
 
-    :param error: how the job ended. After any end that KIE does not confirm the job may go on, and its id is worth more
-        than another try; under a guard an id that KIE does not know is submitted again for free.
+    :param error: how the job ended. Unless KIE confirms a failure, the job may still run, and its id is worth more than
+        another try. Under a guard an unknown id is submitted again too, because that is free.
     """
     if guarded:
         return isinstance(error, (KieJobFailedError, KieNotFoundError))

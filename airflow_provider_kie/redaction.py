@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be shown of a text from outside: no message or log line holds what a URL keeps for those who may use it."""
+"""Redaction of outside text: keeps the credentials and signatures of URLs out of messages and logs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import re
 
 __all__ = ["harmless", "printable", "quoted", "redact"]
 
-# A scheme of any name and the two slashes, also as JSON writes them. The limit keeps the search linear.
+# Any scheme and its two slashes, also as JSON escapes them. The length limit keeps the search linear.
 _START = r"\b[a-z][a-z0-9+.-]{0,30}:(?:\\*/){2}"
 _USER_INFO = re.compile(rf"(?P<start>{_START})[^\s/@\"'<>]+@", re.IGNORECASE)
-# A raw space may stand in the path as well as in the query, so a query goes on to its last "=" or "&", unless
-# another URL begins before that.
+# Paths and queries may contain raw spaces, so a query extends to its last "=" or "&", unless another URL begins first.
 _URL_TAIL = re.compile(rf"(?P<url>{_START}[^?#]*)[?#](?:(?:(?!://).)*[=&])?\S*", re.IGNORECASE)
 _LONGEST_QUOTE = 500
-# Looking for a URL takes time that grows with the square of the text.
+# The search for URLs takes quadratic time.
 _LONGEST_READ = 2_000
 
-# Where the query or the fragment of an argument begins, also one that is percent-encoded as a whole.
+# The start of a query or fragment, also in a URL that is percent-encoded as a whole.
 _ARGUMENT_TAIL = re.compile(r"[?#]|%(?:25)*(?:3F|23)", re.IGNORECASE)
 _ARGUMENT_USER = re.compile(r"((?:\\*/){2})[^/]*@")
 _ARGUMENT_HOST = re.compile(r"((?:\\*/){2})[^/]*\Z")
@@ -25,30 +24,28 @@ _LONGEST_ARGUMENT = 200
 
 
 def printable(text: str) -> str:
-    """
-    Return ``text`` in one line, with a space for each character that cannot be shown or that databases do not take.
-    """
+    """Return ``text`` on one line, with spaces for characters that are not printable."""
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 def redact(text: str) -> str:
-    """Return ``text`` fit for a log: one line, no user, query string or fragment in any URL, at most 500 characters."""
+    """Return ``text`` safe to log: one line, no user, query string or fragment in any URL, at most 500 characters."""
     short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<start>***@", printable(text[:_LONGEST_READ])))
     return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
 
 
 def harmless(value: object) -> str:
     """
-    Return what of an argument may be shown before anything is known about it, in one line.
+    Return the part of an unchecked value that is safe to show, on one line.
 
-    It ends before the first ``?`` or ``#``, whatever the argument is, because a URL cannot always be told from another
-    text: it may hold a space or have another scheme. A user and password in front of a host are hidden.
+    Cuts any value at its first ``?`` or ``#``, because a URL cannot always be recognized: it may contain a space or
+    have an unusual scheme. Hides a user and password before a host.
     """
     return printable(_start_of(value))
 
 
 def quoted(value: object) -> str:
-    """Return what :func:`harmless` shows of an argument as its ``repr``, for a message."""
+    """Return the text of :func:`harmless` as a ``repr``, for a message."""
     return repr(_start_of(value)) if isinstance(value, str) else harmless(value)
 
 
