@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The commands ``airflow kie …`` and ``python -m airflow_provider_kie …``: one table, from which both are built.
+The commands ``airflow kie …`` and ``python -m airflow_provider_kie …``, both built from one table.
 
-Airflow imports this module at each of its starts, so what a command needs is imported when it runs.
+Airflow imports this module at every start, so the imports of a command are made when it runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FAILURE, INTERRUPTED = 1, 130
 
 class _Command(NamedTuple):
     """
-    A command; its options are what argparse's ``add_argument`` and Airflow's ``Arg`` take alike.
+    A command; both argparse's ``add_argument`` and Airflow's ``Arg`` accept its options.
 
     ``does`` names the function of :mod:`airflow_provider_kie.cli_jobs`.
     """
@@ -65,7 +65,7 @@ def _option(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, An
 
 
 def _seconds(text: str) -> float:
-    terminal.claim_stdout()  # because this import is that of Airflow
+    terminal.claim_stdout()  # because the import loads Airflow, which logs there
     from airflow_provider_kie.exceptions import KieValidationError
     from airflow_provider_kie.waiting.pace import as_seconds
 
@@ -79,7 +79,7 @@ def _input(text: str) -> dict[str, Any]:
     try:
         given = sys.stdin.read() if text == "-" else Path(text[1:]).read_text("utf-8-sig") if text[:1] == "@" else text
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error.reason  # the text of an OSError names the file
+        why = error.strerror if isinstance(error, OSError) else error.reason  # an OSError's text has the path
         raise ArgumentTypeError(f"{quoted(text)} cannot be read: {why}") from None
     with suppress(ValueError, RecursionError):
         if isinstance(fields := json.loads(given), dict):
@@ -153,11 +153,11 @@ COMMANDS: tuple[_Command | _Group, ...] = (
 )
 
 
-# --- What is built from it
+# # --- The two command lines
 
 
 def get_commands() -> list[CLICommand]:
-    """Return the commands as Airflow 3.2 and later takes them, by the provider's metadata."""
+    """Return the commands for Airflow 3.2 and later, which finds this in the provider's metadata."""
     return [_for_airflow(_Group("kie", HELP, COMMANDS))]
 
 
@@ -199,7 +199,7 @@ def _fill(parser: ArgumentParser, entries: Sequence[_Command | _Group]) -> None:
 
 
 def _run(command: _Command, program: str, args: Namespace) -> None:
-    """Exits, because Airflow has no other way for a command to say how it ended."""
+    """Run a command and exit, because an exit code is the only result that Airflow takes from it."""
     under_way = terminal.Invocation(program, args)
     terminal.claim_stdout()
     try:

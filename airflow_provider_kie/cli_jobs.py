@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands of :mod:`airflow_provider_kie.cli` do: each takes the command under way and returns its result."""
+"""The functions behind the commands of :mod:`airflow_provider_kie.cli`; each returns the command's result."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ NOTHING_REMEMBERED = (
 
 
 def check(run: Invocation) -> Result:
-    """Ask for the credits, which needs host and key."""
+    """Read the credits, which takes a working host and key."""
     hook = KieHook(run.args.conn_id)
     base_url, balance = hook.settings.base_url, hook.get_credits()
     return {"conn_id": run.args.conn_id, "base_url": base_url, "key_accepted": True, "credits": balance}
 
 
 def families(run: Invocation) -> list[Result]:
-    """List the families of jobs, which needs no connection."""
+    """List the families of jobs, which takes no connection."""
     return [
         {
             "family": row.name,
@@ -165,7 +165,7 @@ def _submit(run: Invocation, hook: KieHook, row: Family, send: Callable[[], Subm
 
 
 def _tell(run: Invocation, row: Family, kie_task_id: str) -> None:
-    """Say the id at once, because whatever comes next may fail."""
+    """Print the id at once, because any later step may fail."""
     _know(run, row, kie_task_id)
     terminal.say(f"kie_task_id: {kie_task_id}")
     if row.tag:
@@ -185,17 +185,17 @@ def _what_would_be_sent(hook: KieHook, row: Family, args: Namespace, call: Call[
     }
 
 
-# --- What tasks remember of them
+# # --- The entries of task instances
 
 
 def show_entry(run: Invocation) -> Result:
-    """Show what a task instance remembers."""
+    """Show the entry of a task instance."""
     key, entry = _only_entry(_store(run.args), run.args)
     return {"key": key, **entry}
 
 
 def adopt(run: Invocation) -> Result:
-    """Let a task instance go on with a job that KIE knows."""
+    """Let the next try of a task instance resume a job."""
     args, store = run.args, _store_at_rest(run.args)
     key, entry = _only_entry(store, args)
     hook, row = KieHook(args.conn_id), find_family(entry.get("family", WAV.name if key == WAV_KEY else JOBS.name))
@@ -227,7 +227,7 @@ def _refuse_another_job(row: Family, job: KieJob, entry: dict[str, Any]) -> None
 
 
 def forget(run: Invocation) -> list[Result]:
-    """Make a task instance forget its job."""
+    """Delete the entries of a task instance."""
     store = _store_at_rest(run.args)
     found = _entries(store, run.args)
     for key in found:
@@ -273,7 +273,7 @@ def _only_entry(store: StoreFromOutside, args: Namespace) -> tuple[str, dict[str
     if len(found) > 1:
         raise KieError(f"Both {' and '.join(found)} are remembered for {_name(args)}; delete one on the task's page")
     ((key, entry),) = found.items()
-    if not isinstance(entry, dict) or "kie_task_id" not in entry:  # of a worker's own store there is only a reference
+    if not isinstance(entry, dict) or "kie_task_id" not in entry:  # workers' own stores leave references
         raise KieError(f"The entry {key} of {_name(args)} cannot be read here; only a task, or 'forget', can use it")
     return key, entry
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a task remembers from one try to the next: the job that it has paid for.
+Remembers the paid job of a task from one try to the next.
 
 Airflow 3.3 and later have a store for this (AIP-103) that outlives the worker; XCom does not, because it is cleared
 when a retry starts. The store is used directly rather than through ``ResumableJobMixin``, which covers only the
-synchronous path and loses the result when it reconnects. What an entry allows is decided by
-:mod:`airflow_provider_kie.money`.
+synchronous path and loses the result when it reconnects. :mod:`airflow_provider_kie.money` decides what an entry
+allows.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ __all__ = ["Record", "adopt"]
 
 log = logging.getLogger(__name__)
 
-#: Longer than the 14 days for which KIE keeps a file, and said explicitly, because the clean-up of the store must not
-#: come before a late retry.
+#: Longer than the 14 days for which KIE keeps a file. Set explicitly, so that a late retry comes before the store's
+#: clean-up.
 RETENTION = timedelta(days=30)
 
 
 class Record:
     """
-    The entry of a task instance in Airflow's task state store; there is none below Airflow 3.3.
+    The entry of a task instance in Airflow's task state store, which exists from Airflow 3.3 on.
 
-    An entry is the identity's names and values, ``kie_task_id``, ``state``, and ``guarded`` where it is not. Entries of
+    An entry holds the identity, ``kie_task_id``, ``state``, ``max_tries``, and ``guarded`` if it is False. Entries of
     earlier versions have no state.
 
-    :param context: Airflow's context; None to remember nothing.
-    :param key: where the entry is; renaming it would make retries that are under way forget what they paid for.
+    :param context: Airflow's context; None to store nothing.
+    :param key: the key of the entry; if it is renamed, retries no longer find what an earlier version stored.
     """
 
     def __init__(self, context: Context | None, row: Family, key: str, identity: Mapping[str, str]) -> None:
         self._store: Any = task_state_store(context) if context else None
         self.max_tries: int | None = getattr(context.get("ti"), "max_tries", None) if context else None
-        #: Whose memory it is; None where nothing is remembered.
+        #: The task instance; None if nothing is stored.
         self.task = _key_of(context) if context and self.persistent else None
         self._row = row
         self._key = key
@@ -57,19 +57,19 @@ class Record:
 
     @property
     def persistent(self) -> bool:
-        """Whether a retry will find what is written now."""
+        """Whether there is a store, so that a retry finds the entry."""
         return self._store is not None
 
     def was_cleared_since(self, entry: Entry | None) -> bool:
-        """Tell whether somebody has cleared the task since an entry was written; what cannot be told is a retry."""
+        """Return whether the task was cleared after an entry was written; False if unknown."""
         before = entry.max_tries if entry else None
         return before is not None and self.max_tries is not None and before != self.max_tries
 
     def load(self) -> Entry | None:
         """
-        Return what an earlier try left.
+        Return the entry of an earlier try.
 
-        Whatever is there was left for a submit, so what cannot be read never counts as nothing: its outcome is unknown.
+        An entry that cannot be read still proves a submit, so it never counts as missing: its outcome is unknown.
         """
         kept = self._store.get(self._key) if self._store is not None else None
         if kept is None:
@@ -87,9 +87,10 @@ class Record:
 
     def begin(self) -> None:
         """
-        Write the intent to submit, so that what cannot be written fails now, while nothing is paid.
+        Write the intent to submit, so that a store that fails does so before anything is paid.
 
-        A try that Airflow has given up on, but that still lives, reads an empty store and may not write to it.
+        This also stops a try that is still running although Airflow has abandoned it: for it the store is empty and
+        read-only.
         """
         self._write(State.CLAIMED)
 
@@ -101,16 +102,18 @@ class Record:
             log.exception("%s is submitted, but could not be kept for a retry.", named(self._row.tag, kie_task_id))
 
     def resume(self, entry: Entry) -> None:
-        """Write that this try goes on with a job, so that only a clear after it counts as one."""
+        """Write that this try resumes a job, so that only a later clear counts as a clear."""
         if entry.max_tries == self.max_tries:
             return
         try:
             self._write(State.SUBMITTED, entry.kie_task_id, guarded=entry.guarded)
         except Exception:
-            log.exception("%s is gone on with, which could not be kept.", named(self._row.tag, entry.kie_task_id))
+            log.exception(
+                "%s is resumed, but that could not be kept for a retry.", named(self._row.tag, entry.kie_task_id)
+            )
 
     def refuse(self) -> None:
-        """Write that the submit was refused; where that fails, the outcome stays unknown."""
+        """Write that the submit was refused; if that fails, the outcome stays unknown."""
         try:
             self._write(State.REFUSED)
         except Exception:
@@ -126,10 +129,10 @@ class Record:
 
 def adopt(store: StoreFromOutside, key: str, kept: Mapping[str, Any], kie_task_id: str) -> dict[str, Any]:
     """
-    Write a job into an entry, from outside of its task, so that the next try goes on with it; return the entry.
+    Write a job into an entry from outside its task, so that the next try resumes it; return the entry.
 
-    That try comes after a clear, and must not take it for the consent to pay again. So the number of tries is left out,
-    without which a clear counts as a retry.
+    That try follows a clear, which must not count as consent to pay again. So ``max_tries`` is removed: without it a
+    clear counts as a retry.
     """
     entry = {**kept, "kie_task_id": kie_task_id, "state": State.SUBMITTED.value, "max_tries": None}
     store.set(key, entry, retention=RETENTION)

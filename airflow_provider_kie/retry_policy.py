@@ -8,7 +8,7 @@ A ready retry policy for tasks that submit to KIE, for Airflow 3.3 and later.
 
     ConvertToWavOperator(..., retries=5, retry_policy=KIE_RETRY_POLICY)
 
-What repeating cannot help fails at once; a rate limit and maintenance wait as long as they need; everything else
+An error for which a retry cannot help fails at once; a rate limit waits a minute, maintenance 15; everything else
 follows the task's own ``retry_delay``. A policy cannot exceed the task's ``retries``.
 """
 

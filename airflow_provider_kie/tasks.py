@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tasks of this provider share of Airflow's life cycle: the hook, deferral, and what they say about a job."""
+"""What all tasks of this provider share: the hook, deferral, and the log lines about a job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_a
 
 log = logging.getLogger(__name__)
 
-#: What Airflow resumes with, in place of the method that :func:`deferral` names, where it ended the deferral itself.
+#: The name of the method with which Airflow resumes if it ended the deferral itself.
 ENDED_BY_AIRFLOW = "__fail__"
 
 #: Seconds by which Airflow's own limit of a deferral exceeds the trigger's, so that the trigger's event comes first.
@@ -42,19 +42,19 @@ def as_rendered(argument: str | XComArg) -> str: ...
 def as_rendered(argument: str | XComArg | None) -> str | None: ...
 def as_rendered(argument: str | XComArg | None) -> str | None:
     """
-    Return the argument as it is, under the type that it has once Airflow has rendered it.
+    Return the argument unchanged, typed as it will be after rendering.
 
-    Before that it may be an ``XComArg``, whatever its type says. Code that runs in the constructor, or when Airflow
-    reads the DAG, has to be ready for one.
+    Before rendering it may be an ``XComArg``, whatever its type says: in the constructor, and when Airflow parses the
+    DAG.
     """
     return cast("str | None", argument)
 
 
 def open_hook(kie_conn_id: object) -> KieHook:
     """
-    Return the hook of a task, imported when it is needed, to keep the parsing of DAG files fast.
+    Return the hook of a task; imported late, to keep the parsing of DAG files fast.
 
-    :param kie_conn_id: the rendered argument; ``render_template_as_native_obj`` makes numbers of digits.
+    :param kie_conn_id: the rendered argument; ``render_template_as_native_obj`` turns digits into a number.
     :raises KieValidationError: the task that should provide it pushed nothing.
     """
     from airflow_provider_kie.hooks.kie import KieHook
@@ -69,12 +69,12 @@ class JobTask(BaseOperator):
 
     kie_conn_id: str
     operator_extra_links: Any = (KieLogsLink(), KieFileLink())
-    #: For the link, once this run of the task has it.
+    #: For the link on the task's page, once it is known.
     file_url: str = ""
 
     @cached_property
     def hook(self) -> KieHook:
-        """The hook, as late as possible."""
+        """The hook, created when it is first needed."""
         return open_hook(self.kie_conn_id)
 
     def _push_url(self, context: Context, job: KieJob) -> None:
@@ -83,7 +83,7 @@ class JobTask(BaseOperator):
         context["ti"].xcom_push(key="url", value=url)
 
     def _whole(self, end: Done | Failed) -> Done | Failed:
-        """Return the end with all of the job, which is read again where it was too large for an event."""
+        """Return the end with the whole job, which is read again if it was too large for the event."""
         if not (isinstance(end, Done) and end.cut):
             return end
         kie_task_id, row = end.job["kie_task_id"], find_family(end.job["family"])
@@ -97,7 +97,7 @@ class JobTask(BaseOperator):
 
 
 def deferral(trigger: KieJobTrigger) -> dict[str, Any]:
-    """Return the arguments of ``BaseOperator.defer`` for a wait that starts now and goes on in ``execute_complete``."""
+    """Return the arguments of ``BaseOperator.defer`` for a wait that starts now and ends in ``execute_complete``."""
     limit = timedelta(seconds=trigger.timeout + DEFER_BACKSTOP)
     return {"trigger": trigger, "method_name": "execute_complete", "timeout": limit}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console output of the commands: a clean standard output, news on standard error, an answer to Ctrl-C."""
+"""The console of the commands: the result on standard output, messages on standard error, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any, TextIO, TypeAlias
 
 __all__ = ["FORMATS", "Invocation", "ProgressLine", "Result", "claim_stdout", "hold_back_ctrl_c", "print_result", "say"]
 
-#: Seconds between two lines of progress with the same news, where a line cannot be rewritten.
+#: Seconds between two lines with the same progress, if a line cannot be rewritten.
 PROGRESS_SECONDS = 60.0
 
 
-#: The forms of a result, which are those of Airflow's own commands.
+#: The output formats, the same as those of Airflow's own commands.
 FORMATS = ("table", "json", "yaml", "plain")
 
 Result: TypeAlias = Mapping[str, Any]
@@ -34,16 +34,16 @@ class Invocation:
     def __init__(self, program: str, args: Namespace) -> None:
         self.program = program
         self.args = args
-        #: What an interruption leaves behind.
+        #: What to tell the user after an interruption.
         self.goes_on = "Nothing was submitted."
 
     def again(self, *words: str) -> str:
-        """Return the command line that goes on from here."""
+        """Return the command line for a next step."""
         return f"{self.program} {shlex.join(words)}"
 
 
 def say(text: str) -> None:
-    """Print a line on standard error, at once."""
+    """Print a line on standard error, at once. A closed standard error must not lose the result."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
@@ -51,10 +51,10 @@ def say(text: str) -> None:
 @cache
 def claim_stdout() -> TextIO:
     """
-    Return standard output for the result alone: from now on, all that others write there goes to standard error.
+    Return standard output for the result only: from now on, everything else written there goes to standard error.
 
-    Airflow logs to standard output, on each version through other handlers, of which some hold the stream since
-    before, and even at the very end of the process. So the change lies below all of them, and stays.
+    Airflow logs to standard output through handlers that differ by version, some of which already hold the stream, and
+    even at the very end of the process. So the file descriptor is replaced, below all handlers and for good.
     """
     sys.stdout.flush()
     stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
@@ -64,27 +64,27 @@ def claim_stdout() -> TextIO:
 
 def print_result(result: Result | Sequence[Result], form: str) -> None:
     """
-    Print a result on standard output, in the way of Airflow's own commands.
+    Print a result on standard output, formatted as by Airflow's own commands.
 
-    :raises BrokenPipeError: nobody reads it.
+    :raises BrokenPipeError: standard output is closed.
     """
     stdout = claim_stdout()
     from airflow.cli.simple_table import AirflowConsole
 
     try:
-        with redirect_stdout(stdout):  # of which the console asks whether it is a terminal
+        with redirect_stdout(stdout):  # the console checks whether it is a terminal
             is_list = not isinstance(result, Mapping)
-            # A text of KIE's is no markup.
+            # KIE's texts are not markup.
             console = AirflowConsole(show_header=is_list, markup=False, emoji=False, highlight=False)
             if form in ("table", "plain"):
                 print_rows = console.print_as_table if form == "table" else console.print_as_plain_table
                 print_rows(_as_rows(result))
             else:
                 print_data = console.print_as_json if form == "json" else console.print_as_yaml
-                print_data(result)  # type: ignore[arg-type]  # anything that the two formats can tell
+                print_data(result)  # type: ignore[arg-type]  # any JSON is fine for these formats
             stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer would be tried again at the end of the process, and Python 3.13 complains of it.
+        # Python would flush the rest of the buffer again at exit, and 3.13 reports the failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise
 
@@ -104,7 +104,7 @@ def _as_cell(value: Any) -> str:
 @contextmanager
 def hold_back_ctrl_c(notice: str) -> Iterator[None]:
     """
-    Let what must not be broken off end before Ctrl-C counts; a second one counts at once.
+    Delay Ctrl-C until the end of the block; a second one interrupts at once.
 
     :raises KeyboardInterrupt: at the end, if Ctrl-C was pressed.
     """
@@ -115,7 +115,7 @@ def hold_back_ctrl_c(notice: str) -> Iterator[None]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        os.write(2, f"\n{notice}\n".encode())  # print must not be entered twice, and may be under way
+        os.write(2, f"\n{notice}\n".encode())  # print is not reentrant
 
     before = signal.signal(signal.SIGINT, hold)
     try:
@@ -127,7 +127,7 @@ def hold_back_ctrl_c(notice: str) -> Iterator[None]:
 
 
 class ProgressLine:
-    """How it goes, on standard error: on a terminal one line that is rewritten, elsewhere a line now and then."""
+    """Progress on standard error: on a terminal one line that is rewritten, elsewhere a line now and then."""
 
     def __init__(self) -> None:
         self._width = shutil.get_terminal_size().columns - 1 if sys.stderr.isatty() else 0
@@ -142,7 +142,7 @@ class ProgressLine:
             self._rewrite("")
 
     def show(self, news: str, more: str) -> None:
-        """Show how it goes."""
+        """Show the progress."""
         text, now = f"{news}; {more}", time.monotonic()
         if self._width:
             self._rewrite(text)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["KieFileLink", "KieLogsLink", "WavFileLink"]
 
-#: Where an operator leaves its conversion, and where the sensor does.
+#: The XCom keys of a conversion: an operator's, and the sensor's.
 KEYS_OF_CONVERSION = ("wav_conversion", "return_value")
 
 
 class KieLogsLink(BaseOperatorLink):
-    """KIE's own list of tasks, with what each of them cost."""
+    """KIE's own list of tasks, with the cost of each."""
 
     name = "KIE logs"
 
@@ -41,9 +41,8 @@ class KieFileLink(BaseOperatorLink):
         """
         Return the address, or an empty text as long as there is none.
 
-        Airflow 3 asks the task that has just run, where XCom would be a call to the API for each key, and an error in
-        the log for one that is not there. The web server of 2.11 has only what was serialized of the task, so there
-        XCom has to tell.
+        Airflow 3 calls this on the task that has just run; there, XCom would cost an API call for each key, and log an
+        error for a missing one. The web server of 2.11 has only the serialized task, so it reads XCom.
 
         :param operator: the task.
         :param ti_key: the task instance.

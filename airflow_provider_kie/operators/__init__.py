@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators, which submit and fetch."""
+"""Operators, which submit and read jobs."""

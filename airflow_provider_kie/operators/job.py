@@ -27,38 +27,38 @@ if TYPE_CHECKING:
 
 __all__ = ["KieJobOperator"]
 
-#: Where the job of a task is in the state store.
+#: The key of the job in the task's state store.
 STORE_KEY = "kie_job"
 TIMEOUT = 3600.0
 
 
 class KieJobOperator(SubmitOperator[KieJob]):
     """
-    Submit a job of any family, such as a song, a video or an image, and wait for it unless told otherwise.
+    Submit a job of any family, such as a song, a video or an image, and by default wait for it.
 
     Pushes ``kie_task_id`` and ``kie_family`` to XCom as soon as they are known. When it waited, it pushes ``url``, the
     link of the first file, and returns the :class:`~airflow_provider_kie.api.job.KieJob`; when it did not, the KIE task
     id.
 
-    A submit that may have been accepted is not repeated, because KIE charges for every one of them:
-    :class:`~airflow_provider_kie.exceptions.KieMaybeSubmittedError` says how to settle it.
+    A submit that may have been accepted is not repeated, because KIE charges for each one: the message of
+    :class:`~airflow_provider_kie.exceptions.KieMaybeSubmittedError` explains how to settle it.
 
     :param input: the fields of KIE's call, as KIE's pages name them; passed on unchecked. (templated in its values)
     :param model: KIE's model, for a job of its Market. Either this or ``family``. (templated)
     :param family: the family of the job, such as ``music``. (templated)
-    :param callback_url: where KIE reports the end besides; default is the field ``callBackUrl`` of the input, then the
+    :param callback_url: where KIE also reports the end; default is the field ``callBackUrl`` of the input, then the
         connection's. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the result; otherwise return after the submit.
     :param deferrable: wait in the triggerer instead of a worker slot.
     :param poll_interval: seconds or a ``timedelta`` between two polls; by default what suits the family.
     :param timeout: seconds or a ``timedelta`` to wait at most; an hour by default.
-    :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
-        with the job that an earlier try submitted, in every mode. Without it nothing is remembered.
+    :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry resumes
+        the job that an earlier try submitted, in every mode. Without it nothing is remembered.
     :param on_unknown_submit: what a try does where an earlier submit may have been accepted: ``"fail"`` (the default
         where a second submit is charged) or ``"resubmit"``, which may pay twice.
-    :param reuse: ``"task"``: a try goes on with what this task instance has paid for, also after a clear; ``"never"``:
-        a clear submits again, a retry does not.
+    :param reuse: ``"task"``: a try resumes the job that this task instance has paid for, even after a clear;
+        ``"never"``: a clear submits again, a retry does not.
     """
 
     template_fields: Sequence[str] = ("input", "model", "family", "callback_url", "kie_conn_id")

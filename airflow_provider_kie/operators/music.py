@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator that stands between a song and what is made of its tracks."""
+"""The operator that returns the tracks of a song, for mapped tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MusicTracksOperator(JobTask):
     """
     Return the tracks of a finished song, over which other tasks are mapped.
 
-    It only reads, which is free. Airflow maps over ``return_value`` alone, so this task stands between the song and
+    It only reads, which is free. Airflow maps over ``return_value`` only, so this task goes between the song and
     ``ConvertToWavOperator.partial(...).expand_kwargs(tracks.output)``. Each track is a dict with ``music_task_id`` and
     ``audio_id``.
 
@@ -66,7 +66,7 @@ class MusicTracksOperator(JobTask):
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         self._log_end(end)
         if not end.job["tracks"]:
-            # An empty list would let all tasks that are mapped over it be skipped, and the run succeed.
+            # With an empty list all tasks mapped over it would be skipped, and the run would succeed.
             problem = "The job has no track; songs have, such as those of family music"
             raise KieValidationError(problem, kie_task_id=kie_task_id, family=row.tag)
         return end.job["tracks"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Submit a job once, whatever happens between the tries of its task, and wait for it."""
+"""Submits a job once, across all tries of its task, and waits for it."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ R = TypeVar("R")
 
 class SubmitOperator(JobTask, Generic[R]):
     """
-    What every operator that submits a job does; what it submits and returns is left to its subclasses.
+    The base of the operators that submit a job. Subclasses define what they submit and return.
 
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the result; otherwise return after the submit.
     :param deferrable: wait in the triggerer instead of a worker slot.
     :param poll_interval: seconds or a ``timedelta`` between two polls.
     :param timeout: seconds or a ``timedelta`` to wait at most.
-    :param durable: remember the job in the task's state store, where there is one.
-    :param on_unknown_submit: what to do where a submit may have been accepted: ``"fail"`` or ``"resubmit"``; by default
-        ``"fail"`` where a second submit is charged.
+    :param durable: remember the job in the task's state store, if there is one.
+    :param on_unknown_submit: what to do if a submit may have been accepted: ``"fail"`` or ``"resubmit"``; by default
+        ``"fail"`` if a second submit is charged.
     """
 
     reuse: str = TASK
@@ -114,7 +114,7 @@ class SubmitOperator(JobTask, Generic[R]):
 
     @abstractmethod
     def _check(self) -> None:
-        """Refuse arguments that cannot be right, before anything is written down or sent."""
+        """Raise for invalid arguments, before anything is stored or sent."""
 
     @abstractmethod
     def _send(self) -> str:
@@ -122,11 +122,11 @@ class SubmitOperator(JobTask, Generic[R]):
 
     @abstractmethod
     def _record(self, context: Context) -> Record:
-        """Return the memory of this task, with the identity of what is submitted."""
+        """Return the record of this task, with the identity of the job."""
 
     @abstractmethod
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
-        """Return what waits in the triggerer."""
+        """Return the trigger to defer to."""
 
     @abstractmethod
     def _result(self, context: Context, job: KieJob) -> R:
@@ -136,13 +136,13 @@ class SubmitOperator(JobTask, Generic[R]):
         self.log.info("%s is submitted.", named(self.row.tag, kie_task_id))
 
     def execute(self, context: Context) -> R | str:
-        """Submit, or go on with what an earlier try submitted; push the id; wait as told."""
-        # Needed only after the submit, when it is too late to complain; a cluster policy may have changed them.
+        """Submit the job, or resume that of an earlier try; push its id; wait unless told otherwise."""
+        # Checked now, because an error after the submit would come too late; a cluster policy may have changed them.
         wait: dict[str, Any] = {name: as_seconds(name, value) for name, value in self._times().items()}
         self._check_words("on_unknown_submit", None, FAIL, RESUBMIT)
         self._check_words("reuse", TASK, NEVER)
         self._check()
-        self.hook.get_conn()  # what cannot work in the connection is refused before anything is written down
+        self.hook.get_conn()  # refuses an invalid connection before anything is stored
         record = self._record(context)
         verdict = self._earlier(context, record)
         if verdict is None or isinstance(verdict, Failed):
@@ -166,14 +166,14 @@ class SubmitOperator(JobTask, Generic[R]):
         return {"poll_interval": self.poll_interval, "timeout": self.timeout}
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> R:
-        """Go on after the trigger's event."""
+        """Resume with the trigger's event."""
         end = read_event(event)
         kie_task_id = end.job["kie_task_id"] if isinstance(end, Done) else end.error.kie_task_id
         with self._no_retry_without_the_id(context, kie_task_id):
             return self._end_wait(context, self._whole(end))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
-        """Go on after the deferral, also where Airflow ended it, whose own error would be retried without the id."""
+        """Resume after the deferral, even if Airflow ended it: Airflow's own error would be retried without the id."""
         if next_method != ENDED_BY_AIRFLOW:
             result: R = super().resume_execution(next_method, next_kwargs, context)
             return result
@@ -182,15 +182,15 @@ class SubmitOperator(JobTask, Generic[R]):
         return self._end_wait(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
 
     def on_kill(self) -> None:
-        """Say what goes on after a user killed the task."""
+        """Log that the job continues after a user killed the task."""
         if self._kie_task_id:
             self.log.warning("%s", no_cancel(self.row, self._kie_task_id))
 
     def _earlier(self, context: Context, record: Record) -> Verdict | None:
         """
-        Return how the job of an earlier try stands, or None for none; a failure is one that a new submit may cure.
+        Return the verdict on the job of an earlier try, or None without one. Failed means: submit again.
 
-        :raises KieMaybeSubmittedError: a new submit might be paid for again.
+        :raises KieMaybeSubmittedError: a new submit might be charged again.
         """
         entry = record.load()
         decision = self._next_try(record, entry)
@@ -204,7 +204,7 @@ class SubmitOperator(JobTask, Generic[R]):
             family = entry.identity.get("family")
             row = find_family(family) if family else self.row
             verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
-            # An account that did not submit the job does not know it, which says nothing of the job.
+            # To another account the job is unknown, which is no failure of the job.
             guarded = row.guarded and entry.guarded and not isinstance(decision, Stop)
             if isinstance(verdict, Failed) and worth_a_new_submit(verdict.error, guarded=guarded):
                 decision = self._next_try(record, replace(entry, state=State.FAILED))
@@ -249,13 +249,13 @@ class SubmitOperator(JobTask, Generic[R]):
             elif isinstance(error, KieError) and outcome is Outcome.ACCEPTED:
                 record.commit(str(error.existing_kie_task_id))
                 if not record.persistent:
-                    raise final(error) from error  # a retry would not know the id, and submit again
+                    raise final(error) from error  # a retry would not have the id, and would submit again
             elif stops_after_unknown(self.row.guarded, self.on_unknown_submit):
                 broke_off = f"The submit was broken off ({type(error).__name__})"
                 problem = error.problem if isinstance(error, KieError) else broke_off
                 raise maybe_submitted(self.row, problem, self._remembered(record), self.kie_conn_id) from error
             elif isinstance(error, KieMaybeSubmittedError) and isinstance(error.__cause__, KieError):
-                raise error.__cause__ from None  # which a retry may follow, as the user has said
+                raise error.__cause__ from None  # retryable, because the user chose to resubmit
             raise
         record.commit(kie_task_id)
         with self._no_retry_without_the_id(context, kie_task_id):
@@ -286,12 +286,12 @@ class SubmitOperator(JobTask, Generic[R]):
         return self._finish(context, end)
 
     def _forgets(self, context: Context) -> bool:
-        # Without the identity: what it is made of may be gone from XCom by now.
+        # Asked without a record, whose identity may no longer be in XCom.
         return not self.durable or task_state_store(context) is None
 
     @contextmanager
     def _no_retry_without_the_id(self, context: Context, kie_task_id: str | None) -> Iterator[None]:
-        """Make everything final that Airflow would retry although nothing remembers the job, which is paid for."""
+        """Make errors final if nothing is remembered, because a retry would pay for the job again."""
         try:
             yield
         except (KieError, AirflowFailException, AirflowSkipException, TaskDeferred):

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ConvertToWavOperator", "WavUrlOperator"]
 
-#: Where the conversion of a task is in the state store.
+#: The key of the conversion in the task's state store.
 STORE_KEY = "kie_wav_conversion"
 
 
 class _WavTask(JobTask):
-    """What the operators say of a conversion."""
+    """What the WAV operators share."""
 
     operator_extra_links = (KieLogsLink(), WavFileLink())
     route: str | None
@@ -46,7 +46,7 @@ class _WavTask(JobTask):
 
     @property
     def row(self) -> Family:
-        """The family of the job; where the connection cannot say any more by which route, that without a guard."""
+        """The family of the job; if the connection no longer tells the route, the one without a guard."""
         try:
             return self.hook.wav_route(self.route)
         except KieError:
@@ -61,7 +61,7 @@ class _WavTask(JobTask):
 
 class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     """
-    Submit the WAV conversion of one track, and wait for it unless told otherwise.
+    Submit the WAV conversion of one track, and by default wait for it.
 
     Pushes ``kie_task_id`` to XCom as soon as it is known. When it waited, it pushes ``wav_conversion`` and returns
     the WAV URL; when it did not, it returns the KIE task id, for a
@@ -70,18 +70,18 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     :param music_task_id: the music task that made the track. (templated)
     :param audio_id: the track: ``response.sunoData[].id`` of the music task. (templated)
     :param route: ``"wav"``: by ``/wav/generate``, where KIE's documentation says that a second conversion of a track is
-        refused. ``"jobs"``: by the model of KIE's Market, where it is charged again, or nobody knows. Default is the
-        connection's ``wav_route``.
-    :param callback_url: where KIE reports the end besides; default is the connection's. (templated)
+        refused. ``"jobs"``: by the model of KIE's Market, where it may be charged again. Default is the connection's
+        ``wav_route``.
+    :param callback_url: where KIE also reports the end; default is the connection's. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param wait_for_completion: wait for the file; otherwise return after the submit.
     :param deferrable: wait in the triggerer instead of a worker slot.
     :param poll_interval: seconds or a ``timedelta`` between two polls.
     :param timeout: seconds or a ``timedelta`` to wait at most; more than the 10 minutes after which KIE itself
         gives up.
-    :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry goes on
-        with the conversion that an earlier try submitted, in every mode. Below 3.3 only KIE's own refusal of a
-        second conversion guards a retry, so there a time-out is not retried: its ``kie_task_id`` would be lost.
+    :param durable: on Airflow 3.3 and later, keep the KIE task id in the task's state store, so that a retry resumes
+        the conversion that an earlier try submitted, in every mode. Below 3.3 only KIE's own refusal of a second
+        conversion guards a retry, so there a time-out is not retried: its ``kie_task_id`` would be lost.
     :param on_unknown_submit: what a try does where an earlier submit may have been accepted: ``"fail"`` (the default by
         the route ``jobs``) or ``"resubmit"`` (by the route ``wav``).
     """
@@ -129,7 +129,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
 
     def _send(self) -> str:
         track = (self.music_task_id, self.audio_id, self._callback)
-        if self.route is None:  # the method that a subclass of the hook may have replaced
+        if self.route is None:  # a subclass of the hook may override this method
             return self.hook.submit_wav_conversion(*track).kie_task_id
         return self.hook.submit_wav_by_route(self.route, *track).kie_task_id
 
@@ -152,13 +152,12 @@ class WavUrlOperator(_WavTask):
     """
     Push the WAV URL of a finished conversion to XCom.
 
-    Does not wait: a conversion that still runs is an error that Airflow's ``retries`` may cure; a failed one is
-    final.
+    Does not wait: a running conversion is an error, which ``retries`` may cure; a failed one is final.
 
-    :param kie_task_id: the WAV task: the id that the submit of the conversion gave, not the music task's; or a whole
-        :class:`~airflow_provider_kie.api.job.KieJob` or conversion. (templated)
-    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that KIE does not know by this
-        route is looked for by the other one. Default is the connection's ``wav_route``.
+    :param kie_task_id: the WAV task: the id that the submit of the conversion returned, not the music task's; or a
+        whole :class:`~airflow_provider_kie.api.job.KieJob` or conversion. (templated)
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that is unknown by this route
+        is also read by the other one. Default is the connection's ``wav_route``.
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     """
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sensors, which wait for what somebody else submitted."""
+"""Sensors, which wait for jobs that another task submitted."""

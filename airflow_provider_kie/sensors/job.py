@@ -40,7 +40,7 @@ __all__ = ["KieJobSensor", "WaitSensor"]
 
 class WaitSensor(JobTask, StartInTriggerer):
     """
-    What every sensor that waits for a job does; its family and what it returns are left to its subclasses.
+    The base of the sensors. Subclasses define the family of the job and what the sensor returns.
 
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot.
@@ -70,12 +70,12 @@ class WaitSensor(JobTask, StartInTriggerer):
         """The family of the job."""
 
     def _row_to_read(self) -> Family:
-        """Return the row by which to read, which may depend on the connection."""
+        """Return the row to read by, which may depend on the connection."""
         return self.row
 
     @abstractmethod
     def _trigger(self, **arguments: Any) -> KieJobTrigger:
-        """Return what waits in the triggerer."""
+        """Return the trigger to defer to."""
 
     @abstractmethod
     def _result(self, context: Context, job: KieJob) -> Mapping[str, Any]:
@@ -108,26 +108,26 @@ class WaitSensor(JobTask, StartInTriggerer):
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, verdict))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Go on after the trigger's event."""
+        """Resume with the trigger's event."""
         self._take_job()
         return self._conclude(context, self._whole(read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the deferral, also where Airflow ended it."""
+        """Resume after the deferral, even if Airflow ended it."""
         if next_method == ENDED_BY_AIRFLOW:
             self._take_job()
             self._fail(ended_by_airflow(self.row, self.kie_task_id, self.kie_conn_id, next_kwargs).error)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _take_job(self) -> None:
-        """Take the id of a whole job, as another task returns it."""
+        """Replace a whole job, as another task returns it, with its id."""
         given: Any = self.kie_task_id
         if isinstance(given, Mapping):
             self._take_family(given)
             self.kie_task_id = given.get("kie_task_id", "")
 
     def _take_family(self, job: Mapping[str, Any]) -> None:
-        """Take the family of a whole job where the sensor waits for any, or refuse it."""
+        """Use the family of a whole job, or refuse it."""
 
     def _deferral(self) -> dict[str, Any]:
         return deferral(
@@ -167,7 +167,7 @@ class KieJobSensor(WaitSensor):
 
     :param kie_task_id: the job: its id at KIE, or the whole :class:`~airflow_provider_kie.api.job.KieJob`, which also
         says its family. (templated)
-    :param family: its family; an id that is asked at another family's path is unknown for ever. (templated)
+    :param family: its family; no other family's path finds the id. (templated)
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot. A job that is already finished costs no deferral.
     :param start_from_trigger: with ``deferrable``, start in the triggerer at once, without a worker that polls first;
@@ -201,9 +201,9 @@ class KieJobSensor(WaitSensor):
 
 def _is_the_loops_own(end: Exception) -> bool:
     """
-    Return whether Airflow's loop made up this time-out, which is a skip under ``soft_fail``.
+    Return whether Airflow's loop itself raised this time-out, or the skip that replaces it under ``soft_fail``.
 
-    What a ``poke()`` raised, the loop lets through, or names as the cause of a skip.
+    An error that ``poke()`` raised either passes through the loop, or is the cause of a skip.
     """
     *_, (frame, _) = traceback.walk_tb(end.__traceback__)
     return end.__cause__ is None and frame.f_globals["__name__"] == BaseSensorOperator.__module__

@@ -2,9 +2,8 @@
 """
 ``start_from_trigger``: let the scheduler start a sensor as a trigger, without a worker that polls first.
 
-What Airflow makes of a template asks the triggerer for something to which it has no answer (3.3.2), and the trigger
-then hangs before its first line. So the arguments are written in words that the triggerer answers, and all other
-templates are left to a worker.
+A template that Airflow generates makes a request that the triggerer never answers (3.3.2), so the trigger hangs before
+its first line. So this module writes a template that the triggerer can render, and leaves all others to a worker.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["StartInTriggerer"]
 
-#: Why a task is on a worker although nothing about the task itself stands against a start in the triggerer.
+#: Why a task starts on a worker although the task itself could start in the triggerer.
 MAPPED_OR_TEST = "a mapped task, or dags test, starts on a worker"
 
 
 class _WhenRead(property):
     """
-    An attribute of a task that is worked out when it is read, so that nothing set after the constructor is missed.
+    An attribute of a task that is computed when it is read, to include changes after the constructor.
 
-    Read from the class, as Airflow does for a mapped task, it is what any other sensor has.
+    Read from the class, as Airflow does for a mapped task, it has the value of any other sensor.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -41,7 +40,7 @@ class _WhenRead(property):
 
 
 class StartInTriggerer(BaseSensorOperator):
-    """A sensor that can start in the triggerer; its subclasses say how they wait there."""
+    """A sensor that can start in the triggerer. Subclasses define how they wait there."""
 
     deferrable: bool
     kie_task_id: str
@@ -49,7 +48,7 @@ class StartInTriggerer(BaseSensorOperator):
     _start_from_trigger: bool = False
     _start_trigger_args: StartTriggerArgs | None = None
     _why_before_rendering: str = ""
-    #: Fields that the trigger itself needs when it is made.
+    #: Fields that the trigger needs when it is created, so they must be literals.
     _literal_fields: tuple[str, ...] = ()
 
     def _deferral(self) -> dict[str, Any]:
@@ -57,11 +56,11 @@ class StartInTriggerer(BaseSensorOperator):
         raise NotImplementedError
 
     def _polls_as_intended(self) -> bool:
-        """Return whether a worker would do nothing else than the triggerer."""
+        """Return whether a worker would do the same as the triggerer."""
         raise NotImplementedError
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates, after which a template cannot be told from a literal."""
+        """Render the templates. First note what needs a worker, because afterwards a template looks like a literal."""
         self._why_before_rendering = self._why_on_a_worker()
         super().render_template_fields(context, jinja_env)
 
@@ -71,7 +70,7 @@ class StartInTriggerer(BaseSensorOperator):
             self.log.info("start_from_trigger had no effect: %s.", why)
 
     def _why_on_a_worker(self) -> str:
-        """Return what keeps the scheduler from starting this task as a trigger; an empty text for nothing."""
+        """Return what prevents a start in the triggerer; an empty text if nothing does."""
         arguments = (self.kie_task_id, self.kie_conn_id)
         obstacles = (
             (not CAN_START_FROM_TRIGGER, "it needs Airflow 3.3 or later"),
@@ -125,10 +124,10 @@ def _for_the_triggerer(argument: object) -> str | None:
     """
     Return an argument as the triggerer can render it; None where it cannot.
 
-    It answers only some of what a template may ask for, and never returns from the rest (seen on 3.3.2), such as
-    ``xcom_pull`` without ``map_indexes``, which is what Airflow makes of ``.output``.
+    The triggerer answers only some requests of a template, and hangs on the others (seen on 3.3.2), such as
+    ``xcom_pull`` without ``map_indexes``, which is how Airflow renders ``.output``.
     """
-    if isinstance(argument, XComArg) and hasattr(argument, "key"):  # else it is one with .map(), .zip() or the like
+    if isinstance(argument, XComArg) and hasattr(argument, "key"):  # not one with .map(), .zip() or the like
         ((source, key),) = argument.iter_references()
         pull = f"ti.xcom_pull(task_ids={source.task_id!r}, key={key!r}, map_indexes=-1)"
         return f"{{% set given = {pull} %}}{{{{ given.kie_task_id if given is mapping else given }}}}"  # or a whole job

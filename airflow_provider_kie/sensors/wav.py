@@ -26,14 +26,14 @@ class WavConversionSensor(WaitSensor):
     Wait until a WAV conversion of KIE has its file, and push the conversion to XCom.
 
     Poke, reschedule and deferrable mode give the same XCom, the same errors and the same time-out. Reading is
-    free, so the sensor can be cleared and run again at any time. Trouble that may pass (network, rate limit,
-    maintenance) never ends the wait before its ``timeout``; a failed conversion, a refused key or an id that stays
-    unknown for a minute ends it at once and is not retried.
+    free, so the sensor can be cleared and run again at any time. A transient error (network, rate limit, maintenance)
+    never ends the wait before its ``timeout``; a failed conversion, a refused key or an id that stays unknown for a
+    minute ends it at once and is not retried.
 
-    :param kie_task_id: the WAV task: the id that the submit of the conversion gave, not the music task's; or a whole
-        :class:`~airflow_provider_kie.api.job.KieJob` or conversion. (templated)
-    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that KIE does not know by this
-        route is looked for by the other one. Default is the connection's ``wav_route``.
+    :param kie_task_id: the WAV task: the id that the submit of the conversion returned, not the music task's; or a
+        whole :class:`~airflow_provider_kie.api.job.KieJob` or conversion. (templated)
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that is unknown by this route
+        is also read by the other one. Default is the connection's ``wav_route``.
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param deferrable: wait in the triggerer instead of a worker slot. A conversion that is already finished costs
         no deferral.

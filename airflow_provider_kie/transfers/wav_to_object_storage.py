@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The archive: a WAV file from KIE into the user's own storage, whole and checked."""
+"""The archive: stores a WAV file from KIE, complete and checked, in the user's own storage."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
 
 __all__ = ["WavToObjectStorageOperator"]
 
-#: The arguments of which one has to say where the file comes from.
+#: The sources of the file, of which exactly one must be given.
 _SOURCES = ("kie_task_id", "wav_url")
 
 
 class WavToObjectStorageOperator(BaseOperator):
     """
-    Store the WAV file of a finished conversion in any storage that Airflow knows, whole and checked.
+    Store the WAV file of a finished conversion, complete and checked, in any storage that Airflow supports.
 
-    The file is streamed, so memory stays flat whatever its size; a transfer that breaks off goes on where it stopped if
-    the file host allows it. It is written beside the destination and moved into place once it is known to be a whole
-    WAV file. A file of the same content that is there already is left alone. Does not wait for the conversion.
+    The file is streamed, so memory stays flat whatever its size; a transfer that breaks off resumes where it stopped if
+    the file host allows it. It is written beside the destination and moved into place once it has proved to be a
+    complete WAV file. An existing file with the same content is kept. Does not wait for the conversion.
 
     Returns the destination, and pushes ``wav_file``: ``size``, ``sha256``, ``channels``, ``sample_rate``, ``bits``,
-    ``seconds`` and ``already_there``. The same is the extra of the events of its ``outlets``, if you name some,
-    together with ``destination``.
+    ``seconds`` and ``already_there``. The same, with ``destination``, becomes the extra of the events of its
+    ``outlets``, if there are any.
 
-    :param kie_task_id: the WAV task: the id that the submit of the conversion gave, not the music task's; or a whole
-        :class:`~airflow_provider_kie.api.job.KieJob` or conversion. Either this or ``wav_url``; with this, a fresh link
-        can be fetched when one expired. Of two templates one may turn out empty. (templated)
-    :param wav_url: the file's URL; not trusted as much, see ``allow_private_hosts``. (templated)
+    :param kie_task_id: the WAV task: the id that the submit of the conversion returned, not the music task's; or a
+        whole :class:`~airflow_provider_kie.api.job.KieJob` or conversion. Either this or ``wav_url``; with this, an
+        expired link can be replaced. Of two templates one may render to nothing. (templated)
+    :param wav_url: the file's URL; trusted less, see ``allow_private_hosts``. (templated)
     :param destination: an ``ObjectStoragePath`` URL that names a file, such as ``s3://bucket/masters/one.wav``.
         (templated)
-    :param overwrite: replace a file of other content, which is refused otherwise.
+    :param overwrite: replace a file with other content, which is otherwise refused.
     :param destination_conn_id: the storage's Airflow connection; the URL may also name it, as in
         ``s3://aws_default@bucket/one.wav``. (templated)
-    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that KIE does not know by this
-        route is looked for by the other one. Default is the connection's ``wav_route``.
+    :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``. A conversion that is unknown by this route
+        is also read by the other one. Default is the connection's ``wav_route``.
     :param kie_conn_id: the Airflow connection of type ``kie``. (templated)
     :param max_bytes: the largest file that is accepted.
     :param allow_private_hosts: also follow a ``wav_url`` or a redirect to addresses of the private network.
@@ -96,12 +96,12 @@ class WavToObjectStorageOperator(BaseOperator):
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.max_bytes = max_bytes
         self.allow_private_hosts = allow_private_hosts
-        # A template or another task's output may turn out to be None, which is not the same as not being given.
+        # A template or another task's output may render to None, which is not the same as a missing argument.
         self._given = [name for name in _SOURCES if getattr(self, name) is not None]
 
     @cached_property
     def hook(self) -> KieHook:
-        """The hook, as late as possible."""
+        """The hook, created when it is first needed."""
         return open_hook(self.kie_conn_id)
 
     def execute(self, context: Context) -> str:
@@ -136,7 +136,7 @@ class WavToObjectStorageOperator(BaseOperator):
         return place.url
 
     def _choose_source(self, context: Context) -> None:
-        """Leave a value in one of the sources, and None in the other."""
+        """Keep the value of one source, and set the other to None."""
         filled = [name for name in _SOURCES if not is_blank(getattr(self, name))]
         if not filled and (passed := self._passed(context)):
             raise pushed_nothing(*passed)
@@ -148,14 +148,14 @@ class WavToObjectStorageOperator(BaseOperator):
             self.kie_task_id = id_in(self.kie_task_id)
 
     def _passed(self, context: Context) -> list[str]:
-        """Return which sources the DAG passed, whatever became of them."""
+        """Return which sources the DAG passed, whatever they rendered to."""
         passed = [name for name in _SOURCES if name in self._given or getattr(self, name) is not None]
-        # A mapped task is made of its values, so a None there may be one.
+        # A mapped task is created from its values, so a None may be one of them.
         mapped = getattr(context["ti"], "map_index", None) not in (None, -1)
         return passed or (list(_SOURCES) if mapped else [])
 
     def _store(self, place: Place) -> tuple[Downloaded, bool]:
-        """Return what came, and whether it was there already."""
+        """Return the download, and whether it was there already."""
         size_there = place.size()
         place.clear()
         if size_there is not None:
@@ -168,7 +168,7 @@ class WavToObjectStorageOperator(BaseOperator):
         return got, False
 
     def _compare(self, place: Place, size_there: int) -> Downloaded | None:
-        """Return what came if it is what is there, or None if it may be overwritten."""
+        """Return the download if it equals the existing file, or None if that may be overwritten."""
         try:
             with Comparison(place, size_there) as comparison:
                 got = self._download(place, comparison)
@@ -201,7 +201,7 @@ class WavToObjectStorageOperator(BaseOperator):
         return got
 
     def _links(self) -> Iterator[Link]:
-        """Give the file's link; when it expired KIE's newest one, then temporary ones of 20 minutes."""
+        """Yield the file's link; once it has expired, KIE's newest one, then temporary ones of 20 minutes."""
         from airflow_provider_kie.files.host import Link
 
         if self.wav_url is not None:
@@ -223,16 +223,16 @@ class WavToObjectStorageOperator(BaseOperator):
             yield Link(temporary, from_kie=True)
 
     def _wav_url(self) -> str:
-        kie_task_id: Any = self.kie_task_id  # the hook checks it, also its type
+        kie_task_id: Any = self.kie_task_id  # the hook checks its type too
         row = self.hook.wav_route(self.route)
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         return str(as_conversion(end.job)["wav_url"])
 
-    # --- What others see of it
+    # # --- Outlets and lineage
 
     @contextlib.contextmanager
     def _unasked(self, what: str) -> Iterator[None]:
-        """Keep what nobody asked for from failing a task whose file is stored."""
+        """Turn an error into a warning, because the file is stored."""
         try:
             yield
         except Exception as error:
@@ -258,7 +258,7 @@ class WavToObjectStorageOperator(BaseOperator):
 
 
 class _Seen(Iterator["Link"]):
-    """Links, of which the last one that was given is remembered."""
+    """An iterator over links that remembers the last one."""
 
     def __init__(self, links: Iterator[Link]) -> None:
         self._links = links
@@ -270,7 +270,7 @@ class _Seen(Iterator["Link"]):
 
 
 def _owner_and_try(context: Context) -> tuple[str, int]:
-    """Return what is the same in every try of a task instance and in no other one, and which try this is."""
+    """Return what identifies the task instance in each of its tries, and the number of this try."""
     ti = context.get("ti")
     owner = "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
     return owner, max(1, getattr(ti, "try_number", None) or 1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The one event with which a wait in the triggerer ends, as plain JSON, and how a resumed task reads it.
+The event that ends a wait in the triggerer, as plain JSON, and its reader for the resumed task.
 
-Workers and triggerers are not replaced in one moment, so an event of WAV conversion is the one that earlier versions
-know.
+Workers and triggerers are not upgraded at the same moment, so the event of a WAV conversion is the same as in earlier
+versions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_kie.api.wav import WavConversion, as_conversion, as_job
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.waiting.verdict import Done, Failed
 
-#: Bytes of a job that an event carries whole; the resumed task reads the record of a larger one again, which is free.
+#: Largest job in an event, in bytes. The resumed task reads the record of a larger one again, which is free.
 LARGEST_JOB = 16 * 1024
 
 __all__ = ["read_event", "write_event", "write_wav_event"]
@@ -45,7 +45,7 @@ def read_event(event: dict[str, Any] | None) -> Done | Failed:
     """
     Read the trigger's event; whatever is not clearly a success is a failure.
 
-    :param event: what Airflow handed to the resumed task; None when a task is resumed without one.
+    :param event: what Airflow passed to the resumed task; None if there was no event.
     """
     match event:
         case {

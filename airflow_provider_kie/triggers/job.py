@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["KieJobTrigger"]
 
-#: Not the trigger's own ``log``, which is several more objects for each wait.
+#: Not the trigger's own ``log``, which would add several objects to each wait.
 log = logging.getLogger(__name__)
 
-#: Seconds between two attempts to find the connection again, at most.
+#: Longest pause between two attempts to find the connection, in seconds.
 LONGEST_RECOVERY = 60.0
 #: Seconds by which the trigger's event comes before a limit of Airflow's own, such as the task's ``execution_timeout``.
 AIRFLOW_MARGIN = 5.0
-#: What the time-out then adds.
+#: What the message of the time-out then adds.
 SHORTER_LIMIT = "; the task's execution_timeout, or a queue before the triggerer, left no more of its {:g} seconds"
-#: Seconds that a poll, or the search for the connection, may go on after the deadline.
+#: Seconds that a poll, or the look-up of the connection, may continue after the deadline.
 FINAL_POLL_SECONDS = 60.0
-#: Seconds before Airflow's own limit at which whatever still goes on is cut off, so that the event gets out.
+#: Seconds before Airflow's own limit at which the wait is cut off, so that the event is sent in time.
 EXIT_MARGIN = 2.0
 
 
@@ -53,12 +53,12 @@ class KieJobTrigger(BaseTrigger):
     :param kie_task_id: the job.
     :param kie_conn_id: the Airflow connection of type ``kie``.
     :param poll_interval: seconds between two polls; each is jittered by a tenth.
-    :param deadline: when the wait ends, in epoch seconds. Wall clock on purpose: the trigger may go on in another
-        triggerer, where a monotonic clock starts again. None for ``timeout`` seconds from when the trigger starts,
-        where no worker could say it before (``start_from_trigger``).
-    :param timeout: the seconds that the whole wait was given.
+    :param deadline: when the wait ends, in epoch seconds. Wall clock, because the trigger may move to another
+        triggerer, whose monotonic clock differs. None for ``timeout`` seconds from the start of the trigger, if no
+        worker started it (``start_from_trigger``).
+    :param timeout: seconds for the whole wait.
     :param exponential_backoff: double the interval from poll to poll.
-    :param max_wait: seconds that the doubled interval does not exceed.
+    :param max_wait: upper limit of the doubled interval, in seconds.
     :param family: the family of the job.
     """
 
@@ -111,7 +111,7 @@ class KieJobTrigger(BaseTrigger):
         try:
             verdict = await self._verdict()
         except Exception as error:
-            # Airflow fails the task of a trigger that raises without a word of the job.
+            # If a trigger raises, Airflow fails its task without naming the job.
             log.exception("%s: the wait broke off", named(self._tag, self.kie_task_id))
             problem = f"The wait in the triggerer broke off: unexpected {type(error).__name__}, see the triggerer's log"
             verdict = Failed(
@@ -120,7 +120,7 @@ class KieJobTrigger(BaseTrigger):
         yield TriggerEvent(self._write_event(verdict))  # type: ignore[no-untyped-call]  # Airflow's own
 
     async def on_kill(self) -> None:
-        """Say what goes on after a user killed the task (called by Airflow 3.3 and later)."""
+        """Log that the job continues after a user killed the task (called by Airflow 3.3 and later)."""
         log.warning("%s", no_cancel(find_family(self.family), self.kie_task_id))
 
     async def _verdict(self) -> Done | Failed:
@@ -148,7 +148,7 @@ class KieJobTrigger(BaseTrigger):
                     self._was_found = True
                     return self._end_of(row, await self._wait(self._row_for(hook), hook))
             except Exception as error:
-                # Reading again is free and the job is paid for, so only the deadline ends the wait.
+                # Reading is free and the job is paid for, so only the deadline ends the wait.
                 waited = time.time() - self._began
                 if isinstance(error, KieError) and connection_is_lost(error, waited, was_found=self._was_found):
                     error.kie_task_id, error.family = self.kie_task_id, row.tag
@@ -161,7 +161,7 @@ class KieJobTrigger(BaseTrigger):
             pause = Pace(interval, exponential_backoff=True, max_wait=LONGEST_RECOVERY).pause(failures)
 
     def _first_pause(self) -> float:
-        """Spread the first polls, which keeps a thousand triggers apart; the worker that deferred has just polled."""
+        """Return a random pause, to spread a thousand triggers; the worker that deferred has just polled."""
         pause = random.uniform(0.0, 1.0) * self.poll_interval
         if not self._was_found:  # no worker deferred
             return pause
@@ -169,7 +169,7 @@ class KieJobTrigger(BaseTrigger):
         return pause + max(limits.DEFERRAL_SECONDS - waited, 0.0)
 
     def _row_for(self, hook: KieAsyncHook) -> Family:
-        """Return the row by which to read, which may depend on the connection."""
+        """Return the row to read by, which may depend on the connection."""
         return find_family(self.family)
 
     def _wait(self, row: Family, hook: KieAsyncHook) -> Coroutine[Any, Any, Done | Failed | Wait]:
@@ -193,15 +193,15 @@ class KieJobTrigger(BaseTrigger):
             self._log_once(f"unexpected {type(error).__name__}", logging.ERROR, error)
 
     def _log_once(self, reason: str, level: int, error: Exception | None = None) -> None:
-        """Log what is new; thousands of waits may meet the same trouble again and again."""
+        """Log a reason that has changed; thousands of waits may run into the same error repeatedly."""
         if reason != self._last:
             log.log(level, "%s: %s", named(self._tag, self.kie_task_id), reason, exc_info=error)
         self._last = reason
 
     @classmethod
     async def _load_hook_class(cls) -> type[KieAsyncHook]:
-        # The hook brings in aiohttp: a DAG file that imports this module does not need it, and a quarter of a second
-        # is too long for the event loop.
+        # The hook imports aiohttp, which a DAG file does not need, and which takes a quarter of a second: too long for
+        # the event loop.
         module = await asyncio.to_thread(import_module, "airflow_provider_kie.hooks.kie_async")
         cls._hook_class = module.KieAsyncHook
         return cls._hook_class

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trigger that waits for a WAV conversion: a face of :class:`~airflow_provider_kie.triggers.job.KieJobTrigger`."""
+"""The trigger that waits for a WAV conversion."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class WavConversionTrigger(KieJobTrigger):
     """
     Wait for a WAV conversion on the triggerer's event loop, and fire exactly one event, whatever happens.
 
-    Its path, arguments and event are those of the versions that knew no other family, because all three are stored.
+    Its path, arguments and event are those of the versions without other families, because all three are stored.
 
     :param kie_task_id: the WAV task.
     :param kie_conn_id: the Airflow connection of type ``kie``.
     :param poll_interval: seconds between two polls; each is jittered by a tenth.
     :param deadline: when the wait ends, in epoch seconds; None for ``timeout`` seconds from when the trigger starts.
-    :param timeout: the seconds that the whole wait was given.
+    :param timeout: seconds for the whole wait.
     :param exponential_backoff: double the interval from poll to poll.
-    :param max_wait: seconds that the doubled interval does not exceed.
+    :param max_wait: upper limit of the doubled interval, in seconds.
     :param route: how the conversion was submitted, ``"wav"`` or ``"jobs"``; None for the connection's ``wav_route``.
     """
 
@@ -62,7 +62,7 @@ class WavConversionTrigger(KieJobTrigger):
         """Return the class path and the arguments with which the trigger is built again."""
         path, arguments = super().serialize()
         del arguments["family"]
-        # Workers and triggerers are not replaced in one moment, so no argument is written that was not asked for.
+        # Workers and triggerers are not upgraded at the same moment, so a new argument is stored only if it is set.
         return path, arguments | ({"route": self.route} if self.route else {})
 
     def _row_for(self, hook: KieAsyncHook) -> Family:
