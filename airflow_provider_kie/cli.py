@@ -43,12 +43,12 @@ class _Command(NamedTuple):
     """
     A command; both argparse's ``add_argument`` and Airflow's ``Arg`` accept its options.
 
-    ``does`` names the function of :mod:`airflow_provider_kie.cli_jobs`.
+    ``function`` names the function of :mod:`airflow_provider_kie.cli_jobs`.
     """
 
     name: str
     help: str
-    does: str
+    function: str
     options: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
 
 
@@ -200,15 +200,15 @@ def _fill(parser: ArgumentParser, entries: Sequence[_Command | _Group]) -> None:
 
 def _run(command: _Command, program: str, args: Namespace) -> None:
     """Run a command and exit, because an exit code is the only result that Airflow takes from it."""
-    under_way = terminal.Invocation(program, args)
+    invocation = terminal.Invocation(program, args)
     terminal.claim_stdout()
     try:
-        from airflow_provider_kie.compat import look_into_the_database
+        from airflow_provider_kie.compat import use_metadata_database
         from airflow_provider_kie.exceptions import KieError
 
-        look_into_the_database()
+        use_metadata_database()
         try:
-            result = resolve_name(f"airflow_provider_kie.cli_jobs:{command.does}")(under_way)
+            result = resolve_name(f"airflow_provider_kie.cli_jobs:{command.function}")(invocation)
             terminal.print_result(result, args.output)
         except KieError as error:
             terminal.say(str(error))
@@ -216,6 +216,6 @@ def _run(command: _Command, program: str, args: Namespace) -> None:
     except BrokenPipeError:
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        terminal.say(f"Interrupted. {under_way.goes_on}")
+        terminal.say(f"Interrupted. {invocation.if_interrupted}")
         sys.exit(INTERRUPTED)
     sys.exit()

@@ -82,7 +82,7 @@ def show(run: Invocation) -> Result:
 def wait(run: Invocation) -> Result:
     """Wait for a job."""
     row = _row(run.args, default=WAV.name)
-    _know(run, row, run.args.kie_task_id)
+    _set_interrupt_hint(run, row, run.args.kie_task_id)
     return _wait(run, KieHook(run.args.conn_id), row, run.args.kie_task_id)
 
 
@@ -99,7 +99,7 @@ def submit(run: Invocation) -> Result:
     row = _row(args)
     call = hook.submit_call(input=args.input, model=args.model, family=row.name, callback_url=args.callback_url)
     if args.dry_run:
-        return _what_would_be_sent(hook, row, args, call)
+        return _dry_run(hook, row, args, call)
     return {"family": row.name, **_submit(run, hook, row, lambda: hook.call(call))}
 
 
@@ -124,9 +124,11 @@ def _shown(row: Family, job: KieJob) -> Result:
     return as_conversion(job) if row.name == WAV.name else job
 
 
-def _know(run: Invocation, row: Family, kie_task_id: str) -> None:
-    again = run.again("wait", harmless(kie_task_id), *_family_option(row), "--conn-id", harmless(run.args.conn_id))
-    run.goes_on = f"{label(row.tag)} {quoted(kie_task_id)} goes on at KIE; wait for it again with: {again}"
+def _set_interrupt_hint(run: Invocation, row: Family, kie_task_id: str) -> None:
+    again = run.command_line(
+        "wait", harmless(kie_task_id), *_family_option(row), "--conn-id", harmless(run.args.conn_id)
+    )
+    run.if_interrupted = f"{label(row.tag)} {quoted(kie_task_id)} goes on at KIE; wait for it again with: {again}"
 
 
 def _family_option(row: Family) -> list[str]:
@@ -146,33 +148,33 @@ def _wait(run: Invocation, hook: KieHook, row: Family, kie_task_id: str) -> Resu
 
 
 def _submit(run: Invocation, hook: KieHook, row: Family, send: Callable[[], Submitted]) -> Result:
-    again = run.again("wait", "ID", *_family_option(row), "--conn-id", harmless(run.args.conn_id))
+    again = run.command_line("wait", "ID", *_family_option(row), "--conn-id", harmless(run.args.conn_id))
     perhaps = MAYBE_SUBMITTED if row.guarded else MAYBE_CHARGED + again
     with terminal.hold_back_ctrl_c(HELD_BACK):
-        run.goes_on = perhaps
+        run.if_interrupted = perhaps
         try:
             submitted = send()
         except KieError as error:
             outcome = outcome_of(error)
             if outcome is Outcome.ACCEPTED:
-                _tell(run, row, str(error.existing_kie_task_id))
+                _announce(run, row, str(error.existing_kie_task_id))
             if outcome is Outcome.UNKNOWN:
                 about = {"conn_id": error.conn_id, "family": row.tag, "next_step": perhaps}
                 raise KieMaybeSubmittedError(error.problem, **about) from error
             raise
-        _tell(run, row, submitted.kie_task_id)
+        _announce(run, row, submitted.kie_task_id)
     return {**submitted._asdict(), **(_wait(run, hook, row, submitted.kie_task_id) if run.args.wait else {})}
 
 
-def _tell(run: Invocation, row: Family, kie_task_id: str) -> None:
+def _announce(run: Invocation, row: Family, kie_task_id: str) -> None:
     """Print the id at once, because any later step may fail."""
-    _know(run, row, kie_task_id)
+    _set_interrupt_hint(run, row, kie_task_id)
     terminal.say(f"kie_task_id: {kie_task_id}")
     if row.tag:
         terminal.say(f"family: {row.name}")
 
 
-def _what_would_be_sent(hook: KieHook, row: Family, args: Namespace, call: Call[Submitted]) -> Result:
+def _dry_run(hook: KieHook, row: Family, args: Namespace, call: Call[Submitted]) -> Result:
     body = dict(call.json or {})
     if isinstance(url := body.get(CALLBACK), str):
         body[CALLBACK] = redact(url)
@@ -196,7 +198,7 @@ def show_entry(run: Invocation) -> Result:
 
 def adopt(run: Invocation) -> Result:
     """Let the next try of a task instance resume a job."""
-    args, store = run.args, _store_at_rest(run.args)
+    args, store = run.args, _store_of_inactive_task(run.args)
     key, entry = _only_entry(store, args)
     hook, row = KieHook(args.conn_id), find_family(entry.get("family", WAV.name if key == WAV_KEY else JOBS.name))
     for name, own in {"account": hook.settings.payer, "base_url": hook.settings.base_url}.items():
@@ -228,7 +230,7 @@ def _refuse_another_job(row: Family, job: KieJob, entry: dict[str, Any]) -> None
 
 def forget(run: Invocation) -> list[Result]:
     """Delete the entries of a task instance."""
-    store = _store_at_rest(run.args)
+    store = _store_of_inactive_task(run.args)
     found = _entries(store, run.args)
     for key in found:
         store.delete(key)
@@ -252,9 +254,9 @@ def _store(args: Namespace) -> StoreFromOutside:
     return store
 
 
-def _store_at_rest(args: Namespace) -> StoreFromOutside:
+def _store_of_inactive_task(args: Namespace) -> StoreFromOutside:
     store = _store(args)
-    if store.runs:
+    if store.is_active:
         raise KieError(f"{_name(args)} is under way; wait for its end, or mark it as failed, and run this again")
     return store
 

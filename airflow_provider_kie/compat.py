@@ -23,8 +23,8 @@ __all__ = [
     "airflow_version",
     "deferral_limit",
     "find_task_state_store",
-    "look_into_the_database",
     "task_state_store",
+    "use_metadata_database",
 ]
 
 _RELEASE = Version(airflow_version).release
@@ -32,7 +32,7 @@ _RELEASE = Version(airflow_version).release
 #: Airflow 3.0 to 3.2 have the attributes, but their scheduler ignores them.
 CAN_START_FROM_TRIGGER = _RELEASE >= (3, 3)
 _HAS_TASK_STATE_STORE = _RELEASE >= (3, 3)
-_UNDER_WAY = ("running", "deferred", "restarting", "up_for_reschedule")
+_ACTIVE = ("running", "deferred", "restarting", "up_for_reschedule")
 
 
 def task_state_store(context: Context) -> Any:
@@ -44,15 +44,15 @@ class StoreFromOutside:
     """
     The same store, used from outside the task; needs access to the metadata database.
 
-    :param runs: whether the task instance is running, deferred or about to be rescheduled.
+    :param is_active: whether the task instance is running, deferred or about to be rescheduled.
     """
 
-    def __init__(self, scope: Any, runs: bool) -> None:
+    def __init__(self, scope: Any, is_active: bool) -> None:
         from airflow.state import get_state_backend
 
         self._backend: Any = get_state_backend()
         self._scope = scope
-        self.runs = runs
+        self.is_active = is_active
 
     def get(self, key: str) -> Any:
         """Return the stored value, or None."""
@@ -86,10 +86,10 @@ def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int
         found = session.query(TaskInstance.state).filter_by(**of).first()
     if found is None:
         raise LookupError(task_id)
-    return StoreFromOutside(TaskScope(**of), runs=found.state in _UNDER_WAY)
+    return StoreFromOutside(TaskScope(**of), is_active=found.state in _ACTIVE)
 
 
-def look_into_the_database() -> None:
+def use_metadata_database() -> None:
     """Let a process that is not an Airflow task read connections from the metadata database."""
     # Airflow 3 reads them there only if this is set, as its own "connections" commands do.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")

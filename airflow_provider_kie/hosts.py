@@ -28,9 +28,9 @@ def split_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> SplitRe
         host = in_ascii(typed)
     except ValueError:  # neither Python nor idna raises anything else for a host or port
         return None
-    sound = "%" not in typed and (_HOST.fullmatch(host) or ip_address(host))
+    valid = "%" not in typed and (_HOST.fullmatch(host) or ip_address(host))
     # Libraries disagree about the host of a URL with a backslash.
-    if not sound or port == 0 or parts.scheme not in schemes or "\\" in parts.netloc:
+    if not valid or port == 0 or parts.scheme not in schemes or "\\" in parts.netloc:
         return None
     user, at, _ = parts.netloc.rpartition("@")
     name = f"[{host}]" if ":" in host else host
@@ -61,7 +61,7 @@ def spell_proxy(url: str) -> tuple[str, str]:
             "must be a URL that starts with http:// or https:// and has no path, such as "
             "http://user:password@proxy.example.com:3128; special characters of a password are written as %XX"
         )
-    credentials, at, place = parts.netloc.rpartition("@")
+    credentials, at, host_port = parts.netloc.rpartition("@")
     user, _, password = map(unquote, credentials.partition(":"))
     if ":" in user or any(ord(one) > 0xFF for one in user + password):
         return "", "has a colon in its user, or a character that is not in Latin-1, which HTTP libraries cannot send"
@@ -69,7 +69,7 @@ def spell_proxy(url: str) -> tuple[str, str]:
         return "", "has a password without a user, which not all HTTP libraries send"
     # Without the colon, requests would not send the user.
     credentials = f"{quote(user, safe='')}:{quote(password, safe='')}@" if at else ""
-    return f"{parts.scheme}://{credentials}{place}", ""
+    return f"{parts.scheme}://{credentials}{host_port}", ""
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

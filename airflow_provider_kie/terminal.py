@@ -35,9 +35,9 @@ class Invocation:
         self.program = program
         self.args = args
         #: What to tell the user after an interruption.
-        self.goes_on = "Nothing was submitted."
+        self.if_interrupted = "Nothing was submitted."
 
-    def again(self, *words: str) -> str:
+    def command_line(self, *words: str) -> str:
         """Return the command line for a next step."""
         return f"{self.program} {shlex.join(words)}"
 

@@ -115,10 +115,10 @@ def with_this_provider(url: str) -> Transfer:
     from airflow_provider_kie.connection import KieSettings
     from airflow_provider_kie.files.download import download
     from airflow_provider_kie.files.host import FileHost, Link
-    from airflow_provider_kie.files.storage import Place
+    from airflow_provider_kie.files.storage import Destination
 
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(f"file://{folder}/file.wav", None, "benchmark")
+        place = Destination(f"file://{folder}/file.wav", None, "benchmark")
         host = FileHost(KieSettings("benchmark", "no-key"))
         started = Started()
         with place.part() as part:
@@ -132,10 +132,10 @@ def with_whole_body(url: str) -> Transfer:
     import requests
 
     # The same imports as the provider's, so that the memory of the two can be compared.
-    from airflow_provider_kie.files.storage import Place
+    from airflow_provider_kie.files.storage import Destination
 
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(f"file://{folder}/file.wav", None, "benchmark")
+        place = Destination(f"file://{folder}/file.wav", None, "benchmark")
         started = Started()
         content = requests.get(url, timeout=60).content
         with place.open(place.path, "wb") as file:

@@ -52,7 +52,7 @@ STAMPS = replace(
     SCULPTURES,
     name="stamps",
     id_key="taskId",
-    repeat=Repeat.UNDER_GUARD,
+    repeat=Repeat.GUARDED,
     adopts=(400, 409),
     file_decides=True,
     failure=e.KieConversionFailedError,

@@ -23,9 +23,9 @@ class Repeat(Enum):
     #: The call changes nothing and costs nothing.
     ALWAYS = "always"
     #: The call is charged, but KIE refuses a duplicate (409): once more if the outcome is unknown.
-    UNDER_GUARD = "under guard"
+    GUARDED = "guarded"
     #: The call may be charged: only if KIE certainly did nothing.
-    IF_REFUSED = "if refused"
+    NEVER_TWICE = "never twice"
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class Words:
             return self._meanings.get(status, Means.FAILED)
         return self._meanings.get(status)
 
-    def is_foreign_number(self, status: str) -> bool:
+    def is_unlisted_number(self, status: str) -> bool:
         """Return whether a status is a number that the row does not list."""
         return not self._only_words and fields.whole(status) is not None and status not in self._meanings
 
@@ -145,7 +145,7 @@ class Family:
     also: Family | None = None
     callback: bool = False
     interval: float = 10.0
-    repeat: Repeat = Repeat.IF_REFUSED
+    repeat: Repeat = Repeat.NEVER_TWICE
     adopts: tuple[int, ...] = ()
     file_decides: bool = False
     failure: type[KieJobFailedError] = KieJobFailedError
@@ -180,4 +180,4 @@ class Family:
     @property
     def guarded(self) -> bool:
         """Whether KIE refuses a second identical submit, which is then not charged."""
-        return self.repeat is Repeat.UNDER_GUARD
+        return self.repeat is Repeat.GUARDED

@@ -23,7 +23,6 @@ from airflow_provider_kie.hosts import in_ascii
 from airflow_provider_kie.redaction import harmless, printable, quoted, redact
 
 __all__ = [
-    "begin_of_link",
     "check_id",
     "check_url",
     "dig",
@@ -37,6 +36,7 @@ __all__ = [
     "number",
     "plain",
     "pushed_nothing",
+    "start_of_link",
     "storable",
     "text",
     "time",
@@ -303,7 +303,7 @@ def check_url(field: str, value: object) -> str:
     return url
 
 
-def begin_of_link(link: Json) -> str:
+def start_of_link(link: Json) -> str:
     """Return the scheme and host of a link, or the start of any other text, for a message."""
     found = re.match(r"(?:[^/]{0,40}//)?[^/]{0,40}/?", harmless(link).strip())
     return quoted(found[0] if found else "")

@@ -171,7 +171,7 @@ def read_job(row: Family, kie_task_id: str) -> Call[KieJob | None]:
         params={row.id_key: asked},
         family=row.tag,
         kie_task_id=asked,
-        recover=lambda error: _unknown_is_none(row, error),
+        recover=lambda error: _none_if_unknown(row, error),
     )
 
 
@@ -221,16 +221,16 @@ def _adopt_earlier_job(row: Family, body: Mapping[str, Json], error: KieError) -
     if isinstance(error, KieAlreadyConvertedError) and not row.guarded:
         # In a family without that guard, the meaning of 409 is unknown.
         raise KieUnexpectedCodeError(error.problem, **error.details())
-    raise _refused(_as_failure_of(row, error))
+    raise _mark_refused(_as_failure_of(row, error))
 
 
-def _refused(error: KieError) -> KieError:
+def _mark_refused(error: KieError) -> KieError:
     """Mark a failed generation (501) as an error that created nothing."""
     error.nothing_created = error.nothing_created or isinstance(error, KieJobFailedError)
     return error
 
 
-def _unknown_is_none(row: Family, error: KieError) -> None:
+def _none_if_unknown(row: Family, error: KieError) -> None:
     if not (says_unknown(error) or isinstance(error, KieNotFoundError)):
         raise _as_failure_of(row, error)
 
@@ -261,7 +261,7 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
         files=files,
         result=fields.storable(_result(row, data, files)),
         tracks=_tracks(row, data, asked),
-        progress=_share(data.get("progress")),
+        progress=_progress(data.get("progress")),
         credits=fields.number(data.get("creditsConsumed")),
         create_time=fields.time(data.get("createTime")),
         complete_time=fields.time(data.get("completeTime")),
@@ -273,7 +273,7 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
         # A malformed link is no failure of the job, which is paid for.
         raise KieUnreadableAnswerError(
             f"the {row.short} ended in {job['status']}, but its link is not an http(s) URL: "
-            f"it begins with {fields.begin_of_link(instead)}"
+            f"it begins with {fields.start_of_link(instead)}"
         )
     return job
 
@@ -332,7 +332,7 @@ def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
     return [KieTrack(music_task_id=kie_task_id, audio_id=each) for each in dict.fromkeys(filter(None, ids))]
 
 
-def _share(value: Json) -> float | None:
+def _progress(value: Json) -> float | None:
     """Read a progress: a whole number is a percentage (Market), any other a fraction, also as text ("0.50", 4o)."""
     number = fields.number(value)
     if number is None:

@@ -50,7 +50,7 @@ def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapp
     method = method.upper()
     spelled = re.sub("/+", "/", re.split("[?#]", path)[0]).rstrip("/").lower()
     free = method == "GET" and spelled not in _PAID_GETS
-    repeat = Repeat.ALWAYS if free else Repeat.IF_REFUSED
+    repeat = Repeat.ALWAYS if free else Repeat.NEVER_TWICE
     return Call(f"{method} {harmless(path)}", method, path, lambda data: data, params, json, repeat)
 
 
@@ -74,7 +74,7 @@ def upscale_veo(kie_task_id: str, resolution: str, index: int = 0) -> Call[str |
         parse,
         params={"taskId": asked, "index": str(number)} if by_query else None,
         json=None if by_query else {"taskId": asked, "index": number},
-        repeat=Repeat.IF_REFUSED,
+        repeat=Repeat.NEVER_TWICE,
         kie_task_id=asked,
         family=VEO.tag,
         salvage=parse,
@@ -93,7 +93,7 @@ def boost_style(content: str) -> Call[str]:
     if not isinstance(content, str):
         raise KieValidationError(f"content must be a text, not {type(content).__name__}")
     path = "/api/v1/style/generate"
-    return Call("Boosting the style", "POST", path, _parse_style, json={"content": content}, repeat=Repeat.IF_REFUSED)
+    return Call("Boosting the style", "POST", path, _parse_style, json={"content": content}, repeat=Repeat.NEVER_TWICE)
 
 
 def recover_songs(music_task_id: str) -> Call[str]:
@@ -109,7 +109,7 @@ def recover_songs(music_task_id: str) -> Call[str]:
         "/api/v1/suno/recovery",
         _parse_recovery,
         json={"task_id": asked},
-        repeat=Repeat.IF_REFUSED,
+        repeat=Repeat.NEVER_TWICE,
         kie_task_id=asked,
         family=MUSIC.tag,
         recover=_refused_with_a_reason,
@@ -142,7 +142,7 @@ def _parse_upscale(index: int, data: Json) -> str | None:
     link = links[index if index < len(links) else 0]
     url = fields.http_url(link)
     if url is None:
-        raise KieUnreadableAnswerError(f"the link is not an http(s) URL: it begins with {fields.begin_of_link(link)}")
+        raise KieUnreadableAnswerError(f"the link is not an http(s) URL: it begins with {fields.start_of_link(link)}")
     return url
 
 

@@ -17,21 +17,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_kie.emulator.answers import ANSWERS, Answer
 from airflow_provider_kie.emulator.control import control_routes
+from airflow_provider_kie.emulator.envelope import METHOD_NOT_ALLOWED, NO_PERMISSION, NOT_FOUND, Envelope
 from airflow_provider_kie.emulator.families import FAMILIES, Row
 from airflow_provider_kie.emulator.files import extension_of, serve
-from airflow_provider_kie.emulator.replies import Reply, expose_transport, spoken
+from airflow_provider_kie.emulator.replies import Reply, expose_transport, reply_with
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS, Single, answer_to
 from airflow_provider_kie.emulator.state import EmulatorState
-from airflow_provider_kie.emulator.verdict import METHOD_NOT_ALLOWED, NO_PERMISSION, NOT_FOUND, Verdict
 
-__all__ = ["Call", "KieApp", "create_app"]
+__all__ = ["ApiRequest", "KieApp", "create_app"]
 
 # KIE's edge rejects clients with the default User-Agents of Python's libraries.
 _BLOCKED_AGENTS: Final = ("python-urllib", "python-requests", "python/")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiRequest:
     """A request to KIE's API or file host, parsed."""
 
     request: Request
@@ -72,7 +72,7 @@ class Call:
 class _Endpoint(NamedTuple):
     name: str
     method: str
-    verdict: Callable[[EmulatorState, Call], Verdict]
+    answer: Callable[[EmulatorState, ApiRequest], Envelope]
     row: Row | None = None
 
 
@@ -88,7 +88,7 @@ for _row in FAMILIES.values():
     _API.setdefault(_row.query, _read_it)
 
 
-def _answer_single(single: Single, kie: EmulatorState, call: Call) -> Verdict:
+def _answer_single(single: Single, kie: EmulatorState, call: ApiRequest) -> Envelope:
     return answer_to(single, kie, call.asked)
 
 
@@ -113,28 +113,28 @@ class KieApp:
         self._log(call, reply, played)
         await reply.send(call.request, send)
 
-    def _refusal(self, call: Call) -> Reply | None:
+    def _refusal(self, call: ApiRequest) -> Reply | None:
         agent = call.request.headers.get("user-agent", "").lower()
         if not agent or agent.startswith(_BLOCKED_AGENTS):
             return self._played(call, ANSWERS["blocked"])
         if call.endpoint is None:
-            return spoken(self.state.stopping, NOT_FOUND)
+            return reply_with(self.state.stopping, NOT_FOUND)
         is_file = call.endpoint == "file"
         if call.request.method not in (("GET", "HEAD") if is_file else (_API[call.path].method,)):
-            return spoken(self.state.stopping, METHOD_NOT_ALLOWED)
+            return reply_with(self.state.stopping, METHOD_NOT_ALLOWED)
         if is_file or self._authorized(call):
             return None
-        return spoken(self.state.stopping, NO_PERMISSION)
+        return reply_with(self.state.stopping, NO_PERMISSION)
 
-    def _authorized(self, call: Call) -> bool:
+    def _authorized(self, call: ApiRequest) -> bool:
         return hmac.compare_digest(call.token.encode(), self.state.api_key.encode())
 
-    def _own(self, call: Call) -> Reply:
+    def _own(self, call: ApiRequest) -> Reply:
         if call.endpoint == "file":
             return self._file(call)
-        return spoken(self.state.stopping, _API[call.path].verdict(self.state, call))
+        return reply_with(self.state.stopping, _API[call.path].answer(self.state, call))
 
-    def _file(self, call: Call) -> Reply:
+    def _file(self, call: ApiRequest) -> Reply:
         stopping = self.state.stopping
         folder, name = call.path.removeprefix("/").split("/", 1)
         extension = ""
@@ -147,7 +147,7 @@ class KieApp:
         served = serve(call.request.headers, extension)
         return Reply(stopping, served.body, served.status, served.headers)
 
-    def _played(self, call: Call, answer: Answer) -> Reply:
+    def _played(self, call: ApiRequest, answer: Answer) -> Reply:
         own = self._own(call) if answer.accepts or answer.body is None else None
         if own and answer.body is None:
             body, status, headers = own.body, own.status, own.headers
@@ -158,7 +158,7 @@ class KieApp:
         accepted = own is not None and own.accepted
         return Reply(self.state.stopping, body, status, headers, answer.fault, answer.delay, accepted)
 
-    def _job_of(self, call: Call, answer: Answer, own: Reply | None) -> str:
+    def _job_of(self, call: ApiRequest, answer: Answer, own: Reply | None) -> str:
         """The job that an answer is about. A client that adopts its id reads the job next, so it must exist."""
         if call.asked_id or call.row is None or not (answer.names_job and isinstance(call.body, dict)):
             return call.asked_id or "988e00aa"
@@ -166,7 +166,7 @@ class KieApp:
             return str(json.loads(own.body)["data"][call.row.id_key])
         return self.state.create_job(call.row.name, call.body)
 
-    def _log(self, call: Call, reply: Reply, played: Answer | None) -> None:
+    def _log(self, call: ApiRequest, reply: Reply, played: Answer | None) -> None:
         answered = reply.fault not in ("reset", "hang")
         entry = {
             "method": call.request.method,
@@ -184,12 +184,12 @@ class KieApp:
         }
         self.state.log.add(entry, [call.token])
 
-    def _family_of(self, call: Call) -> str | None:
+    def _family_of(self, call: ApiRequest) -> str | None:
         job = self.state.job_at(call.row, call.asked_id) if call.row and call.asked_id else None
         return job.family if job else call.family or None
 
 
-async def _read(request: Request) -> Call:
+async def _read(request: Request) -> ApiRequest:
     content, path = await request.body(), request.url.path
     try:
         body = json.loads(content, parse_constant=_refuse) if content else None
@@ -199,7 +199,7 @@ async def _read(request: Request) -> Call:
     if path in _API:
         endpoint, row = _API[path].name, _API[path].row
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return Call(request, body, endpoint, row, token.strip() if scheme.lower() == "bearer" else "")
+    return ApiRequest(request, body, endpoint, row, token.strip() if scheme.lower() == "bearer" else "")
 
 
 def _refuse(constant: str) -> None:

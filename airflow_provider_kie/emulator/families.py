@@ -32,7 +32,7 @@ class Row:
     :param price: credits for a job; on the Market it depends on the model
     :param required: fields without which a submit is refused, in KIE's order
     :param refusals: KIE's texts for a missing field, if not "Please enter …."
-    :param no_parent: the text for an unknown music task; None if the submit does not check it
+    :param unknown_parent: the text for an unknown music task; None if the submit does not check it
     :param once: the fields that may be submitted only once; if empty, a second submit is charged again
     :param conflict: result number and text for a second submit
     :param unknown: the text of a 422 for an unknown id; None if the answer is a success with null
@@ -47,7 +47,7 @@ class Row:
     price: float = 0.0
     required: tuple[str, ...] = ()
     refusals: Mapping[str, str] | None = None
-    no_parent: str | None = None
+    unknown_parent: str | None = None
     once: tuple[str, ...] = ()
     conflict: tuple[int, str] = (409, "")
     unknown: str | None = None
@@ -126,7 +126,7 @@ _SUNO: Final = (
         record=flags(results.one("audioWavUrl", "wav"), "GENERATE_WAV_FAILED"),
         price=0.4,
         required=_SONG,
-        no_parent=_ABSENT,
+        unknown_parent=_ABSENT,
         once=("taskId", "audioId"),
         conflict=(409, "WAV record already exists"),
     ),
@@ -137,7 +137,7 @@ _SUNO: Final = (
         record=flags(results.stems, "GENERATE_AUDIO_FAILED"),
         price=10.0,
         required=("callBackUrl", "type"),
-        no_parent=_ABSENT,
+        unknown_parent=_ABSENT,
     ),
     Row(
         name="midi",
@@ -146,7 +146,7 @@ _SUNO: Final = (
         record=numbers(results.midi, failed=3, key="midiData", error_code="500"),
         price=1.0,
         required=("callBackUrl", "taskId"),
-        no_parent=_ABSENT,
+        unknown_parent=_ABSENT,
     ),
     Row(
         name="music-video",
@@ -155,7 +155,7 @@ _SUNO: Final = (
         record=flags(results.one("videoUrl", "mp4"), "GENERATE_MP4_FAILED"),
         price=2.0,
         required=_SONG,
-        no_parent=_ABSENT,
+        unknown_parent=_ABSENT,
     ),
     Row(
         # Here 2 means running. A second submit is documented only on a sister site, which names the first one.
@@ -165,7 +165,7 @@ _SUNO: Final = (
         record=numbers(results.cover, failed=3, pending=2),
         price=1.0,
         required=("callBackUrl", "taskId"),
-        no_parent="Original music record does not exist",
+        unknown_parent="Original music record does not exist",
         once=("taskId",),
         conflict=(400, "The cover of this music task already exists"),
     ),

@@ -55,7 +55,7 @@ class Job:
     def fails(self) -> bool:
         """Whether it ends in failure: one of its names begins with ``fail``, or its model always fails."""
         names = (self.input.get(name) for name in _NAMES)
-        return self.model in _DEAD or any(isinstance(name, str) and name.startswith("fail") for name in names)
+        return self.model in _ALWAYS_FAILING or any(isinstance(name, str) and name.startswith("fail") for name in names)
 
     def said(self, *names: str) -> str:
         """The first of these fields that has a text."""
@@ -64,7 +64,7 @@ class Job:
 
 
 # Accepted since 2026-06, but every job fails (measured).
-_DEAD: Final = ("elevenlabs/sound-effect-v2",)
+_ALWAYS_FAILING: Final = ("elevenlabs/sound-effect-v2",)
 
 #: Builds the result of a finished job.
 Result: TypeAlias = Callable[[Job, Link], Json]

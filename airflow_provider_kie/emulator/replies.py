@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_kie.emulator.answers import JSON_HEADERS, Fault
-from airflow_provider_kie.emulator.verdict import Verdict
+from airflow_provider_kie.emulator.envelope import Envelope
 
-__all__ = ["HANG_SECONDS", "Reply", "expose_transport", "spoken"]
+__all__ = ["HANG_SECONDS", "Reply", "expose_transport", "reply_with"]
 
 HANG_SECONDS: Final = 120.0
 _TRANSPORT: Final = "kie_emulator.transport"
-_LOOK_AGAIN: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 def expose_transport(app: ASGIApp) -> ASGIApp:
@@ -95,13 +95,13 @@ class Reply:
         message = None
         while not message or message["type"] != "http.disconnect":
             try:
-                message = await asyncio.wait_for(receive(), _LOOK_AGAIN)
+                message = await asyncio.wait_for(receive(), _POLL_SECONDS)
             except TimeoutError:
                 if time.monotonic() > until or self.stopping.is_set():
                     return
 
 
-def spoken(stopping: threading.Event, verdict: Verdict) -> Reply:
-    """The reply that carries a verdict."""
-    body = json.dumps(verdict.envelope(), separators=(",", ":")).encode()
-    return Reply(stopping, body, verdict.http_status, accepted=verdict.accepted)
+def reply_with(stopping: threading.Event, envelope: Envelope) -> Reply:
+    """The reply with an envelope."""
+    body = json.dumps(envelope.body(), separators=(",", ":")).encode()
+    return Reply(stopping, body, envelope.http_status, accepted=envelope.accepted)

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.emulator.state import EmulatorState
-from airflow_provider_kie.emulator.verdict import Verdict
 
 __all__ = ["SINGLE_CALLS", "Single", "answer_to"]
 
 _API: Final = "/api/v1/"
 Asked: TypeAlias = Mapping[str, object]
-Answering: TypeAlias = "Callable[[EmulatorState, Single, Asked], Verdict]"
+Answering: TypeAlias = "Callable[[EmulatorState, Single, Asked], Envelope]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class Single:
         return str(asked.get("taskId", asked.get("task_id")))
 
 
-def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Verdict:
+def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Envelope:
     """The answer to a call."""
     if asked is None:
-        return Verdict(400, "Format Error - The parameter is not in JSON format")
+        return Envelope(400, "Format Error - The parameter is not in JSON format")
     for name in single.required:
         if asked.get(name) in (None, ""):
-            return Verdict(422, f"Please enter {name}.")
+            return Envelope(422, f"Please enter {name}.")
     if single.id_of(asked).startswith("unknown"):
-        return Verdict(*single.absent)
+        return Envelope(*single.absent)
     return single.reply(kie, single, asked)
 
 
@@ -66,18 +66,18 @@ def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Verdic
 
 def _at_once(**data: object) -> Answering:
     """Returns this; charged each time."""
-    return lambda kie, single, asked: kie.charge(single.price) or Verdict(data=data)
+    return lambda kie, single, asked: kie.charge(single.price) or Envelope(data=data)
 
 
 def _begins(read: str, id_key: str = "taskId") -> Answering:
     """Starts something that is read at another path; charged each time."""
 
-    def reply(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
+    def reply(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
         if refused := kie.charge(single.price):
             return refused
         new = secrets.token_hex(16)
-        kie.is_made(_API + read, new)
-        return Verdict(data={id_key: new})
+        kie.is_ready(_API + read, new)
+        return Envelope(data={id_key: new})
 
     return reply
 
@@ -85,23 +85,23 @@ def _begins(read: str, id_key: str = "taskId") -> Answering:
 def _voice(name: str, made: str, done: str) -> Answering:
     """Reads a record; when done, it has this value under the name, and this status."""
 
-    def reply(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
+    def reply(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
         what = (single.path, single.id_of(asked))
-        if what not in kie.begun:
-            return Verdict(*single.absent)
-        ready = kie.is_made(*what)
+        if what not in kie.started:
+            return Envelope(*single.absent)
+        ready = kie.is_ready(*what)
         record = {"taskId": what[1], name: made if ready else None, "status": done if ready else "pending"}
-        return Verdict(data={**record, "errorCode": None, "errorMessage": None})
+        return Envelope(data={**record, "errorCode": None, "errorMessage": None})
 
     return reply
 
 
-def _recovered(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
+def _recovered(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
     what = (single.path, single.id_of(asked))
-    if what not in kie.begun:
-        return Verdict(*single.absent)
-    if not kie.is_made(*what):
-        return Verdict(201, "processing")
+    if what not in kie.started:
+        return Envelope(*single.absent)
+    if not kie.is_ready(*what):
+        return Envelope(201, "processing")
     songs = [
         {
             "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{what[1]}/{number}")),
@@ -112,41 +112,41 @@ def _recovered(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
         }
         for number in range(2)
     ]
-    return Verdict(data=songs)
+    return Envelope(data=songs)
 
 
-def _upscale(kie: EmulatorState, single: Single, asked: Asked) -> tuple[bool, str | None] | Verdict:
+def _upscale(kie: EmulatorState, single: Single, asked: Asked) -> tuple[bool, str | None] | Envelope:
     """Whether this call started the rendering, which is charged; and the link once it is done."""
     kie_task_id, index = single.id_of(asked), str(asked.get("index") or 0)
     what = (single.path, kie_task_id, index)
-    new = what not in kie.begun
+    new = what not in kie.started
     if new and (refused := kie.charge(single.price)):
         return refused
-    return new, kie.file_url("/".join(what), "mp4") if kie.is_made(*what) else None
+    return new, kie.file_url("/".join(what), "mp4") if kie.is_ready(*what) else None
 
 
-def _in_1080p(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
+def _in_1080p(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
     """A 500 while it runs, as measured."""
     upscale = _upscale(kie, single, asked)
-    if isinstance(upscale, Verdict):
+    if isinstance(upscale, Envelope):
         return upscale
     link = upscale[1]
-    return Verdict(data={"resultUrl": link}) if link else Verdict(500, "Server exception, please try again later")
+    return Envelope(data={"resultUrl": link}) if link else Envelope(500, "Server exception, please try again later")
 
 
-def _in_4k(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
+def _in_4k(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
     """At first a success without links; a 422 while it runs, and also with the links."""
     upscale = _upscale(kie, single, asked)
-    if isinstance(upscale, Verdict):
+    if isinstance(upscale, Envelope):
         return upscale
     new, link = upscale
     data = {"taskId": single.id_of(asked), "resultUrls": [link] if link else None, "imageUrls": None}
     if link:
-        return Verdict(422, "The video has been generated successfully", data)
-    return Verdict(data=data) if new else Verdict(422, "4k is processing. Please check back shortly.", data)
+        return Envelope(422, "The video has been generated successfully", data)
+    return Envelope(data=data) if new else Envelope(422, "4k is processing. Please check back shortly.", data)
 
 
-def _style(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
+def _style(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
     data: dict[str, object] = {
         "taskId": secrets.token_hex(16),
         "param": "{}",
@@ -156,7 +156,7 @@ def _style(kie: EmulatorState, single: Single, asked: Asked) -> Verdict:
         "errorCode": None,
         "errorMsg": None,
     }
-    return kie.charge(single.price) or Verdict(data={**data, "creditsRemaining": kie.settings.credits})
+    return kie.charge(single.price) or Envelope(data={**data, "creditsRemaining": kie.settings.credits})
 
 
 _WORDS: Final = [{"word": "[Verse]\nA song", "success": True, "startS": 1.2, "endS": 1.9, "palign": 0}]

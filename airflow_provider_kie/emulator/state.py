@@ -17,13 +17,13 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS, Answer
+from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.emulator.families import FAMILIES, Row, family_named
 from airflow_provider_kie.emulator.files import extension_of
 from airflow_provider_kie.emulator.records import Job, Stage
 from airflow_provider_kie.emulator.results import PAUSED, model_named
 from airflow_provider_kie.emulator.settings import Settings, SettingsArguments
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
-from airflow_provider_kie.emulator.verdict import Verdict
 
 __all__ = ["LIMIT_WINDOW", "LINK_SECONDS", "PRICE", "EmulatorState", "Settings", "SettingsArguments"]
 
@@ -67,7 +67,7 @@ class EmulatorState:
             self._jobs: dict[str, Job] = {}
             self._once: dict[tuple[str, ...], Job] = {}
             self._accepted_at: deque[float] = deque()
-            self.begun: dict[tuple[str, ...], float] = {}
+            self.started: dict[tuple[str, ...], float] = {}
             self._links: dict[str, _Link] = {}
             self.answers = AnswerQueue()
             self.log = RequestLog(self.api_key, self._clock)
@@ -90,7 +90,7 @@ class EmulatorState:
 
     # The endpoints
 
-    def submit(self, body: object, family: str = "wav") -> Verdict:
+    def submit(self, body: object, family: str = "wav") -> Envelope:
         """
         POST to the submit path of a family.
 
@@ -98,63 +98,63 @@ class EmulatorState:
         """
         row = family_named(family)
         if not isinstance(body, dict):
-            return Verdict(400, "Format Error - The parameter is not in JSON format")
+            return Envelope(400, "Format Error - The parameter is not in JSON format")
         if refused := _refusal(row, body):
             return refused
         with self._lock:
             if refused := self._conflict(row, body):
                 return refused
             if self._window_is_full():
-                return Verdict(429, "Rate limit exceeded")
+                return Envelope(429, "Rate limit exceeded")
             if refused := self.charge(_price(row, body)):
                 return refused
             job = self._create(row, body)
             self.accepted_submits += 1
             self._accepted_at.append(self._clock())
         ids = (row.id_key, "recordId") if row.on_market else (row.id_key,)
-        return Verdict(data=dict.fromkeys(ids, job.kie_task_id), accepted=True)
+        return Envelope(data=dict.fromkeys(ids, job.kie_task_id), accepted=True)
 
-    def record_info(self, kie_task_id: str | None, family: str = "wav") -> Verdict:
+    def record_info(self, kie_task_id: str | None, family: str = "wav") -> Envelope:
         """GET of the query path of a family, which finds only jobs of that path."""
         row = family_named(family)
         if not kie_task_id:
-            return Verdict(422, f"Please enter {row.id_key}.")
+            return Envelope(422, f"Please enter {row.id_key}.")
         job = self.job_at(row, kie_task_id)
         if job is None:
-            return Verdict() if row.unknown is None else Verdict(422, row.unknown.format(kie_task_id))
+            return Envelope() if row.unknown is None else Envelope(422, row.unknown.format(kie_task_id))
         stage: Stage = "pending" if self._clock() < job.ready_at else "failed" if job.fails else "done"
-        return Verdict(data=family_named(job.family).record(job, stage, partial(self.file_url, kie_task_id)))
+        return Envelope(data=family_named(job.family).record(job, stage, partial(self.file_url, kie_task_id)))
 
-    def credit(self) -> Verdict:
+    def credit(self) -> Envelope:
         """GET /api/v1/chat/credit."""
-        return Verdict(data=self.settings.credits)
+        return Envelope(data=self.settings.credits)
 
-    def download_url(self, body: object) -> Verdict:
+    def download_url(self, body: object) -> Envelope:
         """POST /api/v1/common/download-url: a link for 20 minutes to a file of this emulator."""
         url = body.get("url") if isinstance(body, dict) else None
         if not (isinstance(url, str) and self._is_own_file(url)):
-            return Verdict(422, "url is wrong")
+            return Envelope(422, "url is wrong")
         token = secrets.token_hex(16)
         with self._lock:
             self._links[token] = _Link(self._clock() + LINK_SECONDS, extension_of(urlsplit(url).path))
-        return Verdict(data=f"{self.base_url}/d/{token}")
+        return Envelope(data=f"{self.base_url}/d/{token}")
 
     # # For single calls
 
-    def charge(self, price: float) -> Verdict | None:
+    def charge(self, price: float) -> Envelope | None:
         """Take the price of a call from the balance; return the refusal if it is too low."""
         with self._lock:
             if self.settings.credits < price:
-                return Verdict(402, "Insufficient Credits")
+                return Envelope(402, "Insufficient Credits")
             self.credits_spent = round(self.credits_spent + price, 4)
             self.settings = replace(self.settings, credits=round(self.settings.credits - price, 4))
         return None
 
-    def is_made(self, *what: str) -> bool:
+    def is_ready(self, *what: str) -> bool:
         """Whether something is ready; the first question about it starts it."""
         with self._lock:
-            begun = self.begun.setdefault(what, self._clock())
-            return self._clock() - begun >= self.settings.conversion_seconds
+            started = self.started.setdefault(what, self._clock())
+            return self._clock() - started >= self.settings.conversion_seconds
 
     # Jobs and their files
 
@@ -226,16 +226,16 @@ class EmulatorState:
         return limit is not None and len(self._accepted_at) >= limit
 
     def _earlier(self, row: Row, body: Mapping[str, object]) -> Job | None:
-        return self._once.get(_what_is_done_once(row, body)) if row.once else None
+        return self._once.get(_once_key(row, body)) if row.once else None
 
-    def _conflict(self, row: Row, body: Mapping[str, object]) -> Verdict | None:
+    def _conflict(self, row: Row, body: Mapping[str, object]) -> Envelope | None:
         earlier = self._earlier(row, body)
         if earlier is None:
             return None
         if earlier.fails and not self.settings.conflict_after_failure:
-            del self._once[_what_is_done_once(row, body)]
+            del self._once[_once_key(row, body)]
             return None
-        return Verdict(*row.conflict, {row.id_key: earlier.kie_task_id} if self.settings.conflict_names_id else None)
+        return Envelope(*row.conflict, {row.id_key: earlier.kie_task_id} if self.settings.conflict_names_id else None)
 
     def _create(self, row: Row, body: Mapping[str, object], *, finished: bool = False) -> Job:
         now = self._clock()
@@ -252,7 +252,7 @@ class EmulatorState:
         )
         self._jobs[job.kie_task_id] = job
         if row.once:
-            self._once[_what_is_done_once(row, body)] = job
+            self._once[_once_key(row, body)] = job
         return job
 
     def summary(self) -> Json:
@@ -275,15 +275,15 @@ class _Link(NamedTuple):
     extension: str
 
 
-def _refusal(row: Row, body: Mapping[str, object]) -> Verdict | None:
+def _refusal(row: Row, body: Mapping[str, object]) -> Envelope | None:
     for name in row.required:
         if not _is_given(name, body.get(name)):
-            return Verdict(422, row.refusal(name))
+            return Envelope(422, row.refusal(name))
     if row.on_market and PAUSED.fullmatch(_model(body)):
-        return Verdict(500, "This interface is temporarily paused")
+        return Envelope(500, "This interface is temporarily paused")
     parent = body.get("taskId")
-    if row.no_parent and isinstance(parent, str) and parent.startswith("unknown"):
-        return Verdict(422, row.no_parent)
+    if row.unknown_parent and isinstance(parent, str) and parent.startswith("unknown"):
+        return Envelope(422, row.unknown_parent)
     return None
 
 
@@ -301,5 +301,5 @@ def _price(row: Row, body: Mapping[str, object]) -> float:
     return model_named(_model(body)).price if row.on_market else row.price
 
 
-def _what_is_done_once(row: Row, body: Mapping[str, object]) -> tuple[str, ...]:
+def _once_key(row: Row, body: Mapping[str, object]) -> tuple[str, ...]:
     return (row.name, *(str(body.get(name)) for name in row.once))

@@ -127,14 +127,14 @@ class _Transfer:
         # The most bytes received by any request: in total, at the last break, and at the last link that failed. A
         # transfer that starts over makes progress only beyond that.
         self._furthest = self._furthest_by_break = self._furthest_by_link = 0
-        self._forget()
+        self._reset()
 
     def run(self) -> Downloaded:
         while True:
             try:
                 with self._host.ask(self._link, self._range_headers()) as response:
-                    if self._choose(response):
-                        self._take(response)
+                    if self._accept(response):
+                        self._receive(response)
                 return self._finish()
             except _ExpiredError as error:
                 if not self._take_next_link(str(error)):
@@ -148,7 +148,7 @@ class _Transfer:
 
     # # --- State
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """Return to the first byte."""
         self._received = 0
         self._total: int | None = None
@@ -170,7 +170,7 @@ class _Transfer:
             return False
         log.warning("The link does not work (%s); going on with a fresh one.", redact(why))
         if urlsplit(link.url)[:3] != urlsplit(self._link.url)[:3]:
-            self._forget()  # a validator is valid for one URL only, whatever its signature
+            self._reset()  # a validator is valid for one URL only, whatever its signature
         self._link = link
         return True
 
@@ -179,7 +179,7 @@ class _Transfer:
         self._damaged_files += self._reader.header is not None
         if self._damaged_files >= MOST_DAMAGED_FILES or not self._take_next_link(why):
             return False
-        self._forget()
+        self._reset()
         return True
 
     def _note_break(self, error: _BrokeOffError | KieConnectionError) -> None:
@@ -195,7 +195,7 @@ class _Transfer:
         asked = error.pause if isinstance(error, _BrokeOffError) else None
         pause = FIRST_PAUSE * 2.0 ** (self._breaks_in_a_row - 1) if asked is None else asked
         if not self._may_resume():
-            self._forget()
+            self._reset()
         log.warning("%s; %s.", redact(where), f"going on at {self._received:,}" if self._received else "starting over")
         time.sleep(min(pause, LONGEST_PAUSE) * random.uniform(1.0, 1.3))
 
@@ -209,7 +209,7 @@ class _Transfer:
 
     # # --- Status and headers
 
-    def _choose(self, response: requests.Response) -> bool:
+    def _accept(self, response: requests.Response) -> bool:
         """Begin, resume or refuse by status and headers; return False if the file is already complete."""
         status = response.status_code
         if status == 206 and self._received:
@@ -218,7 +218,7 @@ class _Transfer:
             if self._received:
                 log.warning("The file host sends the file from its start again; starting over.")
             self._begin(response)
-        elif status == 416 and self._is_all(response):
+        elif status == 416 and self._is_complete(response):
             self._total = self._received  # the host confirms that a file of unknown length is complete
             return False
         elif status in (206, 416):
@@ -229,13 +229,13 @@ class _Transfer:
             self._refuse(response)
         return True
 
-    def _is_all(self, response: requests.Response) -> bool:
+    def _is_complete(self, response: requests.Response) -> bool:
         """Return whether a refused range confirms that a file of unknown length is complete."""
         end = response.headers.get("Content-Range") == f"bytes */{self._received}"
         return end and self._received > 0 and self._total is None
 
     def _begin(self, response: requests.Response) -> None:
-        self._forget()
+        self._reset()
         headers = response.headers
         self._encoded = headers.get("Content-Encoding", "").lower() not in ("", "identity")
         chunked = "Transfer-Encoding" in headers  # a length beside it does not count (RFC 9112, section 6.3)
@@ -263,7 +263,7 @@ class _Transfer:
             self._check_size(total)
 
     def _start_over(self, why: str) -> NoReturn:
-        self._forget()
+        self._reset()
         raise _BrokeOffError(why)
 
     def _refuse(self, response: requests.Response) -> NoReturn:
@@ -279,7 +279,7 @@ class _Transfer:
 
     # --- The body
 
-    def _take(self, response: requests.Response) -> None:
+    def _receive(self, response: requests.Response) -> None:
         for piece in self._pieces(response):
             self._received += len(piece)
             self._furthest = max(self._furthest, self._received)
@@ -319,16 +319,16 @@ class _Transfer:
             raise KieFileTooLargeError(f"The file has {has} bytes, and not more than {self._max_bytes:,} are allowed")
 
     def _finish(self) -> Downloaded:
-        vouched = self._total is not None
+        length_known = self._total is not None
         try:
-            header = self._reader.finish(self._received, vouched=vouched)
+            header = self._reader.finish(self._received, length_known=length_known)
         except KieDownloadError as error:
-            ends = self._reader.ends_with_the_file and not self._may_resume()
+            ends = self._reader.length_is_open and not self._may_resume()
             if ends or isinstance(error, KieFileCutOffError):
                 raise
             raise _BrokeOffError(error.problem) from error  # without a length, a break looks like the end
         except KieNotAWavError:
-            if not vouched and not self._received:
+            if not length_known and not self._received:
                 raise _BrokeOffError("Nothing came") from None
             raise
         self._progress.end(self._received)

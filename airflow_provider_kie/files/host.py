@@ -74,7 +74,7 @@ class FileHost:
         self._settings = settings
         self._allow_private_hosts = allow_private_hosts
         self._pins: dict[str, str | None] = {}
-        self._asked = itertools.count()
+        self._turn = itertools.count()
         self._has_certificates = False
         self._session = session = _Session()
         session.trust_env = False  # else requests takes a password from .netrc, and proxies by rules of its own
@@ -164,7 +164,7 @@ class FileHost:
                 raise KieUnsafeUrlError(
                     f"The URL leads to {quoted(host)}, which is {address}: not an address of the public internet"
                 )
-        return None if by_proxy else str(addresses[next(self._asked) % len(addresses)])
+        return None if by_proxy else str(addresses[next(self._turn) % len(addresses)])
 
 
 class _Session(requests.Session):
@@ -193,13 +193,13 @@ class _PinningAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
     ) -> tuple[Any, Any]:
         """Replace the name with the address; a host that was not checked is a KeyError."""
-        place, options = super().build_connection_pool_key_attributes(request, verify, cert)
-        name = str(place["host"])
+        pool_key, options = super().build_connection_pool_key_attributes(request, verify, cert)
+        name = str(pool_key["host"])
         if address := self._pins[name]:
-            place["host"] = address
-            if place["scheme"] == "https":
-                return place, {**options, "server_hostname": name, "assert_hostname": name}
-        return place, options
+            pool_key["host"] = address
+            if pool_key["scheme"] == "https":
+                return pool_key, {**options, "server_hostname": name, "assert_hostname": name}
+        return pool_key, options
 
 
 def _host(url: str) -> str:

@@ -29,7 +29,7 @@ UNKNOWN = 0xFFFFFFFF
 #: The upper halves of placeholders, besides 0, that a writer leaves if it cannot go back to write a size: SoX
 #: 0x7FFFF000, rounded down to whole frames, plus the length of the header for the whole file; arecord 0x80000000;
 #: ffmpeg 0xFFFFFFFF.
-_STAND_INS = (0x7FFF, 0x8000, 0xFFFF)
+_PLACEHOLDERS = (0x7FFF, 0x8000, 0xFFFF)
 _LONG_FORMS = (b"RF64", b"BW64")
 _MAGIC = (b"RIFF", *_LONG_FORMS)
 #: WAVE_FORMAT_PCM, WAVE_FORMAT_IEEE_FLOAT and WAVE_FORMAT_EXTENSIBLE: each frame has the same number of bytes.
@@ -96,7 +96,7 @@ class WavReader:
         self._declared = 0
         self._long_sizes: tuple[int, int] | None = None
         self._format: tuple[int, int, int, int] | None = None
-        self._behind = b""  # the first bytes after the audio, or of the audio itself if its size is open
+        self._after_audio = b""  # the first bytes after the audio, or of the audio itself if its size is open
 
     @property
     def oddities(self) -> list[str]:
@@ -104,7 +104,7 @@ class WavReader:
         return [oddity for oddity in (self._odd_format, self._odd_sizes) if oddity]
 
     @property
-    def ends_with_the_file(self) -> bool:
+    def length_is_open(self) -> bool:
         """Whether the header leaves open how long the audio is."""
         return self.header is not None and self.header.data_bytes is None
 
@@ -120,34 +120,34 @@ class WavReader:
         self._skip -= skipped
         self._position += skipped
         if self.header is not None:
-            self._look_behind(piece[skipped:])
+            self._note_after_audio(piece[skipped:])
             return
         self._pending += piece[skipped:]
         while self.header is None and not self._skip and self._step():
             pass
 
-    def finish(self, total: int, *, vouched: bool) -> WavHeader:
+    def finish(self, total: int, *, length_known: bool) -> WavHeader:
         """
         Check at the end of the file that all of the audio has arrived.
 
-        :param vouched: the host had announced the length, so the file did not merely break off.
+        :param length_known: the host had announced the length, so the file did not merely break off.
         :raises KieNotAWavError: not a WAV file, without audio, or with too much after the audio.
         :raises KieDownloadError: shorter than declared; a KieFileCutOffError if the host has no more.
         """
         header = self.header
         if header is None:
             if self._magic:
-                raise _cut_off(vouched)(f"The file ends after {total:,} bytes, before its audio begins")
+                raise _cut_off(length_known)(f"The file ends after {total:,} bytes, before its audio begins")
             raise self._refuse("is not a WAV file")
-        audio = self._audio_bytes(header, total, vouched)
-        self._compare_sizes(header, header.data_start + audio, total, vouched)
+        audio = self._audio_bytes(header, total, length_known)
+        self._compare_sizes(header, header.data_start + audio, total, length_known)
         return replace(header, data_bytes=audio, total_bytes=total)
 
-    def _audio_bytes(self, header: WavHeader, total: int, vouched: bool) -> int:
+    def _audio_bytes(self, header: WavHeader, total: int, length_known: bool) -> int:
         """Return the bytes of audio: from the header, or the rest of the file if the header leaves that open."""
         audio = header.data_bytes
         if audio is None:
-            if not vouched:
+            if not length_known:
                 raise KieDownloadError(
                     "Neither the WAV header nor the file host says how long the file is, so nobody knows whether all "
                     f"{total:,} bytes came"
@@ -158,17 +158,17 @@ class WavReader:
             raise self._refuse("holds no audio")
         return audio
 
-    def _compare_sizes(self, header: WavHeader, audio_end: int, total: int, vouched: bool) -> None:
+    def _compare_sizes(self, header: WavHeader, audio_end: int, total: int, length_known: bool) -> None:
         """Refuse a file with missing audio or a long unknown end; note a size that is merely wrong."""
         declared = total if header.total_bytes is None else header.total_bytes
         room = total - audio_end
-        harmless = not self._behind or self._behind.startswith(_TAGS) or self._chunk_follows(room)
+        harmless = not self._after_audio or self._after_audio.startswith(_TAGS) or self._chunk_follows(room)
         # Writers differ in whether they count and whether they write the byte that pads an odd chunk. Without it after
         # the last chunk the audio is still complete.
         missing, surplus = total < declared - 1, total > declared + audio_end % 2
-        whole = vouched and header.data_bytes is not None and harmless
+        whole = length_known and header.data_bytes is not None and harmless
         if total < audio_end or (missing and not whole):
-            raise _cut_off(vouched)(
+            raise _cut_off(length_known)(
                 f"The file is cut off: {total:,} bytes came, but its header declares {max(audio_end, declared):,}"
             )
         if surplus and not harmless and room > _INAUDIBLE:
@@ -181,15 +181,15 @@ class WavReader:
 
     def _chunk_follows(self, room: int) -> bool:
         """Return whether the bytes after the audio begin with a chunk that fits into the file."""
-        if len(self._behind) < 8:
+        if len(self._after_audio) < 8:
             return False
-        name, size = struct.unpack_from("<4sI", self._behind)
+        name, size = struct.unpack_from("<4sI", self._after_audio)
         named = name.isascii() and name.decode().isprintable() and name not in _MAGIC
         return named and bool(size <= room - 8)
 
-    def _look_behind(self, piece: bytes) -> None:
-        if len(self._behind) < 8:
-            self._behind = (self._behind + piece).lstrip(_BLANK)[:8]
+    def _note_after_audio(self, piece: bytes) -> None:
+        if len(self._after_audio) < 8:
+            self._after_audio = (self._after_audio + piece).lstrip(_BLANK)[:8]
 
     def _refuse(self, why: str) -> KieNotAWavError:
         return KieNotAWavError(f"What came {why}; {shown(self._start)}")
@@ -211,7 +211,7 @@ class WavReader:
             return False
         if needed:
             (self._read_format if name == b"fmt " else self._read_long_sizes)(bytes(self._pending[8 : 8 + needed]))
-        self._pass_over(8 + size + size % 2)
+        self._skip_over(8 + size + size % 2)
         return True
 
     def _read_magic(self) -> bool:
@@ -224,10 +224,10 @@ class WavReader:
             return False
         self._magic = start[:4]
         self._declared = int.from_bytes(start[4:8], "little")
-        self._pass_over(12)
+        self._skip_over(12)
         return True
 
-    def _pass_over(self, count: int) -> None:
+    def _skip_over(self, count: int) -> None:
         here = min(count, len(self._pending))
         del self._pending[:here]
         self._position += here
@@ -256,8 +256,8 @@ class WavReader:
             raise self._refuse("has audio without a format before it")
         total, data = self._sizes(size)
         self.header = WavHeader(*self._format, self._position + 8, data, total)
-        self._pass_over(8 + (data or 0))
-        self._look_behind(bytes(self._pending))
+        self._skip_over(8 + (data or 0))
+        self._note_after_audio(bytes(self._pending))
         self._pending.clear()
 
     def _sizes(self, size: int) -> tuple[int | None, int | None]:
@@ -271,9 +271,9 @@ class WavReader:
         return riff + 8, self._long_sizes[1] if data == UNKNOWN else data
 
 
-def _cut_off(vouched: bool) -> type[KieDownloadError]:
-    return KieFileCutOffError if vouched else KieDownloadError
+def _cut_off(length_known: bool) -> type[KieDownloadError]:
+    return KieFileCutOffError if length_known else KieDownloadError
 
 
 def _is_left_open(size: int) -> bool:
-    return size == 0 or size >> 16 in _STAND_INS
+    return size == 0 or size >> 16 in _PLACEHOLDERS

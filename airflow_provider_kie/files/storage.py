@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-__all__ = ["Comparison", "DiffersError", "Part", "Place"]
+__all__ = ["Comparison", "Destination", "DiffersError", "PartFile"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class DiffersError(Exception):
     """The file at the destination differs from the download."""
 
 
-class Place:
+class Destination:
     """
     Where one file is stored.
 
@@ -123,9 +123,9 @@ class Place:
             log.warning("%s may be left in the storage.", path, exc_info=True)
 
     @contextlib.contextmanager
-    def part(self) -> Iterator[Part]:
+    def part(self) -> Iterator[PartFile]:
         """Provide a file beside the destination, and remove it afterwards in any case."""
-        part = Part(self)
+        part = PartFile(self)
         try:
             yield part
         finally:
@@ -157,7 +157,7 @@ class Place:
         if before is not None and not overwrite:
             raise KieDestinationExistsError(f"While the file came, something else appeared at {quoted(self.url)}")
         try:
-            self._bring()
+            self._start_move()
             self._wait_until_there(size, before)
         except BaseException:
             self.remove(self.part_path)  # first, so that a copy that is still running loses its source
@@ -165,7 +165,7 @@ class Place:
             self.remove(self.path, only_if=lambda there: there != before and there["size"] < size)
             raise
 
-    def _bring(self) -> None:
+    def _start_move(self) -> None:
         """Start the move; a copy may still run when this returns, so the part must stay."""
         if self._protocols & _WITH_RENAME and (rename := _own_move(self.fs)):
             rename(self.part_path, self.path)
@@ -206,17 +206,17 @@ class Place:
             return None
 
 
-class Part:
+class PartFile:
     """A sink that writes beside the destination."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
         self._file: Any = None
 
     def begin(self, size: int | None) -> None:
         """Open a new file."""
         self.discard()
-        self._file = self._place.open(self._place.part_path, "wb")
+        self._file = self._destination.open(self._destination.part_path, "wb")
 
     def write(self, piece: bytes) -> None:
         """Write the next bytes."""
@@ -230,7 +230,7 @@ class Part:
         """
         self._file.close()
         self._file = None  # only after closing, because an upload that fails to close must be discarded
-        self._place.move(size, overwrite=overwrite)
+        self._destination.move(size, overwrite=overwrite)
 
     def discard(self) -> None:
         """Remove what was written; a failure must not hide the original error."""
@@ -239,15 +239,15 @@ class Part:
             if file is not None:
                 _abandon(file)
         except Exception:
-            log.warning("%s could not be given up.", self._place.part_path, exc_info=True)
-        self._place.remove(self._place.part_path)
+            log.warning("%s could not be given up.", self._destination.part_path, exc_info=True)
+        self._destination.remove(self._destination.part_path)
 
 
 class Comparison:
     """A sink that compares the download with the existing file, and stores nothing."""
 
-    def __init__(self, place: Place, size: int) -> None:
-        self._place = place
+    def __init__(self, destination: Destination, size: int) -> None:
+        self._destination = destination
         self._size = size
         self._compared = 0
         self._file: Any = None
@@ -272,7 +272,7 @@ class Comparison:
             raise DiffersError(f"it has {self._size:,} bytes, not {size:,}")
         self.__exit__()
         self._compared = 0
-        self._file = self._place.open(self._place.path, "rb")
+        self._file = self._destination.open(self._destination.path, "rb")
 
     def write(self, piece: bytes) -> None:
         """

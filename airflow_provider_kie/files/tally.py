@@ -49,13 +49,13 @@ class Progress:
     """Logs the progress of a transfer now and then."""
 
     def __init__(self) -> None:
-        self._started = self._told = time.monotonic()
+        self._started = self._logged_at = time.monotonic()
 
     def note(self, received: int, total: int | None) -> None:
         """Log the progress if the last line is old enough."""
         now = time.monotonic()
-        if now - self._told >= PROGRESS_SECONDS:
-            self._told = now
+        if now - self._logged_at >= PROGRESS_SECONDS:
+            self._logged_at = now
             share = f" ({received / total:.0%} of {_megabytes(total)})" if total else ""
             log.info("Downloaded %s%s, %s/s.", _megabytes(received), share, _megabytes(received / self._elapsed(now)))
 

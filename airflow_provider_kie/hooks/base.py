@@ -135,7 +135,7 @@ class KieBaseHook(BaseHook):
     def _send(self, call: Call[Any]) -> Answer:
         return over_requests.send(self._session, self.settings, call)
 
-    def _takes_up_what_changed(self) -> bool:
+    def _refresh_connection(self) -> bool:
         """Look up the connection again and return whether it has changed; poke mode may use it for hours."""
         found = self._look_up()
         if found == self.settings:
@@ -175,17 +175,17 @@ class KieBaseHook(BaseHook):
             time.sleep(asked.seconds)
 
     def _reading(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
-        reading = self._outcome(row, kie_task_id, retry_reads)
+        reading = self._read(row, kie_task_id, retry_reads)
         try:
-            if isinstance(reading, KieAuthenticationError) and self._takes_up_what_changed():
-                return self._outcome(row, kie_task_id, retry_reads)
+            if isinstance(reading, KieAuthenticationError) and self._refresh_connection():
+                return self._read(row, kie_task_id, retry_reads)
         except KieConnectionNotFoundError as error:  # which an unreachable secrets backend causes too
             return KieConnectionError(f"KIE refused the key, and the connection is out of reach: {error.problem}")
         except KieError as error:
             return error
         return reading
 
-    def _outcome(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
+    def _read(self, row: Family, kie_task_id: str, retry_reads: bool) -> Reading:
         try:
             call = read_job(row, kie_task_id)
             return self.call(call) if retry_reads else self.attempt(call, patience=0.0)

@@ -145,7 +145,7 @@ class KieHook(KieBaseHook):
         try:
             submitted = self.call(call)
         except KieError as error:
-            if call.repeat is Repeat.UNDER_GUARD or outcome_of(error) is not Outcome.UNKNOWN:
+            if call.repeat is Repeat.GUARDED or outcome_of(error) is not Outcome.UNKNOWN:
                 raise
             raise KieMaybeSubmittedError(error.problem, conn_id=error.conn_id, family=call.family) from error
         if submitted.reused:

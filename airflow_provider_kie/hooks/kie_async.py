@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 #: Seconds for which new waits reuse the look-up of a connection.
 FRESH_SECONDS = 5.0
 #: Seconds after which a caller treats a look-up as hung. The next attempt starts another one.
-LONGEST_SEARCH = 30.0
+LONGEST_LOOKUP = 30.0
 
 
 class KieAsyncHook:
@@ -155,28 +155,28 @@ class _Found(NamedTuple):
     check: ssl.SSLContext | bool
 
 
-_Search: TypeAlias = asyncio.Task[_Found]
+_Lookup: TypeAlias = asyncio.Task[_Found]
 #: Look-ups by loop and connection. A thousand waits that start together share one.
-_SEARCHES: dict[tuple[asyncio.AbstractEventLoop, str], _Search] = {}
+_LOOKUPS: dict[tuple[asyncio.AbstractEventLoop, str], _Lookup] = {}
 
 
-def _search(kie_conn_id: str, older_than: _Search | None = None) -> _Search:
+def _shared_lookup(kie_conn_id: str, older_than: _Lookup | None = None) -> _Lookup:
     """Return the look-up that is running or ended a few seconds ago, or start one."""
     loop = asyncio.get_running_loop()
     key = loop, kie_conn_id
-    if _SEARCHES.get(key) in (None, older_than):
-        for ended in [each for each in _SEARCHES if each[0].is_closed()]:
-            del _SEARCHES[ended]  # a loop that closed within those seconds could not do it
-        _SEARCHES[key] = loop.create_task(_look_up(kie_conn_id))
-        _SEARCHES[key].add_done_callback(_take_note)
-        loop.call_later(FRESH_SECONDS, _SEARCHES.pop, key, None)
-    return _SEARCHES[key]
+    if _LOOKUPS.get(key) in (None, older_than):
+        for ended in [each for each in _LOOKUPS if each[0].is_closed()]:
+            del _LOOKUPS[ended]  # a loop that closed within those seconds could not do it
+        _LOOKUPS[key] = loop.create_task(_look_up(kie_conn_id))
+        _LOOKUPS[key].add_done_callback(_retrieve_error)
+        loop.call_later(FRESH_SECONDS, _LOOKUPS.pop, key, None)
+    return _LOOKUPS[key]
 
 
-def _take_note(search: _Search) -> None:
+def _retrieve_error(lookup: _Lookup) -> None:
     """Retrieve the exception, which asyncio would otherwise report if all callers were cancelled."""
-    if not search.cancelled():
-        search.exception()
+    if not lookup.cancelled():
+        lookup.exception()
 
 
 async def _look_up(kie_conn_id: str) -> _Found:
@@ -191,27 +191,27 @@ async def _look_up(kie_conn_id: str) -> _Found:
     return _Found(settings, check)
 
 
-async def _end_of(search: _Search, kie_conn_id: str) -> _Found:
+async def _result_of(lookup: _Lookup, kie_conn_id: str) -> _Found:
     try:
-        async with asyncio.timeout(LONGEST_SEARCH):
+        async with asyncio.timeout(LONGEST_LOOKUP):
             # A cancelled caller must not cancel the look-up of the others; besides, cancelling a request of the
             # triggerer to its supervisor breaks their exchange on some Airflow versions.
-            return await asyncio.shield(search)
+            return await asyncio.shield(lookup)
     except TimeoutError as error:
         raise no_connection(kie_conn_id) from error
 
 
 async def _has_changed(settings: KieSettings) -> bool:
     """Return whether a connection has changed, even if a recent look-up shows no change."""
-    recent = _SEARCHES.get((asyncio.get_running_loop(), settings.conn_id))
-    if recent and (await _end_of(recent, settings.conn_id)).settings != settings:
+    recent = _LOOKUPS.get((asyncio.get_running_loop(), settings.conn_id))
+    if recent and (await _result_of(recent, settings.conn_id)).settings != settings:
         return True
-    newest = _search(settings.conn_id, older_than=recent)
-    return (await _end_of(newest, settings.conn_id)).settings != settings
+    newest = _shared_lookup(settings.conn_id, older_than=recent)
+    return (await _result_of(newest, settings.conn_id)).settings != settings
 
 
 async def _join(kie_conn_id: str) -> _Shared:
-    settings, check = await _end_of(_search(kie_conn_id), kie_conn_id)
+    settings, check = await _result_of(_shared_lookup(kie_conn_id), kie_conn_id)
     key = asyncio.get_running_loop(), settings
     if key not in _SHARED:  # others may have got here first
         _SHARED[key] = _Shared(key, KieAsyncHook(settings, check))

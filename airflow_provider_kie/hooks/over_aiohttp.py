@@ -92,7 +92,7 @@ class AiohttpTransport:
             if isinstance(error, aiohttp.ClientSSLError):
                 await self._read_certificates()
             # aiohttp's message about a proxy contains its password.
-            raise call.explain(no_answer(settings, *_explain(error))) from (None if self._proxy else error)
+            raise call.explain(no_answer(settings, *_classify(error))) from (None if self._proxy else error)
 
     async def _read_certificates(self) -> None:
         """Read the CA bundle again if it has changed, once for all requests that fail at the same time."""
@@ -106,7 +106,7 @@ class AiohttpTransport:
             self._reads_certificates = False
 
 
-def _explain(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:
+def _classify(error: aiohttp.ClientError | asyncio.TimeoutError) -> tuple[str, bool]:
     """Return what happened, and whether the request may have reached KIE."""
     if isinstance(error, aiohttp.ClientSSLError):
         return NOT_TRUSTED, True

@@ -66,7 +66,7 @@ def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> A
             body = _read_body(response, until=started + settings.timeout)
             return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
     except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
-        raise call.explain(no_answer(settings, *_explain(error))) from error
+        raise call.explain(no_answer(settings, *_classify(error))) from error
 
 
 class _Session(requests.Session):
@@ -101,7 +101,7 @@ def _read_body(response: requests.Response, until: float) -> bytes:
     return bytes(body)
 
 
-def _explain(error: OSError | HTTPError) -> tuple[str, bool]:
+def _classify(error: OSError | HTTPError) -> tuple[str, bool]:
     """Return what happened, and whether the request may have reached KIE."""
     cause = error.args[0] if error.args else None
     if not isinstance(error, (requests.RequestException, HTTPError)):

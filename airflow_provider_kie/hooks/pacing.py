@@ -46,7 +46,7 @@ LONGEST_PAUSE = 60.0
 #: How often a call is repeated, by cause.
 MOST_REPEATS: dict[type[KieError], int] = {KieRateLimitError: 10}
 MOST_REPEATS_OTHERWISE = 3
-MOST_REPEATS_UNDER_GUARD = 1
+MOST_REPEATS_GUARDED = 1
 
 
 class Cooldowns:
@@ -113,9 +113,9 @@ class _MayRepeat:
         cause: object = type(error)
         allowed = MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
         if self.call.repeat is not Repeat.ALWAYS and not error.nothing_created:
-            if self.call.repeat is Repeat.IF_REFUSED or isinstance(error, KieUnexpectedCodeError):
+            if self.call.repeat is Repeat.NEVER_TWICE or isinstance(error, KieUnexpectedCodeError):
                 return False
-            cause, allowed = "guard", MOST_REPEATS_UNDER_GUARD
+            cause, allowed = "guard", MOST_REPEATS_GUARDED
         self.repeats[cause] = self.repeats.get(cause, 0) + 1
         return self.repeats[cause] <= allowed
 

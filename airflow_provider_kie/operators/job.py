@@ -112,26 +112,26 @@ class KieJobOperator(SubmitOperator[KieJob]):
         if is_blank(self.model) and is_blank(self.family):
             raise KieValidationError("Either model or family is needed")
         self.input = plain(self.input)
-        submit_job(self.row, self.input, **self._how(), default_callback_url=DEFAULT_CALLBACK_URL)
+        submit_job(self.row, self.input, **self._options(), default_callback_url=DEFAULT_CALLBACK_URL)
 
-    def _how(self) -> dict[str, str | None]:
+    def _options(self) -> dict[str, str | None]:
         return {
             name: None if is_blank(getattr(self, name)) else getattr(self, name) for name in ("model", "callback_url")
         }
 
     def _send(self) -> str:
-        return self.hook.submit_job(family=self.row.name, input=self.input, **self._how())
+        return self.hook.submit_job(family=self.row.name, input=self.input, **self._options())
 
     def _record(self, context: Context) -> Record:
         settings = self.hook.settings
-        identity = identity_of(settings.payer, settings.base_url, self.row, self._how()["model"], self.input)
+        identity = identity_of(settings.payer, settings.base_url, self.row, self._options()["model"], self.input)
         return Record(context if self.durable else None, self.row, STORE_KEY, identity)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
         return KieJobTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, family=self.row.name)
 
-    def _know(self, context: Context, kie_task_id: str) -> None:
-        super()._know(context, kie_task_id)
+    def _publish_id(self, context: Context, kie_task_id: str) -> None:
+        super()._publish_id(context, kie_task_id)
         context["ti"].xcom_push(key="kie_family", value=self.row.name)
 
     def _result(self, context: Context, job: KieJob) -> KieJob:

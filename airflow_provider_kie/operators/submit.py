@@ -144,7 +144,7 @@ class SubmitOperator(JobTask, Generic[R]):
         self._check()
         self.hook.get_conn()  # refuses an invalid connection before anything is stored
         record = self._record(context)
-        verdict = self._earlier(context, record)
+        verdict = self._resume_earlier(context, record)
         if verdict is None or isinstance(verdict, Failed):
             self._submit(context, record, verdict)
         kie_task_id = str(self._kie_task_id)
@@ -170,7 +170,7 @@ class SubmitOperator(JobTask, Generic[R]):
         end = read_event(event)
         kie_task_id = end.job["kie_task_id"] if isinstance(end, Done) else end.error.kie_task_id
         with self._no_retry_without_the_id(context, kie_task_id):
-            return self._end_wait(context, self._whole(end))
+            return self._end_wait(context, self._with_result(end))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
         """Resume after the deferral, even if Airflow ended it: Airflow's own error would be retried without the id."""
@@ -186,7 +186,7 @@ class SubmitOperator(JobTask, Generic[R]):
         if self._kie_task_id:
             self.log.warning("%s", no_cancel(self.row, self._kie_task_id))
 
-    def _earlier(self, context: Context, record: Record) -> Verdict | None:
+    def _resume_earlier(self, context: Context, record: Record) -> Verdict | None:
         """
         Return the verdict on the job of an earlier try, or None without one. Failed means: submit again.
 
@@ -198,7 +198,7 @@ class SubmitOperator(JobTask, Generic[R]):
             return None
         if isinstance(decision, Resume):
             record.resume(entry)
-            self._know(context, decision.kie_task_id)
+            self._publish_id(context, decision.kie_task_id)
         verdict = None
         if entry.kie_task_id:
             family = entry.identity.get("family")
@@ -216,7 +216,7 @@ class SubmitOperator(JobTask, Generic[R]):
         elif isinstance(decision, Resume):
             raise verdict.error
         else:
-            self.log.warning("%s", self._why_again(verdict))
+            self.log.warning("%s", self._why_resubmit(verdict))
         return verdict
 
     def _next_try(self, record: Record, entry: Entry | None) -> NextTry:
@@ -227,14 +227,14 @@ class SubmitOperator(JobTask, Generic[R]):
             on_unknown_submit=self.on_unknown_submit,
             reuse=self.reuse,
             cleared=record.was_cleared_since(entry),
-            task=self._remembered(record),
+            task=self._task_key(record),
         )
 
-    def _remembered(self, record: Record) -> TaskKey | None:
+    def _task_key(self, record: Record) -> TaskKey | None:
         conn_id = None if self.kie_conn_id == DEFAULT_CONN_ID else self.kie_conn_id
         return record.task and replace(record.task, conn_id=conn_id)
 
-    def _why_again(self, earlier: Failed) -> str:
+    def _why_resubmit(self, earlier: Failed) -> str:
         return f"The job is submitted again, because the earlier try's ended: {earlier.error}"
 
     def _submit(self, context: Context, record: Record, earlier: Failed | None) -> None:
@@ -253,13 +253,13 @@ class SubmitOperator(JobTask, Generic[R]):
             elif stops_after_unknown(self.row.guarded, self.on_unknown_submit):
                 broke_off = f"The submit was broken off ({type(error).__name__})"
                 problem = error.problem if isinstance(error, KieError) else broke_off
-                raise maybe_submitted(self.row, problem, self._remembered(record), self.kie_conn_id) from error
+                raise maybe_submitted(self.row, problem, self._task_key(record), self.kie_conn_id) from error
             elif isinstance(error, KieMaybeSubmittedError) and isinstance(error.__cause__, KieError):
                 raise error.__cause__ from None  # retryable, because the user chose to resubmit
             raise
         record.commit(kie_task_id)
         with self._no_retry_without_the_id(context, kie_task_id):
-            self._know(context, kie_task_id)
+            self._publish_id(context, kie_task_id)
         if earlier and earlier.error.kie_task_id == kie_task_id:
             raise earlier.error  # KIE names the failed job again instead of starting another
         self._announce_submit(kie_task_id)
@@ -271,21 +271,21 @@ class SubmitOperator(JobTask, Generic[R]):
                 "pay again. Set retries=0, or use Airflow 3.3 or later with durable=True."
             )
 
-    def _know(self, context: Context, kie_task_id: str) -> None:
+    def _publish_id(self, context: Context, kie_task_id: str) -> None:
         self._kie_task_id = kie_task_id
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
 
     def _end_wait(self, context: Context, end: Done | Failed) -> R:
         if (
             isinstance(end, Failed)
-            and self._forgets(context)
+            and self._remembers_nothing(context)
             and not worth_a_new_submit(end.error, guarded=self.row.guarded)
         ):
             # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
             end = Failed(final(end.error))
         return self._finish(context, end)
 
-    def _forgets(self, context: Context) -> bool:
+    def _remembers_nothing(self, context: Context) -> bool:
         # Asked without a record, whose identity may no longer be in XCom.
         return not self.durable or task_state_store(context) is None
 
@@ -297,7 +297,7 @@ class SubmitOperator(JobTask, Generic[R]):
         except (KieError, AirflowFailException, AirflowSkipException, TaskDeferred):
             raise
         except BaseException as error:  # also Airflow's time-out, or the end of the process
-            if not self._forgets(context):
+            if not self._remembers_nothing(context):
                 raise
             problem = f"The task was broken off after the submit ({type(error).__name__}: {error})"
             where, family = self.kie_conn_id, self.row.tag

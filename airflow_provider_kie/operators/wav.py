@@ -39,7 +39,7 @@ class _WavTask(JobTask):
     operator_extra_links = (KieLogsLink(), WavFileLink())
     route: str | None
 
-    def _take_route(self, route: str | None) -> None:
+    def _set_route(self, route: str | None) -> None:
         if route is not None:
             row_of(route)
         self.route = route
@@ -114,7 +114,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
             on_unknown_submit=on_unknown_submit,
             **kwargs,
         )
-        self._take_route(route)
+        self._set_route(route)
         self.music_task_id = as_rendered(music_task_id)
         self.audio_id = as_rendered(audio_id)
         self.callback_url = as_rendered(callback_url)
@@ -144,7 +144,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
     def _announce_submit(self, kie_task_id: str) -> None:
         self.log.info("Track %s is converted by WAV task %s.", self.audio_id, kie_task_id)
 
-    def _why_again(self, earlier: Failed) -> str:
+    def _why_resubmit(self, earlier: Failed) -> str:
         return f"The track is submitted again, because the earlier try's conversion ended: {earlier.error}"
 
 
@@ -172,7 +172,7 @@ class WavUrlOperator(_WavTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._take_route(route)
+        self._set_route(route)
         self.kie_task_id = as_rendered(kie_task_id)
         self.kie_conn_id = as_rendered(kie_conn_id)
 

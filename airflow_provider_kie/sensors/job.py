@@ -61,7 +61,7 @@ class WaitSensor(JobTask, StartInTriggerer):
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.deferrable = deferrable
         self._last_reason = "no poll of KIE"
-        self._until = 0.0
+        self._deadline = 0.0
         self.start_from_trigger = start_from_trigger
 
     @property
@@ -83,19 +83,19 @@ class WaitSensor(JobTask, StartInTriggerer):
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode."""
-        self._take_job()
+        self._unpack_job()
         self._log_why_on_a_worker()
-        self._until = time.monotonic() + (0.0 if self.deferrable else self.timeout)
+        self._deadline = time.monotonic() + (0.0 if self.deferrable else self.timeout)
         try:
             return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as end:
-            if not _is_the_loops_own(end):
+            if not _raised_by_loop(end):
                 raise
             self._fail(timed_out(self.row, self.kie_task_id, self.kie_conn_id, self.timeout, self._last_reason).error)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll once; in deferrable mode, defer unless the job is finished."""
-        left = self._until - time.monotonic()
+        left = self._deadline - time.monotonic()
         verdict = self.hook.poll(self._row_to_read(), self.kie_task_id, timeout=left, poll_interval=self.poke_interval)
         if isinstance(verdict, Wait):
             self._last_reason = verdict.reason
@@ -109,24 +109,24 @@ class WaitSensor(JobTask, StartInTriggerer):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
-        self._take_job()
-        return self._conclude(context, self._whole(read_event(event)))
+        self._unpack_job()
+        return self._conclude(context, self._with_result(read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferral, even if Airflow ended it."""
         if next_method == ENDED_BY_AIRFLOW:
-            self._take_job()
+            self._unpack_job()
             self._fail(ended_by_airflow(self.row, self.kie_task_id, self.kie_conn_id, next_kwargs).error)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _take_job(self) -> None:
+    def _unpack_job(self) -> None:
         """Replace a whole job, as another task returns it, with its id."""
         given: Any = self.kie_task_id
         if isinstance(given, Mapping):
-            self._take_family(given)
+            self._accept_family(given)
             self.kie_task_id = given.get("kie_task_id", "")
 
-    def _take_family(self, job: Mapping[str, Any]) -> None:
+    def _accept_family(self, job: Mapping[str, Any]) -> None:
         """Use the family of a whole job, or refuse it."""
 
     def _deferral(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class KieJobSensor(WaitSensor):
     def _trigger(self, **arguments: Any) -> KieJobTrigger:
         return KieJobTrigger(**arguments, family=self.family)
 
-    def _take_family(self, job: Mapping[str, Any]) -> None:
+    def _accept_family(self, job: Mapping[str, Any]) -> None:
         self.family = job.get("family", self.family)
 
     def _result(self, context: Context, job: KieJob) -> KieJob:
@@ -199,7 +199,7 @@ class KieJobSensor(WaitSensor):
         return job
 
 
-def _is_the_loops_own(end: Exception) -> bool:
+def _raised_by_loop(end: Exception) -> bool:
     """
     Return whether Airflow's loop itself raised this time-out, or the skip that replaces it under ``soft_fail``.
 

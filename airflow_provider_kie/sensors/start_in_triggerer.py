@@ -25,7 +25,7 @@ __all__ = ["StartInTriggerer"]
 MAPPED_OR_TEST = "a mapped task, or dags test, starts on a worker"
 
 
-class _WhenRead(property):
+class _LazyAttribute(property):
     """
     An attribute of a task that is computed when it is read, to include changes after the constructor.
 
@@ -99,7 +99,7 @@ class StartInTriggerer(BaseSensorOperator):
     def _set_start_from_trigger(self, asked: bool) -> None:
         self._start_from_trigger = asked
 
-    start_from_trigger = _WhenRead(_get_start_from_trigger, _set_start_from_trigger)
+    start_from_trigger = _LazyAttribute(_get_start_from_trigger, _set_start_from_trigger)
 
     def _get_start_trigger_args(self) -> StartTriggerArgs | None:
         if self._start_trigger_args or not self.start_from_trigger:
@@ -117,7 +117,7 @@ class StartInTriggerer(BaseSensorOperator):
     def _set_start_trigger_args(self, own: StartTriggerArgs | None) -> None:
         self._start_trigger_args = own
 
-    start_trigger_args = _WhenRead(_get_start_trigger_args, _set_start_trigger_args)
+    start_trigger_args = _LazyAttribute(_get_start_trigger_args, _set_start_trigger_args)
 
 
 def _for_the_triggerer(argument: object) -> str | None:

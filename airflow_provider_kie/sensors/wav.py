@@ -58,7 +58,7 @@ class WavConversionSensor(WaitSensor):
     def _trigger(self, **arguments: Any) -> WavConversionTrigger:
         return WavConversionTrigger(**arguments, route=self.route)
 
-    def _take_family(self, job: Mapping[str, Any]) -> None:
+    def _accept_family(self, job: Mapping[str, Any]) -> None:
         id_in(job)
 
     def _result(self, context: Context, job: KieJob) -> WavConversion:

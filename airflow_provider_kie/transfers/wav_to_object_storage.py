@@ -20,7 +20,7 @@ from airflow_provider_kie.exceptions import (
     KieLinkExpiredError,
     KieValidationError,
 )
-from airflow_provider_kie.files.storage import Comparison, DiffersError, Place
+from airflow_provider_kie.files.storage import Comparison, Destination, DiffersError
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.tasks import as_rendered, open_hook
@@ -112,9 +112,9 @@ class WavToObjectStorageOperator(BaseOperator):
         :raises KieError: nothing was stored.
         """
         self._choose_source(context)
-        place = Place(self.destination, self.destination_conn_id, *_owner_and_try(context))
+        destination = Destination(self.destination, self.destination_conn_id, *_owner_and_try(context))
         try:
-            got, already_there = self._store(place)
+            got, already_there = self._store(destination)
         except KieError as error:
             error.kie_task_id = error.kie_task_id or self.kie_task_id
             raise
@@ -129,11 +129,11 @@ class WavToObjectStorageOperator(BaseOperator):
         }
         tell = "WAV file was already there: %s (%s bytes, sha256 %s)."
         tell = tell if already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
-        self.log.info(tell, place.url, f"{got.size:,}", got.sha256)
+        self.log.info(tell, destination.url, f"{got.size:,}", got.sha256)
         context["ti"].xcom_push(key="wav_file", value=wav_file)
-        self._tell_outlets(context, {"destination": place.url, **wav_file})
-        self._tell_lineage(self._source, place)
-        return place.url
+        self._update_outlets(context, {"destination": destination.url, **wav_file})
+        self._report_lineage(self._source, destination)
+        return destination.url
 
     def _choose_source(self, context: Context) -> None:
         """Keep the value of one source, and set the other to None."""
@@ -154,44 +154,44 @@ class WavToObjectStorageOperator(BaseOperator):
         mapped = getattr(context["ti"], "map_index", None) not in (None, -1)
         return passed or (list(_SOURCES) if mapped else [])
 
-    def _store(self, place: Place) -> tuple[Downloaded, bool]:
+    def _store(self, destination: Destination) -> tuple[Downloaded, bool]:
         """Return the download, and whether it was there already."""
-        size_there = place.size()
-        place.clear()
+        size_there = destination.size()
+        destination.clear()
         if size_there is not None:
-            same = self._compare(place, size_there)
+            same = self._compare(destination, size_there)
             if same is not None:
                 return same, True
-        with place.part() as part:
-            got = self._download(place, part)
+        with destination.part() as part:
+            got = self._download(destination, part)
             part.publish(got.size, overwrite=self.overwrite)
         return got, False
 
-    def _compare(self, place: Place, size_there: int) -> Downloaded | None:
+    def _compare(self, destination: Destination, size_there: int) -> Downloaded | None:
         """Return the download if it equals the existing file, or None if that may be overwritten."""
         try:
-            with Comparison(place, size_there) as comparison:
-                got = self._download(place, comparison)
+            with Comparison(destination, size_there) as comparison:
+                got = self._download(destination, comparison)
                 comparison.end()
         except DiffersError as differs:
             if not self.overwrite:
                 raise KieDestinationExistsError(
-                    f"Another file is at {quoted(place.url)} already, and was left as it is: {differs}"
+                    f"Another file is at {quoted(destination.url)} already, and was left as it is: {differs}"
                 ) from None
-            self.log.info("Another file at %s is going to be replaced: %s.", place.url, differs)
+            self.log.info("Another file at %s is going to be replaced: %s.", destination.url, differs)
             return None
         except KieLinkExpiredError as gone:
             raise KieDestinationExistsError(
-                f"A file of {size_there:,} bytes is at {quoted(place.url)} already, and was left as it is; whether it "
-                f"is the same cannot be said any more: {gone.problem}"
+                f"A file of {size_there:,} bytes is at {quoted(destination.url)} already, and was left as it is; "
+                f"whether it is the same cannot be said any more: {gone.problem}"
             ) from None
         return got
 
-    def _download(self, place: Place, sink: Any) -> Downloaded:
+    def _download(self, destination: Destination, sink: Any) -> Downloaded:
         from airflow_provider_kie.files.download import download
         from airflow_provider_kie.files.host import FileHost
 
-        links = _Seen(self._links())
+        links = _LastSeen(self._links())
         host = FileHost(self.hook.settings, allow_private_hosts=self.allow_private_hosts)
         try:
             got = download(host, links, sink, max_bytes=self.max_bytes)
@@ -231,33 +231,33 @@ class WavToObjectStorageOperator(BaseOperator):
     # # --- Outlets and lineage
 
     @contextlib.contextmanager
-    def _unasked(self, what: str) -> Iterator[None]:
+    def _best_effort(self, what: str) -> Iterator[None]:
         """Turn an error into a warning, because the file is stored."""
         try:
             yield
         except Exception as error:
             self.log.warning("%s could not be told; the file is stored all the same: %r", what, error)
 
-    def _tell_outlets(self, context: Context, extra: dict[str, Any]) -> None:
+    def _update_outlets(self, context: Context, extra: dict[str, Any]) -> None:
         events: Any = context.get("outlet_events")
         for outlet in self.outlets if events is not None else ():
             if hasattr(outlet, "uri"):
-                with self._unasked(f"The extra of outlet {quoted(outlet.uri)}"):
+                with self._best_effort(f"The extra of outlet {quoted(outlet.uri)}"):
                     events[outlet].extra.update(extra)
 
-    def _tell_lineage(self, link: Link, place: Place) -> None:
-        with self._unasked("The lineage"):
+    def _report_lineage(self, link: Link, destination: Destination) -> None:
+        with self._best_effort("The lineage"):
             from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
             collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
-            with self._unasked("Where the file came from"):
+            with self._best_effort("Where the file came from"):
                 source = urlsplit(link.url)._replace(query="", fragment="").geturl()
                 collector.add_input_asset(context=self.hook, uri=source)
-            with self._unasked("Where the file went"):
-                collector.add_output_asset(context=place.storage_path, uri=_asset_uri(place.url))
+            with self._best_effort("Where the file went"):
+                collector.add_output_asset(context=destination.storage_path, uri=_asset_uri(destination.url))
 
 
-class _Seen(Iterator["Link"]):
+class _LastSeen(Iterator["Link"]):
     """An iterator over links that remembers the last one."""
 
     def __init__(self, links: Iterator[Link]) -> None:

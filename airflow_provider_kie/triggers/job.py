@@ -84,7 +84,7 @@ class KieJobTrigger(BaseTrigger):
         self.deadline = time.time() + timeout if deadline is None else deadline
         self._was_found = deadline is not None
         self._began = self.deadline - timeout
-        self._last = ""
+        self._last_reason = ""
         self._cut_short = ""
         self.timeout = timeout
         self.exponential_backoff = exponential_backoff
@@ -134,11 +134,11 @@ class KieJobTrigger(BaseTrigger):
         at_most = min(max(self._left(), 0.0) + FINAL_POLL_SECONDS, airflows_limit - EXIT_MARGIN - time.time())
         try:
             async with asyncio.timeout(at_most):
-                return await self._attempts(row)
+                return await self._connect_and_wait(row)
         except TimeoutError:
             return self._timed_out(row)
 
-    async def _attempts(self, row: Family) -> Done | Failed:
+    async def _connect_and_wait(self, row: Family) -> Done | Failed:
         pause, failures = self._first_pause(), 0
         while True:
             await self._sleep(pause)
@@ -146,7 +146,7 @@ class KieJobTrigger(BaseTrigger):
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
                     self._was_found = True
-                    return self._end_of(row, await self._wait(self._row_for(hook), hook))
+                    return self._conclude(row, await self._wait(self._row_for(hook), hook))
             except Exception as error:
                 # Reading is free and the job is paid for, so only the deadline ends the wait.
                 waited = time.time() - self._began
@@ -177,7 +177,7 @@ class KieJobTrigger(BaseTrigger):
         polls = pace.polls_within(time.time() - self._began)
         return hook.wait(row, self.kie_task_id, pace=pace, left=self._left, polls=polls, report=self._report)
 
-    def _end_of(self, row: Family, end: Done | Failed | Wait) -> Done | Failed:
+    def _conclude(self, row: Family, end: Done | Failed | Wait) -> Done | Failed:
         if not isinstance(end, Wait):
             return end
         self._log_once(end.reason, logging.WARNING if end.warning else logging.INFO)
@@ -194,9 +194,9 @@ class KieJobTrigger(BaseTrigger):
 
     def _log_once(self, reason: str, level: int, error: Exception | None = None) -> None:
         """Log a reason that has changed; thousands of waits may run into the same error repeatedly."""
-        if reason != self._last:
+        if reason != self._last_reason:
             log.log(level, "%s: %s", named(self._tag, self.kie_task_id), reason, exc_info=error)
-        self._last = reason
+        self._last_reason = reason
 
     @classmethod
     async def _load_hook_class(cls) -> type[KieAsyncHook]:
@@ -210,7 +210,7 @@ class KieJobTrigger(BaseTrigger):
         await asyncio.sleep(max(0.0, min(on_tick(seconds, time.monotonic()), self._left())))
 
     def _timed_out(self, row: Family) -> Failed:
-        last = (self._last or "no answer to the first poll") + self._cut_short
+        last = (self._last_reason or "no answer to the first poll") + self._cut_short
         return timed_out(row, self.kie_task_id, self.kie_conn_id, self.timeout, last)
 
     def _left(self) -> float:

@@ -53,7 +53,7 @@ __all__ = [
 RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
 
 #: A job that failed with one of these was refused for its input, and would fail again.
-_BY_THE_INPUT = (400, 413, 422, 451, "SENSITIVE_WORD_ERROR")
+_INPUT_ERRORS = (400, 413, 422, 451, "SENSITIVE_WORD_ERROR")
 
 #: The result of one read: the job, None for an unknown id, or the error.
 Reading: TypeAlias = KieJob | KieError | None
@@ -173,7 +173,7 @@ def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _
         return _Objection(_without_result(row, job, f"The {row.short} ended in {status} without a {row.product}"), True)
     if means is Means.FAILED:
         return _Objection(_failure(row, job, f"The {row.short} failed with status {status}"), False)
-    if row.words.is_foreign_number(job["status"]):
+    if row.words.is_unlisted_number(job["status"]):
         problem = f"The {row.short} has status {status}, which is none of KIE's documented numbers"
         return _Objection(KieUnexpectedCodeError(_with_details(problem, job), **_about(row, job)), False)
     if job["error_code"] is not None or job["error_message"]:
@@ -184,8 +184,8 @@ def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _
 
 
 def _failure(row: Family, job: KieJob, problem: str, error_class: type[KieError] | None = None) -> KieError:
-    by_the_input = job["error_code"] in _BY_THE_INPUT or job["status"] in _BY_THE_INPUT
-    error_class = KieJobRefusedError if by_the_input and not row.guarded else error_class or row.failure
+    input_is_wrong = job["error_code"] in _INPUT_ERRORS or job["status"] in _INPUT_ERRORS
+    error_class = KieJobRefusedError if input_is_wrong and not row.guarded else error_class or row.failure
     return error_class(_with_details(problem, job), **_about(row, job))
 
 

@@ -24,7 +24,7 @@ from packaging.version import Version
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.files import download as download_module
-from airflow_provider_kie.files.storage import Place
+from airflow_provider_kie.files.storage import Destination
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator, _asset_uri
 from tests.conftest import AIRFLOW_HOME
@@ -287,8 +287,8 @@ def test_what_appears_while_the_file_comes_is_not_replaced(context, folder, kie_
         (folder / "one.wav").write_bytes(b"somebody else's")
         move(self, size, overwrite=overwrite)
 
-    move = Place.move
-    monkeypatch.setattr(Place, "move", appear)
+    move = Destination.move
+    monkeypatch.setattr(Destination, "move", appear)
     arguments = {"kie_task_id": kie_task_id, "destination": f"{folder}/one.wav"}
     refused(e.KieDestinationExistsError, context, **arguments)
     assert (folder / "one.wav").read_bytes() == b"somebody else's"
@@ -428,14 +428,14 @@ def test_a_full_disk_leaves_nothing_behind(context, folder, kie_task_id, monkeyp
 
 
 def test_a_storage_that_loses_bytes_is_noticed(context, folder, kie_task_id, monkeypatch):
-    publish = Place.move
+    publish = Destination.move
 
     def lose(self, size, *, overwrite):
         with Path(self.part_path).open("r+b") as file:
             file.truncate(1000)
         publish(self, size, overwrite=overwrite)
 
-    monkeypatch.setattr(Place, "move", lose)
+    monkeypatch.setattr(Destination, "move", lose)
     error = refused(e.KieDownloadError, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav")
     assert "the storage has 1,000 bytes" in str(error)
     assert files(folder) == []
@@ -478,14 +478,14 @@ def test_a_killed_worker_leaves_no_file_and_the_next_try_cleans_up(context, fold
 def test_a_worker_killed_between_storing_and_reporting_finds_its_file_the_next_time(context, folder, kie_task_id):
     arguments = {"kie_task_id": kie_task_id, "destination": f"{folder}/one.wav"}
     archive(context, **arguments)
-    (folder / Path(Place(arguments["destination"], None, owner()).part_path).name).write_bytes(b"half")
+    (folder / Path(Destination(arguments["destination"], None, owner()).part_path).name).write_bytes(b"half")
     archive(context, **arguments)
     assert files(folder) == ["one.wav"]
     assert context["ti"].pushed["wav_file"]["already_there"] is True
 
 
 def test_a_try_that_still_lives_cannot_move_the_file_of_the_next_one(folder):
-    first, second = (Place(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
+    first, second = (Destination(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
     with first.part() as old, second.part() as new:
         old.begin(4)
         old.write(b"half")
@@ -506,10 +506,10 @@ def owner(**changed):
 
 
 def test_two_tasks_do_not_write_the_same_part(folder):
-    places = [Place(f"{folder}/one.wav", None, owner(**each)) for each in ({}, {"run_id": "b"}, {"map_index": 1})]
+    places = [Destination(f"{folder}/one.wav", None, owner(**each)) for each in ({}, {"run_id": "b"}, {"map_index": 1})]
     assert len({place.part_path for place in places}) == 3
-    assert Place(f"{folder}/one.wav", None, owner()).part_path == places[0].part_path
-    assert Place(f"{folder}/two.wav", None, owner()).part_path != places[0].part_path
+    assert Destination(f"{folder}/one.wav", None, owner()).part_path == places[0].part_path
+    assert Destination(f"{folder}/two.wav", None, owner()).part_path != places[0].part_path
 
 
 # --- What others see of it

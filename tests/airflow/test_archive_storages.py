@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.files import storage
-from airflow_provider_kie.files.storage import Place
+from airflow_provider_kie.files.storage import Destination
 
 NEW, OLD = b"the new file", b"an older one"
 assert len(NEW) == len(OLD)
@@ -144,7 +144,7 @@ def attach(monkeypatch):
 
 def store(url="memory://bucket/one.wav", *, overwrite=False, content=NEW):
     """Do with a file what the operator does."""
-    place = Place(url, None, "owner")
+    place = Destination(url, None, "owner")
     place.size()
     place.clear()
     with place.part() as part:

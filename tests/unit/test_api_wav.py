@@ -73,7 +73,7 @@ class TestSubmit:
         call = submitting()
         assert (call.method, call.path, call.params) == ("POST", "/api/v1/wav/generate", None)
         assert call.json == {"taskId": "music-1", "audioId": "track-1", "callBackUrl": CALLBACK}
-        assert call.repeat is Repeat.UNDER_GUARD
+        assert call.repeat is Repeat.GUARDED
         assert call.kie_task_id is None
         assert call.purpose == "Submitting the WAV conversion of track 'track-1' of music task 'music-1'"
 
@@ -498,7 +498,7 @@ class TestRoutes:
 
     def test_what_is_sent_to_the_market(self):
         call = convert_to_wav("music-1", "track-1", None, self.MARKET)
-        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.IF_REFUSED)
+        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.NEVER_TWICE)
         assert call.json == {
             "model": "ai-music-api/convert-to-wav-format",
             "input": {"task_id": "music-1", "audio_id": "track-1"},

@@ -42,7 +42,7 @@ def test_a_call_asks_for_nothing_by_itself():
 
 def test_a_call_stays_as_it_is():
     with pytest.raises(FrozenInstanceError):
-        make().repeat = Repeat.UNDER_GUARD
+        make().repeat = Repeat.GUARDED
 
 
 def test_the_data_is_parsed():

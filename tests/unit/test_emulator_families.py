@@ -55,7 +55,7 @@ def body_of(family: str, *, model: str = IMAGE_MODEL, **changes: object) -> dict
 
 def read(state: EmulatorState, family: str, kie_task_id: str) -> KieJob | None:
     """Return the job as the client reads it."""
-    body = json.dumps(state.record_info(kie_task_id, family).envelope()).encode()
+    body = json.dumps(state.record_info(kie_task_id, family).body()).encode()
     return read_job(client.FAMILIES[family], kie_task_id).read(Answer(200, body))
 
 
@@ -106,7 +106,7 @@ def test_the_page_tells_families_prices_and_second_submits() -> None:
 )
 def test_a_missing_field_is_refused_in_kies_words(state: EmulatorState, family: str, without: str, says: str) -> None:
     body = {name: value for name, value in body_of(family).items() if name != without}
-    assert state.submit(body, family).envelope() == {"code": 422, "msg": says, "data": None}
+    assert state.submit(body, family).body() == {"code": 422, "msg": says, "data": None}
     assert (state.accepted_submits, state.credits_spent) == (0, 0.0)
 
 
@@ -150,7 +150,7 @@ def test_a_paused_model_is_refused_and_a_dead_one_fails(state: EmulatorState) ->
     ],
 )
 def test_an_unknown_id_is_answered_as_recorded(state: EmulatorState, family: str, code: int, says: str) -> None:
-    assert state.record_info("{a1}", family).envelope() == {"code": code, "msg": says, "data": None}
+    assert state.record_info("{a1}", family).body() == {"code": code, "msg": says, "data": None}
     assert read(state, family, "a1") is None
 
 

@@ -14,8 +14,8 @@ from airflow_provider_kie.emulator import ANSWERS
 from airflow_provider_kie.emulator.answers import ENDPOINTS
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.emulator.cases import SINGLES
+from airflow_provider_kie.emulator.envelope import NO_PERMISSION
 from airflow_provider_kie.emulator.state import EmulatorState, Settings
-from airflow_provider_kie.emulator.verdict import NO_PERMISSION
 
 
 class Clock:
@@ -86,7 +86,7 @@ def test_a_wrong_submit_is_refused(state: EmulatorState, body: object, code: int
     verdict = state.submit(body)
     assert (verdict.code, verdict.http_status, verdict.accepted) == (code, 200, False)
     assert msg in verdict.msg
-    assert verdict.envelope()["data"] is None
+    assert verdict.body()["data"] is None
     assert state.accepted_submits == 0
 
 
@@ -96,7 +96,7 @@ def test_a_second_submit_names_the_first_one(state: EmulatorState) -> None:
     assert (second.code, second.data, second.accepted) == (409, first.data, False)
 
     state.configure(conflict_names_id=False)
-    assert state.submit(track()).envelope() == {"code": 409, "msg": "WAV record already exists", "data": None}
+    assert state.submit(track()).body() == {"code": 409, "msg": "WAV record already exists", "data": None}
     assert state.accepted_submits == 1
 
 
@@ -119,17 +119,17 @@ def test_submits_cost_credits_until_there_are_none(state: EmulatorState) -> None
     state.configure(credits=1.0)
     codes = [state.submit(track(n)).code for n in range(3)]
     assert codes == [200, 200, 402]
-    assert state.submit(track(9)).envelope() == {"code": 402, "msg": "Insufficient Credits", "data": None}
+    assert state.submit(track(9)).body() == {"code": 402, "msg": "Insufficient Credits", "data": None}
     assert state.credit().data == pytest.approx(0.2)
 
 
 def test_an_unknown_id_looks_like_success_without_data(state: EmulatorState) -> None:
-    assert state.record_info("988e00aa").envelope() == {"code": 200, "msg": "success", "data": None}
+    assert state.record_info("988e00aa").body() == {"code": 200, "msg": "success", "data": None}
     assert state.record_info(None).code == state.record_info("").code == 422
 
 
 def test_a_refused_key_has_no_data() -> None:
-    assert NO_PERMISSION.envelope() == {"code": 401, "msg": "You do not have access permissions"}
+    assert NO_PERMISSION.body() == {"code": 401, "msg": "You do not have access permissions"}
 
 
 def test_a_download_link_lives_for_twenty_minutes(state: EmulatorState, clock: Clock) -> None:
@@ -145,7 +145,7 @@ def test_a_download_link_lives_for_twenty_minutes(state: EmulatorState, clock: C
 
 @pytest.mark.parametrize("body", [{"url": "https://example.com/s/1.wav"}, {"url": 1}, {}, None, []])
 def test_foreign_urls_are_refused(state: EmulatorState, body: object) -> None:
-    assert state.download_url(body).envelope() == {"code": 422, "msg": "url is wrong", "data": None}
+    assert state.download_url(body).body() == {"code": 422, "msg": "url is wrong", "data": None}
 
 
 def test_a_conversion_without_a_submit_is_free(state: EmulatorState) -> None:

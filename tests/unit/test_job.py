@@ -80,7 +80,7 @@ def test_only_an_unnamed_family_does_not_travel():
 
 @pytest.mark.parametrize(
     ("row", "repeat"),
-    [(SCULPTURES, Repeat.IF_REFUSED), (POEMS, Repeat.IF_REFUSED), (STAMPS, Repeat.UNDER_GUARD)],
+    [(SCULPTURES, Repeat.NEVER_TWICE), (POEMS, Repeat.NEVER_TWICE), (STAMPS, Repeat.GUARDED)],
 )
 def test_a_submit_is_sent_to_the_path_of_the_row(row, repeat):
     call = submit_job(row, {"prompt": "x"})

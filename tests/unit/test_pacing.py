@@ -35,8 +35,8 @@ from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.hooks.pacing import COOLDOWNS, Cooldowns
 
 FREE = Call("Counting", "GET", "/count", lambda data: data)
-PAID = Call("Buying", "POST", "/buy", lambda data: data, repeat=Repeat.UNDER_GUARD)
-UNGUARDED = Call("Ordering", "POST", "/order", lambda data: data, repeat=Repeat.IF_REFUSED)
+PAID = Call("Buying", "POST", "/buy", lambda data: data, repeat=Repeat.GUARDED)
+UNGUARDED = Call("Ordering", "POST", "/order", lambda data: data, repeat=Repeat.NEVER_TWICE)
 KINDS = {"free": FREE, "paid": PAID, "unguarded": UNGUARDED}
 
 
@@ -432,7 +432,7 @@ def test_the_seconds_and_numbers_that_people_notice():
     assert (pacing.RATE_WINDOW, pacing.RATE_JITTER, pacing.FIRST_PAUSE) == (10.0, 2.0, 1.0)
     assert (pacing.MAINTENANCE_PAUSE, pacing.SHORTEST_PAUSE, pacing.LONGEST_PAUSE) == (30.0, 1.0, 60.0)
     assert dict(pacing.MOST_REPEATS) == {KieRateLimitError: 10}
-    assert (pacing.MOST_REPEATS_OTHERWISE, pacing.MOST_REPEATS_UNDER_GUARD) == (3, 1)
+    assert (pacing.MOST_REPEATS_OTHERWISE, pacing.MOST_REPEATS_GUARDED) == (3, 1)
 
 
 @pytest.mark.parametrize(

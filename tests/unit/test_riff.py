@@ -19,11 +19,11 @@ from airflow_provider_kie.files.riff import WavHeader, WavReader, shown
 from tests.wav_files import UNKNOWN, chunk, fmt, long_wav, wav
 
 
-def read(content: bytes, *, piece: int | None = None, vouched: bool = True) -> WavHeader:
+def read(content: bytes, *, piece: int | None = None, length_known: bool = True) -> WavHeader:
     reader = WavReader()
     for start in range(0, len(content), piece or max(1, len(content))):
         reader.feed(content[start : start + piece] if piece else content)
-    return reader.finish(len(content), vouched=vouched)
+    return reader.finish(len(content), length_known=length_known)
 
 
 def refused(content: bytes, error: type[KieError] = KieNotAWavError, **how) -> str:
@@ -83,9 +83,9 @@ def test_a_long_form_of_six_gigabytes_is_understood_without_its_audio():
     assert reader.header is not None
     assert reader.header.data_bytes == 6 * 10**9
     whole = reader.header.data_start + 6 * 10**9
-    assert reader.finish(whole, vouched=True).seconds == 6 * 10**9 / 192_000
+    assert reader.finish(whole, length_known=True).seconds == 6 * 10**9 / 192_000
     with pytest.raises(KieDownloadError, match="cut off"):
-        reader.finish(whole - 1, vouched=True)
+        reader.finish(whole - 1, length_known=True)
 
 
 def sizes_of(magic: bytes, riff: int, data: int, before: bytes = b"", format_chunk: bytes = fmt()) -> WavHeader:
@@ -159,7 +159,7 @@ def test_a_header_that_leaves_the_length_open_says_so():
     open_end, known = WavReader(), WavReader()
     open_end.feed(wav(data_size=UNKNOWN, riff_size=UNKNOWN))
     known.feed(wav())
-    assert (open_end.ends_with_the_file, known.ends_with_the_file, WavReader().ends_with_the_file) == (
+    assert (open_end.length_is_open, known.length_is_open, WavReader().length_is_open) == (
         True,
         False,
         False,
@@ -225,30 +225,30 @@ LEFT_OPEN = {
 }
 
 
-def read_with_oddities(content: bytes, piece: int, *, vouched: bool = True) -> tuple[WavHeader, str]:
+def read_with_oddities(content: bytes, piece: int, *, length_known: bool = True) -> tuple[WavHeader, str]:
     reader = WavReader()
     for start in range(0, len(content), piece):
         reader.feed(content[start : start + piece])
-    header = reader.finish(len(content), vouched=vouched)
+    header = reader.finish(len(content), length_known=length_known)
     return header, "; ".join(reader.oddities)
 
 
-@pytest.mark.parametrize("vouched", [True, False])
+@pytest.mark.parametrize("length_known", [True, False])
 @pytest.mark.parametrize("content", CUT_OFF.values(), ids=CUT_OFF)
-def test_a_file_that_is_cut_off_is_refused(content, vouched):
-    error = header_or_error(content, piece=13, vouched=vouched)
+def test_a_file_that_is_cut_off_is_refused(content, length_known):
+    error = header_or_error(content, piece=13, length_known=length_known)
     assert isinstance(error, KieDownloadError)
-    assert re.search(r"cut off: .* declares" if vouched else "cut off|nobody knows", str(error))
+    assert re.search(r"cut off: .* declares" if length_known else "cut off|nobody knows", str(error))
     # What the host vouches for is the same the next time.
-    assert isinstance(error, KieFileCutOffError) is isinstance(error, AirflowFailException) is vouched
+    assert isinstance(error, KieFileCutOffError) is isinstance(error, AirflowFailException) is length_known
 
 
-@pytest.mark.parametrize("vouched", [True, False])
-def test_a_file_that_ends_in_its_header_is_refused(vouched):
-    error = header_or_error(wav()[:30], vouched=vouched)
+@pytest.mark.parametrize("length_known", [True, False])
+def test_a_file_that_ends_in_its_header_is_refused(length_known):
+    error = header_or_error(wav()[:30], length_known=length_known)
     assert "before its audio begins" in str(error)
     assert isinstance(error, KieDownloadError)
-    assert isinstance(error, KieFileCutOffError) is vouched
+    assert isinstance(error, KieFileCutOffError) is length_known
 
 
 @pytest.mark.parametrize("piece", [1, 7, 4045, 10**6])
@@ -262,12 +262,12 @@ def test_a_file_whose_audio_is_whole_is_accepted_whatever_else_is_odd(content, o
 
 @pytest.mark.parametrize("name", [name for name in ODD if "too much" in name])
 def test_what_the_header_declares_beyond_the_audio_may_still_come_if_nobody_vouches(name):
-    assert "cut off" in refused(ODD[name][0], KieDownloadError, vouched=False)
+    assert "cut off" in refused(ODD[name][0], KieDownloadError, length_known=False)
 
 
 @pytest.mark.parametrize("name", [name for name in ODD if "too much" not in name])
 def test_without_a_length_all_that_the_header_declares_is_enough(name):
-    assert read_with_oddities(ODD[name][0], 999, vouched=False) == read_with_oddities(ODD[name][0], 999)
+    assert read_with_oddities(ODD[name][0], 999, length_known=False) == read_with_oddities(ODD[name][0], 999)
 
 
 @pytest.mark.parametrize(
@@ -304,13 +304,13 @@ def test_a_size_that_is_left_open_is_accepted_only_if_the_host_said_how_long_the
     assert (header.data_bytes, header.total_bytes) == (len(content) - 44, len(content))
     assert header.seconds == round(1000 / 48_000, 6)
     assert oddities == "its header leaves open how long the audio is"
-    assert "nobody knows" in refused(content, KieDownloadError, vouched=False)
+    assert "nobody knows" in refused(content, KieDownloadError, length_known=False)
 
 
 def test_audio_that_is_as_long_as_a_size_that_is_left_open_is_whole():
     reader = WavReader()
     reader.feed(wav(0, riff_size=0x7FFFF024, data_size=0x7FFFF000))
-    assert reader.finish(44 + 0x7FFFF000, vouched=True).data_bytes == 0x7FFFF000
+    assert reader.finish(44 + 0x7FFFF000, length_known=True).data_bytes == 0x7FFFF000
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ CHUNKS = st.lists(
 @given(before=CHUNKS, after=CHUNKS, piece=st.integers(1, 200), **SHAPES)
 def test_every_wav_is_read_right(before, after, piece, **shape):
     content = wav(before=before, after=after, **shape)
-    header = read(content, piece=piece, vouched=False)
+    header = read(content, piece=piece, length_known=False)
     frame = shape["channels"] * ((shape["bits"] + 7) // 8)
     assert (header.channels, header.sample_rate, header.bits) == (shape["channels"], shape["rate"], shape["bits"])
     assert header.data_bytes == shape["frames"] * frame

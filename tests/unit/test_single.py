@@ -65,7 +65,7 @@ def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
 
 @pytest.mark.parametrize("call", [IN_1080P, IN_4K, STYLE, RECOVER], ids=["1080p", "4k", "style", "recovery"])
 def test_what_is_paid_is_never_repeated_after_an_unknown_outcome(call: Call[Any]) -> None:
-    assert call.repeat is Repeat.IF_REFUSED
+    assert call.repeat is Repeat.NEVER_TWICE
 
 
 def test_reading_a_recovery_is_free() -> None:
@@ -76,9 +76,9 @@ def test_reading_a_recovery_is_free() -> None:
     ("method", "path", "repeat"),
     [
         ("get", "/api/v1/chat/credit", Repeat.ALWAYS),
-        ("get", "/api/v1/veo/get-1080p-video", Repeat.IF_REFUSED),
-        ("GET", "/api/v1/veo/get-1080p-video?taskId=a6", Repeat.IF_REFUSED),
-        ("POST", "/api/v1/generate/generate-persona", Repeat.IF_REFUSED),
+        ("get", "/api/v1/veo/get-1080p-video", Repeat.NEVER_TWICE),
+        ("GET", "/api/v1/veo/get-1080p-video?taskId=a6", Repeat.NEVER_TWICE),
+        ("POST", "/api/v1/generate/generate-persona", Repeat.NEVER_TWICE),
     ],
 )
 def test_a_request_is_repeated_only_where_that_is_free(method: str, path: str, repeat: Repeat) -> None:

@@ -115,7 +115,7 @@ def test_a_search_that_fails_when_all_who_waited_for_it_are_gone_is_no_complaint
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
         away.set()
-        search = kie_async._SEARCHES.pop((asyncio.get_running_loop(), "kie_default"))
+        search = kie_async._LOOKUPS.pop((asyncio.get_running_loop(), "kie_default"))
         await asyncio.wait([search])
         del search
         gc.collect()
@@ -142,7 +142,7 @@ def test_a_search_that_hangs_is_followed_by_another(kie, monkeypatch):
 
     monkeypatch.setattr(kie_async, "get_async_connection", hang_once)
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(kie_async, "LONGEST_SEARCH", 0.5)
+    monkeypatch.setattr(kie_async, "LONGEST_LOOKUP", 0.5)
     assert asyncio.run(search_twice()) == kie.url
 
 
@@ -154,7 +154,7 @@ def test_a_changed_connection_is_seen_after_a_few_seconds(kie, monkeypatch):
             monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(changed))
             async with KieAsyncHook.connect("kie_default") as hook:
                 seen.append(hook.settings.timeout)
-            while (asyncio.get_running_loop(), "kie_default") in kie_async._SEARCHES:
+            while (asyncio.get_running_loop(), "kie_default") in kie_async._LOOKUPS:
                 await asyncio.sleep(0.01)
         return seen
 
@@ -165,4 +165,4 @@ def test_a_changed_connection_is_seen_after_a_few_seconds(kie, monkeypatch):
 def test_nothing_of_a_loop_that_ended_is_kept(kie):
     for _ in range(3):
         asyncio.run(hold_several(["kie_default"]))
-    assert len({loop for loop, _ in kie_async._SEARCHES}) <= 1
+    assert len({loop for loop, _ in kie_async._LOOKUPS}) <= 1
