@@ -100,7 +100,7 @@ REPR_IS_RIGHT = {
     "api/envelope.py": {"said"},  # KIE's own words, which the error redacts as a text
     "files/riff.py": set(),  # the start of a file, which the error redacts as a text
     "connection_fields.py": {"name"},  # of a field
-    "exceptions.py": {"str(self)"},
+    "exceptions/root.py": {"str(self)"},
     "hooks/environment.py": {"max(names)", "name"},  # of a variable or a scheme
     "sensors/start_in_triggerer.py": {"key", "source.task_id"},  # a template, and no message
     "api/family.py": {"self.name"},  # of a family
