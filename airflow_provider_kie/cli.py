@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["get_commands", "main"]
 
-HELP = "Make jobs at KIE.ai, look at them, and settle what tasks remember of them"
+HELP = "Submit jobs to KIE.ai, show them, and settle what tasks remember of them"
 WITHIN_AIRFLOW = "airflow kie"
 WITHOUT_AIRFLOW = "python -m airflow_provider_kie"
 
@@ -90,12 +90,12 @@ def _input(text: str) -> dict[str, Any]:
 _OUTPUT = _option("-o", "--output", choices=terminal.FORMATS, default="table", help="form of the result (%(default)s)")
 _CONN = _option("--conn-id", default=DEFAULT_CONN_ID, help="the Airflow connection (default: %(default)s)")
 _EACH = (_CONN, _OUTPUT)
-_ID = _option("kie_task_id", metavar="ID", help="the job: the id that KIE gave for the submit")
+_ID = _option("kie_task_id", metavar="ID", help="the job: the id that the submit returned")
 _SECONDS: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
 _TIMES = (
     _option("--timeout", **_SECONDS, default=TIMEOUT, help="how long to wait at most (default: %(default)g)"),
     _option(
-        "--poll-interval", **_SECONDS, default=POLL_INTERVAL, help="how often to look (default: every %(default)g)"
+        "--poll-interval", **_SECONDS, default=POLL_INTERVAL, help="seconds between two polls (default: %(default)g)"
     ),
 )
 _KIND = (

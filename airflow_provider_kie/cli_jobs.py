@@ -115,7 +115,7 @@ def _row(args: Namespace, default: str | None = None) -> Family:
 def _read(hook: KieHook, row: Family, kie_task_id: str) -> KieJob:
     job = hook.get_job(kie_task_id, row.name)
     if job is None:
-        problem = f"KIE does not know this {label(row.tag)}, or not yet: a new one may stay out of sight for a minute"
+        problem = f"KIE does not know this {label(row.tag)}, or not yet: a new one may be invisible for a minute"
         raise KieNotFoundError(problem, kie_task_id=kie_task_id, conn_id=hook.kie_conn_id, family=row.tag)
     return job
 
@@ -208,7 +208,7 @@ def adopt(run: Invocation) -> Result:
     job = _read(hook, row, args.kie_task_id)
     _refuse_another_job(row, job, entry)
     if (before := entry.get("kie_task_id")) and before != job["kie_task_id"]:
-        terminal.say(f"Until now it was {named(row.tag, before)}, which is paid for too.")
+        terminal.say(f"It replaces {named(row.tag, before)}, which is paid for too.")
     entry = durable.adopt(store, key, entry, job["kie_task_id"])
     what = f"{named(row.tag, job['kie_task_id'])}, which stands at {job['status']}"
     terminal.say(f"The next try goes on with {what}. Clear the task to start it.")
@@ -219,7 +219,7 @@ def _refuse_another_job(row: Family, job: KieJob, entry: dict[str, Any]) -> None
     about: dict[str, Any] = {"kie_task_id": job["kie_task_id"], "family": row.tag}
     verdict = Judge(row, job["kie_task_id"], "").judge(job, 0.0)
     if isinstance(verdict, Failed):
-        problem = f"{verdict.error.problem}. The next try would submit another one; 'forget' says so, and lets it"
+        problem = f"{verdict.error.problem}. The next try would submit again; use 'forget' for that"
         raise KieValidationError(problem, **about)
     known = {"model": job["model"], "audio_id": as_conversion(job)["music_id"] if row.name == WAV.name else None}
     for name, its in known.items():
@@ -257,7 +257,7 @@ def _store(args: Namespace) -> StoreFromOutside:
 def _store_of_inactive_task(args: Namespace) -> StoreFromOutside:
     store = _store(args)
     if store.is_active:
-        raise KieError(f"{_name(args)} is under way; wait for its end, or mark it as failed, and run this again")
+        raise KieError(f"{_name(args)} is under way; wait for it to end, or mark it as failed, then run this again")
     return store
 
 

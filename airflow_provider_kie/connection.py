@@ -113,7 +113,7 @@ EXTRA_FIELDS = (
     ExtraField(
         "insecure_http",
         "Allow plain HTTP",
-        "Allow a host with http:// that is not this machine. The key then travels unencrypted.",
+        "Allow a host with http:// that is not this machine. The key is then sent unencrypted.",
         kind="boolean",
     ),
 )
@@ -205,7 +205,7 @@ class KieSettings:
         if not is_json_object(connection.extra):
             raise checked.refuse("extra", "must be a JSON object")
         if "extra" in extra:
-            raise checked.refuse("extra", "holds another extra, whose fields nobody would read")
+            raise checked.refuse("extra", "holds another extra, whose fields would be ignored")
         insecure = checked.boolean("insecure_http", default=False)
         return cls(
             conn_id=conn_id,

@@ -246,8 +246,8 @@ def check_id(field: str, value: object) -> str:
         value = str(value)
     if isinstance(value, float):
         raise KieValidationError(
-            f"{field} is the number {quoted(value)}: render_template_as_native_obj takes an id of digits and one 'e' "
-            "for one; quote the template, as in \"'{{ … }}'\", or pass the other task's .output"
+            f"{field} is the number {quoted(value)}: render_template_as_native_obj reads an id of digits and one 'e' "
+            "as a number; quote the template, as in \"'{{ … }}'\", or pass the other task's .output"
         )
     if not isinstance(value, str):
         raise KieValidationError(f"{field} must be a text, not {type(value).__name__}")

@@ -96,7 +96,7 @@ class KieNotFoundError(KieError):
     """404, or an unknown id, for which most families answer success without data."""
 
     next_step = (
-        "Pass the id that the submit gave (not the one of what the job is made from), its family, and the connection "
+        "Pass the id that the submit returned (not that of the job's source), its family, and the connection "
         "of the same account; KIE forgets records after about two months."
     )
     nothing_created = True
@@ -137,7 +137,7 @@ class KieKeyCapError(KieError, AirflowFailException):
 class KieSourceError(KieError):
     """451: KIE could not fetch the job's source."""
 
-    next_step = "Check that what the job is made from, such as a music task, is finished and still exists."
+    next_step = "Check that the job's source, such as a music task, is finished and still exists."
     nothing_created = True
 
 
@@ -173,7 +173,7 @@ class KieBlockedError(KieError, AirflowFailException):
 class KieUnexpectedCodeError(KieError):
     """An undocumented result number, or an error on a running job; what it means for a submit is unknown."""
 
-    next_step = "See KIE's text; if it stays, report it with this message."
+    next_step = "See KIE's text; if it persists, report it with this message."
     transient = True
 
 
@@ -269,7 +269,7 @@ class KieLinkExpiredError(KieError, AirflowFailException):
 class KieNotAWavError(KieError, AirflowFailException):
     """The download is not a WAV file; nothing was stored."""
 
-    next_step = "Look at the first bytes: an error page there is KIE's; if it stays, report it to support@kie.ai."
+    next_step = "Look at the first bytes: an error page there is KIE's; if it persists, report it to support@kie.ai."
 
 
 class KieFileTooLargeError(KieError, AirflowFailException):
@@ -295,7 +295,7 @@ class KieDestinationExistsError(KieError, AirflowFailException):
 class KieDownloadError(KieError):
     """The download failed: interrupted too often, cut off, or refused by the file host; nothing was stored."""
 
-    next_step = "Give the task retries; if it stays, see whether the link works in a browser."
+    next_step = "Give the task retries; if it persists, see whether the link works in a browser."
 
 
 class KieFileCutOffError(KieDownloadError, AirflowFailException):

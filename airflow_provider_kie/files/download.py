@@ -254,7 +254,7 @@ class _Transfer:
         changed = now is not None and now != validator
         encoded = response.headers.get("Content-Encoding", "").lower() not in ("", "identity")
         if found is None or int(found[1]) != self._received or changed or encoded:
-            self._start_over("the file changed" if changed else "another part came than was asked for")
+            self._start_over("the file changed" if changed else "the host sent another part than the requested one")
         total = None if found[3] == "*" else int(found[3])
         if total is not None and self._total is not None and total != self._total:
             self._start_over(f"the file had {self._total:,} bytes and now has {total:,}")

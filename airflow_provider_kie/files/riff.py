@@ -149,8 +149,8 @@ class WavReader:
         if audio is None:
             if not length_known:
                 raise KieDownloadError(
-                    "Neither the WAV header nor the file host says how long the file is, so nobody knows whether all "
-                    f"{total:,} bytes came"
+                    "Neither the WAV header nor the file host says how long the file is, so it is unknown whether all "
+                    f"{total:,} bytes arrived"
                 )
             room = total - header.data_start
             audio = 0 if self._chunk_follows(room) else room

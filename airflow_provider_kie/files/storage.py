@@ -155,7 +155,7 @@ class Destination:
             raise KieDownloadError(f"{size:,} bytes were written, but the storage has {_amount(written)}")
         before = self._info(self.path)
         if before is not None and not overwrite:
-            raise KieDestinationExistsError(f"While the file came, something else appeared at {quoted(self.url)}")
+            raise KieDestinationExistsError(f"During the download another file appeared at {quoted(self.url)}")
         try:
             self._start_move()
             self._wait_until_there(size, before)
@@ -239,7 +239,7 @@ class PartFile:
             if file is not None:
                 _abandon(file)
         except Exception:
-            log.warning("%s could not be given up.", self._destination.part_path, exc_info=True)
+            log.warning("The upload of %s could not be discarded.", self._destination.part_path, exc_info=True)
         self._destination.remove(self._destination.part_path)
 
 

@@ -183,7 +183,7 @@ class WavToObjectStorageOperator(BaseOperator):
         except KieLinkExpiredError as gone:
             raise KieDestinationExistsError(
                 f"A file of {size_there:,} bytes is at {quoted(destination.url)} already, and was left as it is; "
-                f"whether it is the same cannot be said any more: {gone.problem}"
+                f"whether it is the same can no longer be checked: {gone.problem}"
             ) from None
         return got
 
@@ -236,7 +236,7 @@ class WavToObjectStorageOperator(BaseOperator):
         try:
             yield
         except Exception as error:
-            self.log.warning("%s could not be told; the file is stored all the same: %r", what, error)
+            self.log.warning("%s could not be reported; the file is stored anyway: %r", what, error)
 
     def _update_outlets(self, context: Context, extra: dict[str, Any]) -> None:
         events: Any = context.get("outlet_events")

@@ -201,7 +201,7 @@ def test_only_the_job_that_was_submitted_is_adopted(kie, lost, entry, refused):
     other = kie.create_job("jobs", finished=True, model="kling/v3-turbo-text-to-video")
     assert "with model 'm/1'" in refused("adopt", *of, other)
     failed = kie.create_job("jobs", finished=True, prompt="fail", model="m/1")
-    assert "The next try would submit another one" in refused("adopt", *of, failed)
+    assert "The next try would submit again" in refused("adopt", *of, failed)
     assert entry("make") == before
 
 
