@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Repeat
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
@@ -59,8 +59,8 @@ STAMPS = replace(
 )
 
 
-def answer(data: object, code: int = 200, said: str = "text") -> Answer:
-    return Answer(200, json.dumps({"code": code, "msg": said, "data": data}).encode())
+def answer(data: object, code: int = 200, said: str = "text") -> Response:
+    return Response(200, json.dumps({"code": code, "msg": said, "data": data}).encode())
 
 
 def reading(row: Family, record: object, code: int = 200, said: str = "text") -> KieJob | e.KieError | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from airflow_provider_kie.api.envelope import Answer, Json, data_of, decode
+from airflow_provider_kie.api.envelope import Json, Response, data_of, decode
 from airflow_provider_kie.exceptions import KieError, KieUnreadableAnswerError
 from airflow_provider_kie.redaction import redact
 
@@ -58,7 +58,7 @@ class Call(Generic[T]):
     salvage: Callable[[Json], T | None] | None = None
     recover: Callable[[KieError], T] | None = None
 
-    def read(self, answer: Answer) -> T:
+    def read(self, answer: Response) -> T:
         """
         Read the answer to this call.
 

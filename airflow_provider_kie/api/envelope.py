@@ -44,8 +44,8 @@ __all__ = [
     "ERROR_BY_CODE",
     "ERROR_BY_STATUS",
     "LONGEST_BODY",
-    "Answer",
     "Json",
+    "Response",
     "data_of",
     "decode",
     "final_refusal",
@@ -100,7 +100,7 @@ _SHOWN_OF_A_BODY = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """
     What a transport received.
 
@@ -116,7 +116,7 @@ class Answer:
     location: str | None = None
 
     @classmethod
-    def of(cls, status: int, headers: Mapping[str, str], body: bytes, *, secret: str) -> Answer:
+    def of(cls, status: int, headers: Mapping[str, str], body: bytes, *, secret: str) -> Response:
         """
         Build the answer with the secret masked, which KIE might echo.
 
@@ -128,7 +128,7 @@ class Answer:
         return cls(status, hidden, headers.get("Retry-After"), location and location.replace(secret, "***"))
 
 
-def decode(answer: Answer) -> Json:
+def decode(answer: Response) -> Json:
     """
     Return the ``data`` of a successful answer.
 
@@ -143,7 +143,7 @@ def decode(answer: Answer) -> Json:
     return envelope.get("data")
 
 
-def data_of(answer: Answer) -> Json:
+def data_of(answer: Response) -> Json:
     """Return the ``data`` of any answer, also of an error; None if it has none."""
     envelope = _parse_object(answer)
     return envelope.get("data") if envelope is not None else None
@@ -172,7 +172,7 @@ def _is_success(status: int) -> bool:
     return 200 <= status < 300
 
 
-def _parse_object(answer: Answer) -> dict[str, Json] | None:
+def _parse_object(answer: Response) -> dict[str, Json] | None:
     try:
         parsed = _DECODER.decode(answer.body.decode())
     except (ValueError, RecursionError):
@@ -188,7 +188,7 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
+def _refuse(answer: Response, code: int, envelope: dict[str, Json]) -> NoReturn:
     message = envelope.get("msg")
     said = message.strip() if isinstance(message, str) else ""
     named = _existing_id(envelope)
@@ -202,7 +202,7 @@ def _refuse(answer: Answer, code: int, envelope: dict[str, Json]) -> NoReturn:
     raise error
 
 
-def _refuse_without_code(answer: Answer, envelope: dict[str, Json]) -> NoReturn:
+def _refuse_without_code(answer: Response, envelope: dict[str, Json]) -> NoReturn:
     """Fall back to the HTTP status. Most of them come from something between us and KIE."""
     status = answer.status
     if 300 <= status < 400:
@@ -250,7 +250,7 @@ def _retry_after(value: str | None) -> float | None:
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
-def _shown(answer: Answer) -> str:
+def _shown(answer: Response) -> str:
     if not answer.body:
         return "an empty body"
     start = answer.body[:_SHOWN_OF_A_BODY].decode(errors="replace")

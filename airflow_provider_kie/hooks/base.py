@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.connection import KieSettings
@@ -132,7 +132,7 @@ class KieBaseHook(BaseHook):
             COOLDOWNS.note(settings, error)
             raise
 
-    def _send(self, call: Call[Any]) -> Answer:
+    def _send(self, call: Call[Any]) -> Response:
         return over_requests.send(self._session, self.settings, call)
 
     def _refresh_connection(self) -> bool:

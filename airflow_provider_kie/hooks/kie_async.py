@@ -16,7 +16,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.connection import KieSettings
@@ -103,7 +103,7 @@ class KieAsyncHook:
             COOLDOWNS.note(settings, error)
             raise
 
-    async def _send(self, call: Call[T]) -> Answer:
+    async def _send(self, call: Call[T]) -> Response:
         return await self.transport.send(call)
 
     async def _drive(self, course: Course[T], kie_task_id: str, report: Callable[[Pause], None]) -> T:

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
+from airflow_provider_kie.api.envelope import LONGEST_BODY, Response
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.hooks.environment import proxy_url, ssl_context
@@ -63,7 +63,7 @@ class AiohttpTransport:
         if "session" in vars(self):
             await self.session.close()
 
-    async def send(self, call: Call[Any]) -> Answer:
+    async def send(self, call: Call[Any]) -> Response:
         """
         Send a call once.
 
@@ -87,7 +87,7 @@ class AiohttpTransport:
                     body += chunk
                     if len(body) > LONGEST_BODY:
                         break
-                return Answer.of(response.status, response.headers, bytes(body), secret=settings.api_key)
+                return Response.of(response.status, response.headers, bytes(body), secret=settings.api_key)
         except (TimeoutError, aiohttp.ClientError) as error:
             if isinstance(error, aiohttp.ClientSSLError):
                 await self._read_certificates()

@@ -12,7 +12,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import LONGEST_BODY, Answer
+from airflow_provider_kie.api.envelope import LONGEST_BODY, Response
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
 from airflow_provider_kie.hooks.transport import (
@@ -46,7 +46,7 @@ def open_session(settings: KieSettings) -> requests.Session:
     return session
 
 
-def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> Answer:
+def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> Response:
     """
     Send a call once.
 
@@ -64,7 +64,7 @@ def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> A
             stream=True,
         ) as response:
             body = _read_body(response, until=started + settings.timeout)
-            return Answer.of(response.status_code, response.headers, body, secret=settings.api_key)
+            return Response.of(response.status_code, response.headers, body, secret=settings.api_key)
     except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
         raise call.explain(no_answer(settings, *_classify(error))) from error
 

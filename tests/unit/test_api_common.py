@@ -16,7 +16,7 @@ from yarl import URL as YarlURL
 
 from airflow_provider_kie.api.call import Repeat
 from airflow_provider_kie.api.common import credit, download_url
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.exceptions import KieUnreadableAnswerError, KieValidationError
 from airflow_provider_kie.hosts import split_url
@@ -24,8 +24,8 @@ from airflow_provider_kie.hosts import split_url
 URL = "https://tempfile.example/s/1.wav"
 
 
-def answer(data: object) -> Answer:
-    return Answer(200, json.dumps({"code": 200, "msg": "success", "data": data}).encode())
+def answer(data: object) -> Response:
+    return Response(200, json.dumps({"code": 200, "msg": "success", "data": data}).encode())
 
 
 def sent(call):
@@ -71,7 +71,7 @@ def test_a_balance_is_nothing_but_a_number(data, shown):
 
 def test_a_number_beyond_all_bounds_is_no_balance():
     with pytest.raises(KieUnreadableAnswerError) as caught:
-        credit().read(Answer(200, b'{"code":200,"data":1e400}'))
+        credit().read(Response(200, b'{"code":200,"data":1e400}'))
     assert caught.value.problem == "Reading the credit balance: the balance is not a number but 'inf'"
 
 

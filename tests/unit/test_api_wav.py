@@ -8,7 +8,7 @@ import json
 import pytest
 
 from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.api.wav import (
@@ -42,8 +42,8 @@ def reading() -> Call[KieJob | None]:
     return read_job(WAV, "wav-1")
 
 
-def answer(data: object, code: int = 200, **fields: object) -> Answer:
-    return Answer(200, json.dumps({"code": code, "msg": "text", "data": data, **fields}).encode())
+def answer(data: object, code: int = 200, **fields: object) -> Response:
+    return Response(200, json.dumps({"code": code, "msg": "text", "data": data, **fields}).encode())
 
 
 def read(**fields: object) -> WavConversion:
@@ -52,7 +52,7 @@ def read(**fields: object) -> WavConversion:
     return as_conversion(found)
 
 
-def refusal(call, received: Answer) -> KieError:
+def refusal(call, received: Response) -> KieError:
     with pytest.raises(KieError) as caught:
         call.read(received)
     return caught.value
@@ -393,7 +393,7 @@ def test_music_index(value, index):
 
 
 def test_a_number_beyond_all_bounds_is_no_index():
-    job = reading().read(Answer(200, b'{"code":200,"data":{"musicIndex":1e400}}'))
+    job = reading().read(Response(200, b'{"code":200,"data":{"musicIndex":1e400}}'))
     assert as_conversion(job)["music_index"] is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from jinja2.nativetypes import NativeEnvironment
 
 from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.fields import check_id
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
@@ -21,8 +21,8 @@ from airflow_provider_kie.exceptions import (
 )
 from airflow_provider_kie.final_errors import final
 
-SEVEN = Answer(200, b'{"code":200,"data":7}')
-REFUSED = Answer(200, b'{"code":401,"msg":"no"}')
+SEVEN = Response(200, b'{"code":200,"data":7}')
+REFUSED = Response(200, b'{"code":401,"msg":"no"}')
 
 
 def make(parse=lambda data: data, **changes):
@@ -52,7 +52,7 @@ def test_the_data_is_parsed():
 
 def test_a_long_error_says_the_same_wherever_it_is_rebuilt():
     with pytest.raises(KieServerError) as caught:
-        make().read(Answer(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
+        make().read(Response(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
     error = caught.value
     assert str(KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
 
@@ -198,9 +198,9 @@ def test_a_result_within_a_refusal_counts():
         return data["links"] if isinstance(data, dict) and data.get("links") else None
 
     call = make(found, salvage=found)
-    assert call.read(Answer(200, b'{"code":422,"msg":"no","data":{"links":[1]}}')) == [1]
+    assert call.read(Response(200, b'{"code":422,"msg":"no","data":{"links":[1]}}')) == [1]
     for body in (b'{"code":422,"msg":"no","data":{"links":[]}}', b'{"code":422,"msg":"no"}'):
         with pytest.raises(KieValidationError, match="no"):
-            call.read(Answer(200, body))
+            call.read(Response(200, body))
     with pytest.raises(KieServerError):
-        call.read(Answer(502, b"<html>"))
+        call.read(Response(502, b"<html>"))

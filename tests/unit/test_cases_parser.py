@@ -11,7 +11,7 @@ import requests
 from requests_mock import ANY
 
 from airflow_provider_kie.api import common, wav
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import WAV, WAV_ROUTES
 from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.emulator.answers import ANSWERS
@@ -28,10 +28,10 @@ CALL_OF_COMMON = {"credit": common.credit(), "download-url": common.download_url
 READABLE = [name for name in TABLE if ANSWERS[name].body is not None and not ANSWERS[name].fault]
 
 
-def as_received(name: str) -> Answer:
+def as_received(name: str) -> Response:
     answer = ANSWERS[name]
     headers = requests.structures.CaseInsensitiveDict(answer.headers)
-    return Answer.of(answer.status, headers, answer.render(), secret="canary")
+    return Response.of(answer.status, headers, answer.render(), secret="canary")
 
 
 def outcome_of(carry_out, call):

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_kie.api import families as client
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.emulator import KieEmulator
 from airflow_provider_kie.emulator.families import FAMILIES
@@ -56,7 +56,7 @@ def body_of(family: str, *, model: str = IMAGE_MODEL, **changes: object) -> dict
 def read(state: EmulatorState, family: str, kie_task_id: str) -> KieJob | None:
     """Return the job as the client reads it."""
     body = json.dumps(state.record_info(kie_task_id, family).body()).encode()
-    return read_job(client.FAMILIES[family], kie_task_id).read(Answer(200, body))
+    return read_job(client.FAMILIES[family], kie_task_id).read(Response(200, body))
 
 
 def made_by(state: EmulatorState, family: str, body: dict[str, object]) -> KieJob:
@@ -367,7 +367,7 @@ def test_submit_read_and_fetch(kie: KieEmulator, family: str) -> None:
     assert ("recordId" in submitted) is (family == "jobs")
 
     answer = json.dumps(call(kie, "GET", row.query, params={"taskId": kie_task_id})).encode()
-    job = read_job(client.FAMILIES[family], kie_task_id).read(Answer(200, answer))
+    job = read_job(client.FAMILIES[family], kie_task_id).read(Response(200, answer))
     assert job is not None
     media_type, begin = DIALECTS[family]
     for file in (file for file in job["files"] if file["name"] != "image"):

@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from airflow_provider_kie.api.envelope import ERROR_BY_CODE, LONGEST_BODY, Answer, decode
+from airflow_provider_kie.api.envelope import ERROR_BY_CODE, LONGEST_BODY, Response, decode
 from airflow_provider_kie.exceptions import (
     KieAlreadyConvertedError,
     KieAuthenticationError,
@@ -31,7 +31,7 @@ def body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def refusal(answer: Answer) -> KieError:
+def refusal(answer: Response) -> KieError:
     with pytest.raises(KieError) as caught:
         decode(answer)
     return caught.value
@@ -40,16 +40,16 @@ def refusal(answer: Answer) -> KieError:
 @pytest.mark.parametrize("data", [None, 0, 5916.25, "x", [], {}, {"taskId": "a"}, [None], True])
 @pytest.mark.parametrize("status", [200, 201, 203, 299])
 def test_a_success_gives_its_data(status, data):
-    assert decode(Answer(status, body(code=200, msg="success", data=data))) == data
+    assert decode(Response(status, body(code=200, msg="success", data=data))) == data
 
 
 @pytest.mark.parametrize("code", ["200", " 200\n"])
 def test_a_number_may_come_as_text(code):
-    assert decode(Answer(200, body(code=code, data=7))) == 7
+    assert decode(Response(200, body(code=code, data=7))) == 7
 
 
 def test_a_success_needs_no_data():
-    assert decode(Answer(200, body(code=200))) is None
+    assert decode(Response(200, body(code=200))) is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_success_needs_no_data():
     ],
 )
 def test_anything_else_is_an_error(status, content, error_class, problem, code):
-    error = refusal(Answer(status, content))
+    error = refusal(Response(status, content))
     assert type(error) is error_class
     assert (error.problem, error.code) == (problem, code)
     assert error.retry_after is None
@@ -140,14 +140,14 @@ def test_anything_else_is_an_error(status, content, error_class, problem, code):
 @pytest.mark.parametrize("code", ERROR_BY_CODE)
 @pytest.mark.parametrize("status", [200, 300, 404, 500])
 def test_every_number_of_kie_has_its_class_whatever_http_says(code, status):
-    error = refusal(Answer(status, body(code=code)))
+    error = refusal(Response(status, body(code=code)))
     assert type(error) is ERROR_BY_CODE[code]
     assert (error.problem, error.code) == (f"KIE answered {code}", code)
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_words_that_are_no_json_are_refused(constant):
-    error = refusal(Answer(200, f'{{"code":200,"data":{constant}}}'.encode()))
+    error = refusal(Response(200, f'{{"code":200,"data":{constant}}}'.encode()))
     assert type(error) is KieUnreadableAnswerError
 
 
@@ -157,7 +157,7 @@ def test_words_that_are_no_json_are_refused(constant):
     ids=["deep", "long number"],
 )
 def test_what_python_cannot_read_is_unreadable(content):
-    error = refusal(Answer(200, content))
+    error = refusal(Response(200, content))
     assert type(error) is KieUnreadableAnswerError
     assert error.problem.startswith("KIE's answer has no result number: '")
     assert len(error.problem) < 150
@@ -166,13 +166,13 @@ def test_what_python_cannot_read_is_unreadable(content):
 @pytest.mark.parametrize(("length", "shown"), [(79, 79), (80, 80), (81, 80), (5000, 80)])
 def test_only_the_start_of_a_body_is_shown(length, shown):
     mark = "…" if length > shown else ""
-    assert refusal(Answer(200, b"x" * length)).problem == f"KIE's answer has no result number: '{'x' * shown}{mark}'"
+    assert refusal(Response(200, b"x" * length)).problem == f"KIE's answer has no result number: '{'x' * shown}{mark}'"
 
 
 @pytest.mark.parametrize("status", [300, 302, 307, 399])
 @pytest.mark.parametrize("content", [b"", b"{}", body(code=200)])
 def test_a_redirect_says_where_to_but_not_with_what(status, content):
-    error = refusal(Answer(status, content, location="https://kie.invalid/login?from=1"))
+    error = refusal(Response(status, content, location="https://kie.invalid/login?from=1"))
     assert type(error) is KieUnreadableAnswerError
     assert error.code == status
     assert error.problem == (
@@ -192,12 +192,12 @@ def test_a_redirect_says_where_to_but_not_with_what(status, content):
     ],
 )
 def test_a_redirect_may_be_relative_or_lead_nowhere(location, shown):
-    problem = refusal(Answer(302, b"", location=location)).problem
+    problem = refusal(Response(302, b"", location=location)).problem
     assert problem.startswith(f"KIE's host redirects to {shown} (HTTP 302); ")
 
 
 def test_a_redirect_does_not_show_its_fragment():
-    assert "token" not in refusal(Answer(302, b"", location="/login#token=1")).problem
+    assert "token" not in refusal(Response(302, b"", location="/login#token=1")).problem
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_redirect_does_not_show_its_fragment():
 )
 @pytest.mark.parametrize("status", [200, 409])
 def test_a_refusal_may_name_a_conversion(status, fields, found):
-    error = refusal(Answer(status, body(code=409, msg="WAV record already exists", **fields)))
+    error = refusal(Response(status, body(code=409, msg="WAV record already exists", **fields)))
     assert type(error) is KieAlreadyConvertedError
     assert error.existing_kie_task_id == found
     named = f", naming task {found!r}" if found else ""
@@ -231,7 +231,7 @@ def test_a_refusal_may_name_a_conversion(status, fields, found):
 
 @pytest.mark.parametrize("code", [408, 410, 500])
 def test_also_another_refusal_may_name_it(code):
-    error = refusal(Answer(200, body(code=code, data={"taskId": "wav-0"})))
+    error = refusal(Response(200, body(code=code, data={"taskId": "wav-0"})))
     assert error.existing_kie_task_id == "wav-0"
     assert error.problem == f"KIE answered {code}, naming task 'wav-0'"
 
@@ -274,7 +274,7 @@ ELSEWHERE = timezone(timedelta(hours=-9))
 )
 @pytest.mark.parametrize("content", [body(code=429, msg="slow"), b"slow"])
 def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
-    error = refusal(Answer(429, content, header))
+    error = refusal(Response(429, content, header))
     assert type(error) is KieRateLimitError
     assert error.retry_after == seconds
 
@@ -288,11 +288,11 @@ def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
     ],
 )
 def test_a_date_beyond_the_calendar_is_no_retry_after(header):
-    assert refusal(Answer(429, b"slow", header)).retry_after in (None, 3600.0)
+    assert refusal(Response(429, b"slow", header)).retry_after in (None, 3600.0)
 
 
 def test_a_retry_after_of_a_success_is_of_no_account():
-    assert decode(Answer(200, body(code=200, data=1), "soon")) == 1
+    assert decode(Response(200, body(code=200, data=1), "soon")) == 1
 
 
 class TestOf:
@@ -300,10 +300,10 @@ class TestOf:
 
     def test_headers_are_found_in_any_letter_case(self):
         headers = CaseInsensitiveDict({"retry-after": "5", "LOCATION": "https://kie.invalid/"})
-        assert Answer.of(302, headers, b"x", secret="sk-1") == Answer(302, b"x", "5", "https://kie.invalid/")
+        assert Response.of(302, headers, b"x", secret="sk-1") == Response(302, b"x", "5", "https://kie.invalid/")
 
     def test_headers_may_be_missing(self):
-        assert Answer.of(200, {}, b"", secret="sk-1") == Answer(200, b"", None, None)
+        assert Response.of(200, {}, b"", secret="sk-1") == Response(200, b"", None, None)
 
     @pytest.mark.parametrize(
         ("content", "hidden"),
@@ -315,11 +315,13 @@ class TestOf:
         ],
     )
     def test_the_key_is_hidden_in_the_body(self, content, hidden):
-        assert Answer.of(200, {}, content, secret="sk/1").body == hidden
+        assert Response.of(200, {}, content, secret="sk/1").body == hidden
 
     def test_the_key_is_hidden_in_a_redirect(self):
         headers = {"Location": "https://kie.invalid/sk-1/?key=sk-1", "Retry-After": "5"}
-        assert Answer.of(302, headers, b"", secret="sk-1") == Answer(302, b"", "5", "https://kie.invalid/***/?key=***")
+        assert Response.of(302, headers, b"", secret="sk-1") == Response(
+            302, b"", "5", "https://kie.invalid/***/?key=***"
+        )
 
 
 def test_a_body_is_read_up_to_a_mebibyte():

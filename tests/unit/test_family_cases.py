@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kie import exceptions
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
 from airflow_provider_kie.emulator.answers import ANSWERS
@@ -24,7 +24,7 @@ READS = [name for name in CASES if name not in SUBMITS]
 
 def outcome_of(call: Any, case: Case) -> Any:
     try:
-        return call.read(Answer(200, case.answer.render(KIE_TASK_ID)))
+        return call.read(Response(200, case.answer.render(KIE_TASK_ID)))
     except KieError as error:
         return error
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
@@ -40,8 +40,8 @@ UNGUARDED = Call("Ordering", "POST", "/order", lambda data: data, repeat=Repeat.
 KINDS = {"free": FREE, "paid": PAID, "unguarded": UNGUARDED}
 
 
-def body(code: int) -> Answer:
-    return Answer(200, json.dumps({"code": code, "msg": "x", "data": "done"}).encode())
+def body(code: int) -> Response:
+    return Response(200, json.dumps({"code": code, "msg": "x", "data": "done"}).encode())
 
 
 #: What KIE can say, by short names. ``reset``: sent, but no answer; ``unsent``: certainly never sent.
@@ -53,8 +53,8 @@ SAYS = {
     "maintenance": body(455),
     "server": body(500),
     "unlisted": body(531),
-    "rate, with an id": Answer(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
-    "unreadable": Answer(200, b"<html>"),
+    "rate, with an id": Response(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
+    "unreadable": Response(200, b"<html>"),
     "reset": KieConnectionError("No answer"),
     "unsent": KieConnectionError("No answer", sent=False),
 }
@@ -113,7 +113,7 @@ class Script:
         said = SAYS[next(self.answers)]
         if isinstance(said, KieConnectionError):
             raise call.explain(KieConnectionError(said.problem, sent=not said.nothing_created))
-        return Answer(said.status, said.body, self.retry_after)
+        return Response(said.status, said.body, self.retry_after)
 
 
 def settings_of(conn_id):

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.waiting.verdict import Failed, Judge, Wait
 from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, B, C, end, job, reading
@@ -239,7 +239,7 @@ def test_a_record_that_is_nested_too_deeply_is_waited_out(key, depth):
     nested = '{"a":' * depth + "1" + "}" * depth
     body = f'{{"code": 200, "data": {{"taskId": "{ID}", "{key}": {nested}}}}}'
     try:
-        found = read_job(POEMS, ID).read(Answer(200, body.encode()))
+        found = read_job(POEMS, ID).read(Response(200, body.encode()))
     except e.KieError as error:
         found = error
     assert isinstance(found, dict | e.KieUnreadableAnswerError)

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_kie.api import single
 from airflow_provider_kie.api.call import Call, Repeat
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.emulator.cases import SINGLES
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS
 from airflow_provider_kie.exceptions import (
@@ -32,10 +32,10 @@ RECOVERED = single.recovered_songs("r1")
 
 def outcome(call: Call[Any], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
     """Return the result, or the class of the error."""
-    return read(call, Answer(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
+    return read(call, Response(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
 
 
-def read(call: Call[Any], answer: Answer) -> Any:
+def read(call: Call[Any], answer: Response) -> Any:
     try:
         return call.read(answer)
     except KieError as error:
@@ -60,7 +60,7 @@ def read(call: Call[Any], answer: Answer) -> Any:
     ],
 )
 def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
-    assert read(call, Answer(200, SINGLES[name].render("a6"))) == meaning
+    assert read(call, Response(200, SINGLES[name].render("a6"))) == meaning
 
 
 @pytest.mark.parametrize("call", [IN_1080P, IN_4K, STYLE, RECOVER], ids=["1080p", "4k", "style", "recovery"])
@@ -124,8 +124,8 @@ def test_an_upscale_that_is_not_under_way(call: Call[Any]) -> None:
     assert outcome(call, 500, msg="This interface is temporarily paused") is KieValidationError
     assert outcome(call, 501, msg="Generation failed") is KieJobFailedError
     # Something between KIE and us.
-    assert read(call, Answer(500, b"")) is KieServerError
-    assert read(call, Answer(502, b"<html>")) is KieServerError
+    assert read(call, Response(500, b"")) is KieServerError
+    assert read(call, Response(502, b"<html>")) is KieServerError
 
 
 def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
@@ -143,14 +143,14 @@ def test_500_means_rendering_for_1080p_alone() -> None:
 def test_a_link_that_cannot_be_used_is_no_reason_to_go_on_asking() -> None:
     answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
     with pytest.raises(KieUnreadableAnswerError) as caught:
-        IN_1080P.read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))
+        IN_1080P.read(Response(200, json.dumps({"code": 200, "data": answer}).encode()))
     assert "veo job 'a6'" in str(caught.value)
     assert "0123abcd" not in repr(caught.value.to_dict())
 
 
 def test_a_style_that_is_missing_says_why() -> None:
     with pytest.raises(KieJobFailedError, match="too short"):
-        STYLE.read(Answer(200, SINGLES["style-empty"].render()))
+        STYLE.read(Response(200, SINGLES["style-empty"].render()))
     assert outcome(STYLE, 200, None) is KieJobFailedError
     assert outcome(STYLE, 200, {"result": ["a"]}) is KieJobFailedError
 

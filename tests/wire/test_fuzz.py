@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.api.job import KieJob, read_job
@@ -218,7 +218,7 @@ def check_verdict(verdict: object, reading: object) -> None:
 @example(401, f'{{"code":401,"msg":"key {KEY}"}}'.encode(), None, "submit")
 @example(200, f'["{SIGNED}"]'.encode(), None, "credit")
 def test_the_parser_gives_a_result_or_an_error_of_ours(status, body, retry_after, kind):
-    answer = Answer.of(status, {"Retry-After": retry_after} if retry_after else {}, body, secret=KEY)
+    answer = Response.of(status, {"Retry-After": retry_after} if retry_after else {}, body, secret=KEY)
     outcome = outcome_of(CALLS[kind].read, answer)
     check_outcome(outcome)
     if not isinstance(outcome, KieError):
@@ -246,7 +246,7 @@ def test_the_parser_gives_a_result_or_an_error_of_ours(status, body, retry_after
 def test_the_waiting_rule_never_fails_on_trouble_and_is_never_done_without_a_url(readings, pauses):
     judge, now = Judge(WAV, "wav-1", "kie_default"), 0.0
     for (status, body), pause in zip(readings, pauses, strict=False):
-        reading = outcome_of(CALLS["read"].read, Answer.of(status, {}, body, secret=KEY))
+        reading = outcome_of(CALLS["read"].read, Response.of(status, {}, body, secret=KEY))
         verdict = judge.judge(reading, now)
         check_verdict(verdict, reading)
         if isinstance(reading, KieError):
