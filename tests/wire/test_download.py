@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import ipaddress
-import itertools
 import logging
 import re
 import socket
-import threading
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -23,7 +20,7 @@ from airflow_provider_kie.files import tally
 from airflow_provider_kie.files.host import FileHost, Link
 from tests.certificates import certificate
 from tests.file_server import MODIFIED, Act, FileServer
-from tests.wav_files import UNKNOWN, chunk, long_wav, wav
+from tests.wav_files import UNKNOWN, wav
 
 FILE = wav(300_000)  # 1.2 MB: several pieces
 OTHER = wav(300_000, seed=9)
@@ -93,218 +90,139 @@ def refused(server, sink, error, *fresh, **how):
 # --- It comes whole
 
 
-def test_a_file_comes_in_one_request(server, sink):
+def test_a_file_comes_in_one_request(server, sink, caplog):
+    caplog.set_level(logging.INFO)
     came_whole(fetch(server, sink), sink)
     assert len(server.requests) == 1
     assert sink.begun == [len(FILE)]
+    assert [record.levelname for record in caplog.records if record.name == subject.__name__] == ["INFO"]
 
 
-@pytest.mark.parametrize("end", ["reset", "close"])
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_after_a_break_it_goes_on_where_it_stopped(server, sink, share, end):
+@pytest.mark.parametrize(("share", "end"), [(0.0, "reset"), (0.5, "reset"), (0.5, "close"), (0.99, "reset")])
+def test_after_a_break_it_resumes_where_it_stopped(server, sink, share, end):
     server.play(Act(cut=share, end=end), Act())
     came_whole(fetch(server, sink), sink)
-    begin, goes_on = server.starts
+    begin, resumed = server.starts
     assert begin is None
     assert sink.begun == [len(FILE)]  # of a try that brought nothing the sink hears nothing
     if share:
-        assert goes_on is not None
-        assert share * len(FILE) - 300_000 < goes_on <= share * len(FILE)
+        assert resumed is not None
+        assert share * len(FILE) - 300_000 < resumed <= share * len(FILE)
         assert server.requests[1].headers["if-range"] == '"one"'
     else:
-        assert goes_on is None
+        assert resumed is None
 
 
-def test_a_reset_before_any_answer_is_asked_again(sink):
-    with FileServer(FILE) as server, socket.create_server(("127.0.0.1", 0)) as rude:
-
-        def hang_up():
-            rude.accept()[0].close()
-            rude.accept()[0].close()
-
-        threading.Thread(target=hang_up, daemon=True).start()
-        server.play(Act())
-        port = rude.getsockname()[1]
-        with pytest.raises(e.KieDownloadError, match="breaks"):
-            fetch(server, sink, path=f"http://127.0.0.1:{port}/x", timeout=0.2)
-
-
-def test_many_breaks_are_no_matter_as_long_as_it_gets_on(server, sink):
-    server.play(*[Act(cut=0.3, end="reset")] * 3, *[Act(cut=0.6, end="reset")] * 2, Act())
+def test_bytes_before_a_break_count_however_few(server, sink):
+    server.play(*[Act(cut=0.16, end="reset")] * 12, Act())  # each less than a piece
     came_whole(fetch(server, sink), sink)
+    starts = server.starts
+    assert starts[1:] == sorted(set(starts[1:]))
     assert sink.begun == [len(FILE)]
-    starts = server.starts[1:]
-    assert starts == sorted(starts)
 
 
 def test_last_modified_serves_where_there_is_no_etag(server, sink):
-    server.play(*[Act(cut=0.5, end="reset", etag=None, modified=MODIFIED)], Act(etag=None, modified=MODIFIED))
+    dated = {"etag": None, "modified": MODIFIED}
+    server.play(Act(cut=0.5, end="reset", **dated), Act(**dated))
     came_whole(fetch(server, sink), sink)
     assert server.requests[1].headers["if-range"] == MODIFIED
 
 
 @pytest.mark.parametrize(
-    "weak",
+    "how",
     [
         {"etag": None},
-        {"etag": 'W/"one"'},
         {"etag": 'W/"one"', "modified": MODIFIED},
         {"etag": None, "modified": "Sun, 22 Nov 2026 10:00:00 GMT"},
         {"etag": None, "modified": "yesterday"},
+        {"zipped": True},
+        {"status": 203},  # a proxy may have changed it
     ],
 )
-def test_without_a_strong_validator_it_starts_over(server, sink, weak):
-    server.play(Act(cut=0.5, end="reset", **weak), Act(**weak))
+def test_without_a_strong_validator_it_starts_over(server, sink, how):
+    server.play(Act(cut=0.5, end="reset", **how), Act(**how))
     came_whole(fetch(server, sink), sink)
     assert server.starts == [None, None]
     assert len(sink.begun) == 2
 
 
-def test_a_host_that_ignores_ranges_is_taken_from_the_start(server, sink):
-    server.play(Act(cut=0.5, end="reset"), Act(ranges=False))
-    came_whole(fetch(server, sink), sink)
+ETAG, DATED = {"etag": '"two"'}, {"etag": None, "modified": "Thu, 02 Jan 2025 00:10:00 GMT"}
+#: The validator before a break, what the host answers when it is asked for the rest, and what came at last.
+NOT_THE_REST = {
+    "ranges ignored": ({}, [Act(ranges=False)], FILE),
+    "changed": ({}, [Act(body=OTHER, **ETAG)], OTHER),
+    "changed, from a proxy": ({}, [Act(status=203, body=OTHER)], OTHER),
+    "If-Range ignored": ({}, [Act(body=OTHER, blind=True, **ETAG), Act(body=OTHER, **ETAG)], OTHER),
+    "If-Range with a date ignored": (
+        {"etag": None, "modified": MODIFIED},
+        [Act(body=OTHER, blind=True, **DATED), Act(body=OTHER, **DATED)],
+        OTHER,
+    ),
+    "beyond the end": ({}, [Act(status=416, body=b""), Act()], FILE),
+} | {
+    f"Content-Range: {wrong}": ({}, [Act(status=206, headers={"Content-Range": wrong}), Act()], FILE)
+    for wrong in (f"bytes 0-{len(FILE) - 1}/{len(FILE)}", f"bytes 600022-{len(FILE)}/{len(FILE) + 1}", "nonsense", "")
+}
+
+
+@pytest.mark.parametrize("case", NOT_THE_REST)
+def test_what_is_not_the_rest_is_not_joined(server, sink, case):
+    before, answers, content = NOT_THE_REST[case]
+    server.play(Act(cut=0.5, end="reset", **before), *answers)
+    came_whole(fetch(server, sink), sink, content)
     assert server.starts[1]
-    assert len(server.requests) == 2
+    assert len(server.requests) == 1 + len(answers)
     assert len(sink.begun) == 2
 
 
-def test_a_file_that_changed_meanwhile_is_taken_from_the_start(server, sink):
-    server.play(Act(cut=0.5, end="reset"), Act(body=OTHER, etag='"two"'))
-    came_whole(fetch(server, sink), sink, OTHER)
-    assert len(server.requests) == 2
-
-
 @pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        ({"etag": '"one"'}, {"etag": '"two"'}),
-        ({"etag": None, "modified": MODIFIED}, {"etag": None, "modified": "Thu, 02 Jan 2025 00:10:00 GMT"}),
-    ],
+    "how", [{"length": "none"}, {"length": "chunked"}, {"zipped": True}, {"zipped": True, "length": "chunked"}]
 )
-def test_a_host_that_serves_ranges_of_a_changed_file_is_not_believed(server, sink, one, two):
-    # It ignores If-Range, and says so only by its headers.
-    server.play(Act(cut=0.5, end="reset", **one), Act(body=OTHER, blind=True, **two), Act(body=OTHER, **two))
-    came_whole(fetch(server, sink), sink, OTHER)
-    assert server.starts[2] is None
-
-
-@pytest.mark.parametrize(
-    "content_range",
-    [f"bytes 0-{len(FILE) - 1}/{len(FILE)}", f"bytes 262144-{len(FILE)}/{len(FILE) + 1}", "nonsense", ""],
-)
-def test_another_part_than_asked_for_is_not_used(server, sink, content_range):
-    odd = Act(status=206, headers={"Content-Range": content_range})
-    server.play(Act(cut=0.25, end="reset"), odd, Act())
-    came_whole(fetch(server, sink), sink)
-
-
-def test_a_range_beyond_the_end_starts_over(server, sink):
-    server.play(Act(cut=0.5, end="reset"), Act(status=416, body=b""), Act())
-    came_whole(fetch(server, sink), sink)
-
-
-@pytest.mark.parametrize("length", ["none", "chunked"])
-def test_without_a_length_the_header_says_whether_it_is_whole(server, sink, length):
-    server.play(Act(length=length))
+def test_without_a_length_the_header_says_what_is_whole(server, sink, how):
+    server.play(Act(**how))
     came_whole(fetch(server, sink), sink)
     assert sink.begun == [None]
-
-
-@pytest.mark.parametrize("length", ["none", "chunked"])
-def test_a_break_is_seen_without_a_length_too(server, sink, length):
-    server.play(Act(length=length, cut=0.5), Act(length=length))
+    server.play(Act(**how, cut=0.5), Act(**how))
     came_whole(fetch(server, sink), sink)
-    assert len(server.requests) >= 2
-
-
-@pytest.mark.parametrize("length", ["right", "none", "chunked"])
-def test_a_compressed_answer_is_unpacked(server, sink, length):
-    server.play(Act(zipped=True, length=length))
-    came_whole(fetch(server, sink), sink)
-
-
-def test_a_compressed_answer_that_breaks_off_starts_over(server, sink):
-    server.play(Act(zipped=True, cut=0.5), Act(zipped=True))
-    came_whole(fetch(server, sink), sink)
-    assert server.starts == [None, None]
-
-
-def test_a_stream_marker_is_fine_with_a_length_and_refused_without(server, sink):
-    stream = wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN)
-    server.play(Act(body=stream))
-    came_whole(fetch(server, sink), sink, stream)
-    server.play(Act(body=stream, length="none", etag=None))
-    assert "unknown whether" in refused(server, sink, e.KieDownloadError)
-    assert len(server.requests) == 2
+    assert len(server.requests) >= 3
 
 
 @pytest.mark.parametrize(
-    ("content", "oddity"),
-    [
-        (wav(5000, riff_size=20_044), "it has 20,044 bytes and its header declares 20,052"),
-        (wav(5000, riff_size=20_028), "it has 20,044 bytes and its header declares 20,036"),
-        (wav(5000) + chunk(b"LIST", b"INFO" * 500), "it has 22,052 bytes and its header declares 20,044"),
-        (wav(5000) + b"TAG".ljust(128, b"\0"), "it has 20,172 bytes and its header declares 20,044"),
-        (wav(5000) + bytes(600_000), "it has 620,044 bytes and its header declares 20,044"),
-        (wav(5000, riff_size=0x7FFFF024, data_size=0x7FFFF000), "its header leaves open how long the audio is"),
-        (wav(5000, frame=2), "its header declares frames of 2 bytes for 2 channels of 16 bit"),
-    ],
+    ("content", "says"),
+    [(wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN), "nobody knows"), (wav(1000, riff_size=4044), "cut off")],
+    ids=["stream", "odd"],
 )
-def test_whole_audio_in_an_odd_file_comes_with_a_warning(server, sink, caplog, content, oddity):
+def test_where_the_header_does_not_say_the_host_may_vouch(server, sink, content, says):
+    server.play(Act(body=content, length="none", etag=None))
+    assert says in refused(server, sink, e.KieDownloadError)
+    server.requests.clear()
+    server.play(Act(body=content, length="none"))  # asked for more, it says that this was all
+    came_whole(fetch(server, sink), sink, content)
+    assert server.starts == [None, len(content)]
+    server.play(Act(body=content))
+    came_whole(fetch(server, sink), sink, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wav(5000, riff_size=20_044),
+        wav(5000) + bytes(600_000),
+        wav(5000, riff_size=0x7FFFF024, data_size=0x7FFFF000),
+        wav(5000, frame=2),
+    ],
+    ids=["wrong size", "blanks behind", "size left open", "odd frames"],
+)
+def test_whole_audio_in_an_odd_file_comes_with_a_warning(server, sink, caplog, content):
     server.play(Act(body=content, cut=0.5, end="reset"), Act(body=content))
     got = fetch(server, sink)
     came_whole(got, sink, content)
     assert got.header.total_bytes == len(content)
     assert got.header.seconds == round(5000 / 48_000, 6)
-    warnings = [record.getMessage() for record in caplog.records if "came whole" in record.getMessage()]
-    assert warnings == [f"The WAV file came whole, but {oddity}."]
+    assert len([record for record in caplog.records if "came whole, but" in record.getMessage()]) == 1
 
 
-def test_a_file_as_it_should_be_comes_without_a_warning(server, sink, caplog):
-    fetch(server, sink)
-    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
-
-
-def test_what_an_odd_header_declares_may_still_come_if_the_host_does_not_vouch(server, sink):
-    odd = wav(1000, riff_size=4044)
-    server.play(Act(body=odd, length="none", etag=None))
-    assert "cut off" in refused(server, sink, e.KieDownloadError)
-    server.play(Act(body=odd, length="none"))  # asked for more, it says that this was all
-    came_whole(fetch(server, sink), sink, odd)
-
-
-def test_a_file_that_a_proxy_may_have_changed_is_a_file(server, sink):
-    server.play(Act(status=203))
-    came_whole(fetch(server, sink), sink)
-    assert len(server.requests) == 1
-
-
-def test_what_a_proxy_may_have_changed_is_not_put_together_with_the_original(server, sink):
-    server.play(Act(status=203, body=OTHER, cut=0.5, end="reset"), Act())
-    came_whole(fetch(server, sink), sink)
-    assert server.starts == [None, None]
-
-
-def test_a_proxy_that_comes_between_is_taken_from_the_start(server, sink):
-    server.play(Act(cut=0.5, end="reset"), Act(status=203, body=OTHER))
-    came_whole(fetch(server, sink), sink, OTHER)
-    assert len(sink.begun) == 2
-
-
-def test_a_host_without_lengths_may_vouch_for_a_stream_when_asked_for_more(server, sink):
-    stream = wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN)
-    server.play(Act(body=stream, length="none"))
-    came_whole(fetch(server, sink), sink, stream)
-    assert server.starts == [None, len(stream)]
-
-
-def test_the_form_for_more_than_four_gigabytes(server, sink):
-    content = long_wav(100_000)
-    server.play(Act(body=content))
-    came_whole(fetch(server, sink), sink, content)
-
-
-@pytest.mark.parametrize("status", [500, 502, 503, 520, 429, 408])
+@pytest.mark.parametrize("status", [500, 520, 429, 408])
 def test_trouble_of_the_host_is_asked_again(server, sink, status):
     server.play(Act(status=status, body=b"error code: 520"), Act())
     came_whole(fetch(server, sink), sink)
@@ -318,72 +236,51 @@ def test_retry_after_is_heard(server, sink, monkeypatch):
     assert 7 <= max(pauses) <= 9.2  # threads of the server may sleep too
 
 
+def test_a_host_that_falls_silent_is_asked_again(server, sink):
+    server.play(Act(cut=0.5, end="hold"), Act())
+    came_whole(fetch(server, sink, timeout=0.3), sink)
+    assert server.starts[1]
+
+
 # --- Links
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_fresh_link_is_taken_when_one_expired(server, sink, status):
+def test_an_expired_link_is_renewed_and_final_without_another(server, sink, status):
     server.play(Act(status=status, body=b"error code: 1010"), Act())
     came_whole(fetch(server, sink, "/d/fresh.wav"), sink)
     assert [request.target for request in server.requests] == ["/s/one.wav?sig=canary", "/d/fresh.wav"]
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_file_that_is_gone_is_final(server, sink, status):
     server.play(Act(status=status, body=b"Gone"))
     message = refused(server, sink, e.KieLinkExpiredError, "/d/fresh.wav")
     assert f"HTTP {status}" in message
     assert "'Gone'" in message
-    assert len(server.requests) == 2
-    assert sink.begun == []
+    assert len(server.requests) == 4
 
 
-def test_a_link_that_expires_on_the_way_goes_on_under_another_signature(server, sink):
+@pytest.mark.parametrize(("fresh", "resumes"), [("/s/one.wav?sig=new", True), ("/d/other.wav", False)])
+def test_validators_hold_for_one_url_whatever_its_signature(server, sink, fresh, resumes):
     server.play(Act(cut=0.5, end="reset"), Act(status=403, body=b""), Act())
-    came_whole(fetch(server, sink, "/s/one.wav?sig=new"), sink)
-    assert server.starts[2] == server.starts[1]
-    assert len(sink.begun) == 1
+    came_whole(fetch(server, sink, fresh), sink)
+    assert server.starts[2] == (server.starts[1] if resumes else None)
 
 
-def test_another_link_starts_over_because_its_etags_are_its_own(server, sink):
-    server.play(Act(cut=0.5, end="reset"), Act(status=403, body=b""), Act())
-    came_whole(fetch(server, sink, "/d/other.wav"), sink)
-    assert server.starts[2] is None
-
-
-def test_each_link_that_brings_bytes_may_be_followed_by_another(server, sink):
+def test_each_link_that_brings_bytes_may_be_followed(server, sink):
     acts = [(Act(cut=0.2, end="reset"), Act(status=403, body=b"")) for _ in range(6)]
     server.play(*(act for pair in acts for act in pair), Act())
     came_whole(fetch(server, sink, *(f"/s/one.wav?sig={number}" for number in range(6))), sink)
 
 
-def test_links_that_bring_nothing_are_not_asked_for_without_end(server, sink):
+def test_links_that_bring_nothing_are_asked_for_three_times(server, sink):
     server.play(Act(status=403, body=b""))
     refused(server, sink, e.KieLinkExpiredError, *(f"/s/one.wav?sig={number}" for number in range(50)))
     assert len(server.requests) == subject.MOST_LINKS_IN_VAIN
 
 
-def test_a_web_page_in_place_of_the_file_asks_for_a_fresh_link(server, sink, caplog):
+def test_a_web_page_asks_for_a_fresh_link(server, sink, caplog):
     server.play(Act(body=PAGE), Act())
     came_whole(fetch(server, sink, "/s/one.wav?sig=new"), sink)
     assert sink.begun == [len(FILE)]
     assert "sig=canary" not in caplog.text
-
-
-def test_bytes_before_a_break_count_however_few(server, sink):
-    server.play(*[Act(cut=0.16, end="reset")] * 12, Act())  # each less than a piece
-    came_whole(fetch(server, sink), sink)
-    starts = server.starts
-    assert starts[1:] == sorted(set(starts[1:]))
-
-
-def test_links_are_only_asked_for_when_they_are_needed(server, sink):
-    def links():
-        yield Link(server.url + "/a", True)
-        raise AssertionError("nobody needed a fresh link")
-
-    host = FileHost(settings())
-    subject.download(host, links(), sink, max_bytes=10**9)
 
 
 # --- It is refused
@@ -410,44 +307,36 @@ def test_an_empty_answer_without_a_length_is_asked_again(server, sink):
     came_whole(fetch(server, sink), sink)
 
 
-def test_more_announced_than_sent_is_refused(server, sink):
+def test_another_length_than_announced_is_refused(server, sink):
     server.play(Act(length=1000))
     message = refused(server, sink, e.KieDownloadError)
     assert f"{len(FILE):,} of {len(FILE) + 1000:,} bytes" in message
-
-
-def test_less_announced_than_sent_is_refused(server, sink):
     server.play(Act(length=-1000))
-    assert "cut off" in refused(server, sink, e.KieFileCutOffError)
+    refused(server, sink, e.KieFileCutOffError)
 
 
 @pytest.mark.parametrize(
-    ("body", "error", "says"),
+    ("body", "error", "says", "asked"),
     [
-        (FILE[:-1000], e.KieFileCutOffError, "cut off"),
-        (FILE[:30], e.KieFileCutOffError, "before its audio begins"),
-        (wav(1000, data_size=2000, riff_size=2036), e.KieNotAWavError, "declares 2,044"),
-        (wav(0), e.KieNotAWavError, "holds no audio"),
+        (FILE[:-1000], e.KieFileCutOffError, "cut off", subject.MOST_DAMAGED_FILES),
+        (wav(1000, data_size=2000, riff_size=2036), e.KieNotAWavError, "declares 2,044", subject.MOST_DAMAGED_FILES),
+        (wav(0), e.KieNotAWavError, "holds no audio", subject.MOST_DAMAGED_FILES),
+        (FILE[:30], e.KieFileCutOffError, "before its audio begins", 1 + subject.MOST_LINKS_IN_VAIN),
     ],
+    ids=["cut off", "declares less", "no audio", "hardly begun"],
 )
-def test_a_damaged_file_is_asked_for_once_more_under_a_fresh_link_and_then_final(server, sink, body, error, says):
+def test_a_damaged_file_is_final_after_a_fresh_link(server, sink, body, error, says, asked):
     server.play(Act(body=body), Act())
     came_whole(fetch(server, sink, "/s/one.wav?sig=new"), sink)
     server.play(Act(body=body))
     server.requests.clear()
-    assert says in refused(server, sink, error, "/s/one.wav?sig=new")
-    assert len(server.requests) == 2
+    assert says in refused(server, sink, error, *(f"/s/one.wav?sig={number}" for number in range(50)))
+    assert len(server.requests) == asked
     assert issubclass(error, AirflowFailException)  # what the host vouches for does not change with a retry
 
 
-def test_a_large_damaged_file_is_not_fetched_for_each_link_there_is(server, sink):
-    server.play(Act(body=FILE[:-1000]))
-    refused(server, sink, e.KieFileCutOffError, *(f"/s/one.wav?sig={number}" for number in range(50)))
-    assert len(server.requests) == subject.MOST_DAMAGED_FILES
-
-
 @pytest.mark.parametrize("act", [Act(length="none", cut=0.9), Act(length="chunked", body=FILE[:-1000])])
-def test_what_nobody_vouches_for_may_be_whole_at_the_next_try(server, sink, act):
+def test_what_nobody_vouches_for_may_be_whole_next_time(server, sink, act):
     act.etag = None
     server.play(act)
     refused(server, sink, e.KieDownloadError)
@@ -471,17 +360,11 @@ def test_breaks_with_little_progress_are_given_up_at_last(server, sink, monkeypa
     assert len(server.requests) == 9
 
 
-@pytest.mark.parametrize("status", [400, 402, 418, 451, 204])
+@pytest.mark.parametrize("status", [400, 402, 451, 204])
 def test_other_answers_are_not_asked_again(server, sink, status):
     server.play(Act(status=status, body=b"" if status == 204 else b"no"))
     assert f"HTTP {status}" in refused(server, sink, e.KieDownloadError)
     assert len(server.requests) == 1
-
-
-def test_a_host_that_falls_silent_is_asked_again(server, sink):
-    server.play(Act(cut=0.5, end="hold"), Act())
-    came_whole(fetch(server, sink, timeout=0.3), sink)
-    assert server.starts[1]
 
 
 def test_a_file_that_is_too_large_is_refused_before_its_body(server, sink):
@@ -491,20 +374,10 @@ def test_a_file_that_is_too_large_is_refused_before_its_body(server, sink):
 
 
 @pytest.mark.parametrize("act", [Act(length="none"), Act(length="chunked"), Act(zipped=True)])
-def test_a_file_that_turns_out_too_large_is_refused_on_the_way(server, sink, act):
+def test_a_file_that_turns_out_too_large_is_refused(server, sink, act):
     server.play(act)
     assert "more than 400,000" in refused(server, sink, e.KieFileTooLargeError, max_bytes=400_000)
     assert len(sink.content) <= 400_000
-
-
-def test_a_full_disk_ends_it_at_once(server, sink):
-    def full(piece):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    sink.write = full
-    with pytest.raises(OSError, match="No space left"):
-        fetch(server, sink)
-    assert len(server.requests) == 1
 
 
 # --- Where it may go, and what it takes along
@@ -527,15 +400,9 @@ def test_the_key_never_goes_to_a_file_host(server, sink, monkeypatch, tmp_path):
         assert request.headers["accept-encoding"] == "identity"
 
 
-def test_a_redirect_within_one_loopback_host_is_followed(server, sink):
-    server.play(Act(status=302, body=b"", headers={"Location": "/elsewhere.wav"}), Act())
-    came_whole(fetch(server, sink), sink)
-    assert server.requests[1].target == "/elsewhere.wav"
-
-
-def as_header(raw):
-    """A header's value as it stands in Latin-1, in which the file server writes it."""
-    return raw.decode("latin-1")
+def redirect(location):
+    """A redirect whose header stands in Latin-1, in which the file server writes it."""
+    return Act(status=302, body=b"", headers={"Location": location.decode("latin-1")})
 
 
 @pytest.mark.parametrize(
@@ -548,24 +415,29 @@ def as_header(raw):
         (b"/a%20b%2", "/a%20b%252"),
     ],
 )
-def test_a_redirect_is_followed_as_browsers_do_whatever_is_not_encoded_in_it(server, sink, location, asked):
-    server.play(Act(status=302, body=b"", headers={"Location": as_header(location)}), Act())
+def test_a_redirect_is_followed_as_browsers_do(server, sink, location, asked):
+    server.play(redirect(location), Act())
     came_whole(fetch(server, sink), sink)
     assert server.requests[1].target == asked
 
 
-def test_an_international_host_is_followed_under_its_ascii_name(server, sink, monkeypatch):
+@pytest.mark.parametrize(
+    ("location", "sent"),
+    [
+        ("https://files.example.com/1.wav", "https://files.example.com/1.wav"),
+        ("https://bücher.example/größe.wav", "https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe.wav"),
+    ],
+)
+def test_redirects_to_public_https_are_followed_five_times(server, sink, monkeypatch, location, sent):
     monkeypatch.setattr(file_host, "_addresses", lambda host, **_: [ipaddress.ip_address("93.184.215.14")])
-    location = as_header("https://bücher.example/größe.wav".encode())
-    server.play(Act(status=302, body=b"", headers={"Location": location}))
-    asked = []
-    get = FileHost._get
+    server.play(redirect(location.encode()))
+    asked, get = [], FileHost._get
     monkeypatch.setattr(
         FileHost, "_get", lambda self, url, headers: asked.append(url) or get(self, server.url, headers)
     )
-    with pytest.raises(e.KieUnsafeUrlError, match="more than 5 times"):
-        fetch(server, sink)
-    assert set(asked[1:]) == {"https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe.wav"}
+    refused(server, sink, e.KieUnsafeUrlError)
+    assert set(asked[1:]) == {sent}
+    assert len(asked) == file_host.MOST_REDIRECTS + 1
 
 
 def test_a_link_is_asked_for_as_http_wants_it(server, sink):
@@ -573,68 +445,38 @@ def test_a_link_is_asked_for_as_http_wants_it(server, sink):
     assert server.requests[0].target == "/my%20song.wav?n=gr%C3%B6%C3%9Fe"
 
 
-def test_redirects_in_a_circle_are_given_up(server, sink):
-    server.play(Act(status=302, body=b"", headers={"Location": "/again"}))
-    refused(server, sink, e.KieUnsafeUrlError)
-    assert len(server.requests) == file_host.MOST_REDIRECTS + 1
-
-
 @pytest.mark.parametrize(
-    ("target", "error"),
+    "target",
     [
-        ("http://files.example.com/1.wav", e.KieUnsafeUrlError),
-        ("http://kie.invalid/1.wav?sig=canary", e.KieUnsafeUrlError),
-        ("http://localhost/1.wav", e.KieUnsafeUrlError),
-        ("http://127.0.0.2/1.wav", e.KieUnsafeUrlError),
-        ("http://10.0.0.1/1.wav", e.KieUnsafeUrlError),
-        ("https://10.0.0.1/1.wav", e.KieUnsafeUrlError),
-        ("https://169.254.169.254/latest/meta-data", e.KieUnsafeUrlError),
-        ("https://[::1]/1.wav", e.KieUnsafeUrlError),
-        ("https://someone:secret@files.example.com/1.wav", e.KieUnsafeUrlError),
-        ("ftp://files.example.com/1.wav?sig=canary", e.KieUnsafeUrlError),
-        ("file:///etc/passwd", e.KieUnsafeUrlError),
-        ("https://[/1.wav", e.KieUnsafeUrlError),
-        ("https://files.example.com:x/1.wav?sig=canary", e.KieUnsafeUrlError),
-        ("https://files.example.com/my song.wav#sig=canary\\", e.KieUnsafeUrlError),
-        ("\\\\files.example.com\\1.wav", e.KieUnsafeUrlError),
+        *("http://files.example.com/1.wav", "http://kie.invalid/1.wav?sig=canary", "http://localhost/1.wav"),
+        *("http://127.0.0.2/1.wav", "http://10.0.0.1/1.wav", "https://10.0.0.1/1.wav", "https://[::1]/1.wav"),
+        *("https://169.254.169.254/latest/meta-data", "https://someone:secret@files.example.com/1.wav"),
+        *("ftp://files.example.com/1.wav?sig=canary", "file:///etc/passwd", "https://[/1.wav"),
+        *("https://files.example.com:x/1.wav?sig=canary", "\\\\files.example.com\\1.wav"),
+        "https://files.example.com/my song.wav#sig=canary\\",
         # Other spellings of this machine and of the private network.
-        ("https://１０.0.0.1/1.wav", e.KieUnsafeUrlError),
-        ("https://10。0．0｡1/1.wav", e.KieUnsafeUrlError),
-        ("https://ⓛocalhost/1.wav", e.KieUnsafeUrlError),
-        ("https://loc%61lhost/1.wav", e.KieUnsafeUrlError),
-        ("https://0x7f.1/1.wav", e.KieUnsafeUrlError),
-        ("https://2130706433/1.wav", e.KieUnsafeUrlError),
-        ("https://files.example.com＠10.0.0.1/1.wav", e.KieUnsafeUrlError),
+        *("https://１０.0.0.1/1.wav", "https://10。0．0｡1/1.wav", "https://ⓛocalhost/1.wav"),
+        *("https://loc%61lhost/1.wav", "https://0x7f.1/1.wav", "https://files.example.com＠10.0.0.1/1.wav"),
     ],
 )
-def test_a_redirect_to_where_it_must_not_go_is_not_followed(server, sink, target, error):
-    server.play(Act(status=302, body=b"", headers={"Location": as_header(target.encode())}))
-    refused(server, sink, error)
+def test_a_redirect_to_where_it_must_not_go(server, sink, target):
+    server.play(redirect(target.encode()))
+    refused(server, sink, e.KieUnsafeUrlError)
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
-    "host", ["１２７.0.0.1", "127。0．0｡1", "ⓛocalhost", "loc\u00adalhost", "%6cocalhost", "0x7f.1"]
+    "host",
+    [
+        *("１２７.0.0.1", "127。0．0｡1", "ⓛocalhost", "loc\u00adalhost", "%6cocalhost", "0x7f.1"),
+        *("169.254.169.254.", "127.0.0.1.", "2130706433.", "0x7f.1."),  # an address, and no name for the proxy
+    ],
 )
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
 def test_the_host_that_is_checked_is_the_host_that_is_asked(monkeypatch, host, proxy):
     monkeypatch.setattr(FileHost, "_get", lambda *_: pytest.fail("was asked"))
     with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
         FileHost(settings(proxy=proxy)).ask(Link(f"https://{host}/1.wav", False), {})
-
-
-def test_a_redirect_to_https_is_followed_when_the_host_is_public(server, sink, monkeypatch):
-    public = [ipaddress.ip_address("93.184.215.14")]
-    monkeypatch.setattr(file_host, "_addresses", lambda host, **_: public)
-    server.play(Act(status=302, body=b"", headers={"Location": "https://files.example.com/1.wav"}))
-    asked = []
-    get = FileHost._get
-    monkeypatch.setattr(
-        FileHost, "_get", lambda self, url, headers: asked.append(url) or get(self, server.url, headers)
-    )
-    with pytest.raises(e.KieUnsafeUrlError, match="more than 5 times"):
-        fetch(server, sink)
-    assert "https://files.example.com/1.wav" in asked
 
 
 def addresses(*found):
@@ -650,16 +492,10 @@ def addresses(*found):
     ],
 )
 @pytest.mark.parametrize("beside", [(), ("93.184.215.14",)])
-def test_a_url_of_unknown_origin_must_not_lead_into_the_private_network(monkeypatch, address, beside):
+def test_a_url_must_not_lead_into_the_private_network(monkeypatch, address, beside):
     monkeypatch.setattr(file_host.socket, "getaddrinfo", addresses(*beside, address))
     with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
         FileHost(settings()).ask(Link("https://files.example.com/1.wav", False), {})
-
-
-@pytest.mark.parametrize("host", ["169.254.169.254.", "127.0.0.1.", "2130706433.", "0x7f.1."])
-def test_an_address_with_a_dot_behind_it_is_no_name_for_the_proxy(host):
-    with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
-        FileHost(settings(proxy="http://127.0.0.1:9")).ask(Link(f"http://{host}/1.wav", False), {})
 
 
 @pytest.fixture
@@ -713,22 +549,12 @@ def test_a_host_that_nobody_checked_is_not_asked(server):
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "ftp://a.example/x?sig=canary",
-            "file:///etc/passwd",
-            "",
-            "None",
-            "nonsense",
-            "https://",
-            "http://a.example:x/",
-        ),
-        *("//a/b", "s3://bucket/my song.wav?sig=canary", 7, None, "https://.a.example/", "https://a.example\n/"),
+        *("ftp://a.example/x?sig=canary", "file:///etc/passwd", "", "nonsense", "https://", "http://a.example:x/"),
+        *("s3://bucket/my song.wav?sig=canary", 7, None, "https://.a.example/", "https://a.example\n/"),
     ],
 )
 def test_only_http_urls_are_asked_for(url):
-    with pytest.raises(
-        e.KieValidationError, match=r"^wav_url is .*, but must be an http\(s\) URL with a host"
-    ) as caught:
+    with pytest.raises(e.KieValidationError, match=r"^wav_url is ") as caught:
         FileHost(settings()).ask(Link(url, True), {})
     assert "canary" not in str(caught.value)
 
@@ -736,11 +562,8 @@ def test_only_http_urls_are_asked_for(url):
 @pytest.mark.parametrize(
     "url",
     [
-        "https://user:canary@a.example/",
-        "https://canary@a.example/my song.wav",
-        "https://a.example\\@10.0.0.1/",
-        "https://a.example\\x/",
-        "https://a.example/a\\b?sig=canary",
+        *("https://user:canary@a.example/", "https://canary@a.example/my song.wav"),
+        *("https://a.example\\@10.0.0.1/", "https://a.example/a\\b?sig=canary"),
     ],
 )
 def test_a_url_that_libraries_read_differently_is_refused(url):
@@ -749,7 +572,7 @@ def test_a_url_that_libraries_read_differently_is_refused(url):
     assert "canary" not in str(caught.value)
 
 
-def test_a_name_without_an_address_is_asked_again_and_then_given_up(server, sink, monkeypatch):
+def test_a_name_without_an_address_is_given_up_at_last(server, sink, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -780,19 +603,7 @@ def test_the_log_tells_size_share_and_speed(server, sink, monkeypatch, caplog):
     server.play(Act(cut=0.5, end="reset"), Act())
     fetch(server, sink)
     said = [record.getMessage() for record in caplog.records if record.name == subject.__name__]
-    progress = [text for text in said if re.fullmatch(r"Downloaded \d\.\d MB \(\d+% of 1\.2 MB\), .* MB/s\.", text)]
+    progress = [text for text in said if re.search(r"\d\.\d MB \(\d+% of 1\.2 MB\), .* MB/s", text)]
     assert len(progress) >= 4
-    assert re.fullmatch(r"Downloaded 1\.2 MB \(100%\) in \d+\.\d seconds, .* MB/s\.", said[-1])
-    assert any("broke off" in text and "going on at" in text for text in said)
-
-
-def test_the_log_is_quiet_between(server, sink, caplog):
-    caplog.set_level(logging.INFO)
-    fetch(server, sink)
-    assert len([record for record in caplog.records if record.name == subject.__name__]) == 1
-
-
-def test_breaks_at_every_place_give_the_same_file(server, sink):
-    for share in itertools.islice(itertools.count(0.05, 0.13), 7):
-        server.play(Act(cut=share, end="reset"), Act())
-        came_whole(fetch(server, sink), sink)
+    assert re.search(r"1\.2 MB \(100%\) in \d+\.\d seconds, .* MB/s", said[-1])
+    assert any("broke off" in text and "600," in text for text in said)
