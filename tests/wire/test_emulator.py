@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import socket
 import threading
 import time
@@ -22,7 +21,6 @@ import requests
 from airflow_provider_kie.emulator import ANSWERS, KieEmulator
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.emulator.files import LAST_MODIFIED, etag
-from airflow_provider_kie.testing import kie_emulator  # noqa: F401  a fixture
 
 AGENT = {"User-Agent": "kie-tests"}
 SUBMIT = "/api/v1/wav/generate"
@@ -81,8 +79,7 @@ def wav_url(kie: KieEmulator, client: Client) -> str:
 
 
 def fetch(url: str, method: str = "GET", **headers: str) -> requests.Response:
-    sent = {**AGENT, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return requests.request(method, url, headers=sent, timeout=10)
+    return requests.request(method, url, headers=AGENT | headers, timeout=10)
 
 
 # The life of a conversion
@@ -100,16 +97,6 @@ def test_submit_wait_and_download(client: Client) -> None:
     assert "?sig=" in url
     with wave.open(io.BytesIO(fetch(url).content)) as wav:
         assert wav.getframerate() == 48_000
-
-
-@pytest.mark.parametrize("names_id", [True, False])
-def test_a_second_submit_conflicts(client: Client, names_id: bool) -> None:
-    client.kie.configure(conflict_names_id=names_id)
-    first, second = client.submit().json(), client.submit()
-    assert second.status_code == 200
-    assert second.json()["code"] == 409
-    assert second.json()["data"] == (first["data"] if names_id else None)
-    assert client.kie.accepted_submits == 1
 
 
 def test_fifty_at_once_start_one_conversion(client: Client) -> None:
@@ -132,53 +119,37 @@ def test_the_twenty_first_submit_in_ten_seconds_is_refused(client: Client) -> No
 
 
 @pytest.mark.parametrize(
-    "agent",
-    [
-        "python-requests/2.34",
-        "Python-urllib/3.11",
-        "python-urllib3/2.6",
-        "Python/3.11 aiohttp/3.13",
-        "",
-        None,
-    ],
+    "agent", ["python-requests/2.34", "Python-urllib/3.11", "python-urllib3/2.6", "Python/3.11 aiohttp/3.13", "", None]
 )
-@pytest.mark.parametrize("path", [CREDIT, "/api/v1/nowhere", "/s/1.wav", "/d/1"])
-def test_nameless_clients_are_blocked_first(kie: KieEmulator, path: str, agent: str | None) -> None:
-    # Unlike requests, http.client can leave the header out.
-    connection = HTTPConnection(kie.url.removeprefix("http://"), timeout=10)
+@pytest.mark.parametrize("path", [CREDIT, "/s/1.wav"])
+def test_the_edge_blocks_libraries_that_do_not_say_who_they_are(kie: KieEmulator, path: str, agent: str | None) -> None:
+    connection = HTTPConnection("127.0.0.1", int(kie.url.rpartition(":")[2]), timeout=10)
     connection.request("GET", path, headers={} if agent is None else {"User-Agent": agent})
     answer = connection.getresponse()
     assert (answer.status, answer.read()) == (403, b"error code: 1010")
-    assert answer.headers["content-type"].startswith("text/plain")
     connection.close()
-    assert kie.requests()[-1]["user_agent"] == agent
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong-key", "Basic kie-emulator-key"])
-def test_a_wrong_key_is_refused_without_data(kie: KieEmulator, authorization: str | None) -> None:
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong-key", "Basic kie-emulator-key"])
+def test_a_wrong_key_is_refused_and_takes_no_answer(kie: KieEmulator, authorization: str | None) -> None:
     headers = {**AGENT, **({"Authorization": authorization} if authorization else {})}
     kie.play("credit-zero")
     answer = requests.get(kie.url + CREDIT, headers=headers, timeout=10)
-    assert answer.status_code == 200
-    assert answer.json() == {"code": 401, "msg": "You do not have access permissions"}
+    assert (answer.status_code, answer.json()["code"]) == (200, 401)
     entry = kie.requests()[-1]
     assert (entry["authorized"], entry["code"], entry["answer"]) == (False, 401, None)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "code"),
-    [("GET", "/api/v1/nowhere", 404), ("GET", "/", 404), ("GET", SUBMIT, 405), ("DELETE", "/s/1.wav", 405)],
-)
+@pytest.mark.parametrize(("method", "path", "code"), [("GET", "/api/v1/nowhere", 404), ("GET", SUBMIT, 405)])
 def test_wrong_paths_and_methods(client: Client, method: str, path: str, code: int) -> None:
     answer = requests.request(method, client.kie.url + path, headers=client.headers, timeout=10)
-    assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (code, code, None)
+    assert (answer.status_code, answer.json()["code"]) == (code, code)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"", b"\xff", b'{"taskId": NaN}', b"[" * 100_000])
 def test_a_body_that_is_no_json_object(client: Client, body: bytes) -> None:
     answer = client.post(SUBMIT, data=body)
     assert (answer.status_code, answer.json()["code"]) == (200, 400)
-    assert client.control("/_emulator/requests").status_code == 200
 
 
 # The file host
@@ -188,73 +159,56 @@ def test_a_whole_file(wav_url: str) -> None:
     answer = fetch(wav_url)
     assert (answer.status_code, answer.content) == (200, wav_bytes())
     assert answer.headers["content-type"] == "audio/wav"
-    assert answer.headers["accept-ranges"] == "bytes"
     assert answer.headers["last-modified"] == LAST_MODIFIED
-    assert answer.headers["etag"] == etag() == fetch(wav_url).headers["etag"]
-
-
-def test_head_has_the_length_and_no_body(wav_url: str) -> None:
-    answer = fetch(wav_url, "HEAD")
-    assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, str(SIZE), b"")
-    part = fetch(wav_url, "HEAD", Range="bytes=0-3")
-    assert (part.status_code, part.headers["content-length"], part.content) == (206, "4", b"")
+    assert answer.headers["etag"] == etag()
+    head = fetch(wav_url, "HEAD")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, str(SIZE), b"")
 
 
 @pytest.mark.parametrize(
     ("asked", "first", "last"),
     [
-        ("bytes=0-3", 0, 3),
-        ("bytes=8-11", 8, 11),
-        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE - 1),
-        ("bytes=-5", SIZE - 5, SIZE - 1),
-        (f"bytes=-{SIZE + 1}", 0, SIZE - 1),
-        (f"bytes=10-{SIZE * 2}", 10, SIZE - 1),
+        ({"Range": "bytes=0-3"}, 0, 3),
+        ({"Range": f"bytes={SIZE - 1}-"}, SIZE - 1, SIZE - 1),
+        ({"Range": "bytes=-5"}, SIZE - 5, SIZE - 1),
+        ({"Range": f"bytes=10-{SIZE * 2}"}, 10, SIZE - 1),
+        ({"Range": "bytes=4-", "If-Range": etag()}, 4, SIZE - 1),
+        ({"Range": "bytes=4-", "If-Range": LAST_MODIFIED}, 4, SIZE - 1),
     ],
 )
-def test_a_part_of_a_file(wav_url: str, asked: str, first: int, last: int) -> None:
-    answer = fetch(wav_url, Range=asked)
+def test_a_part_of_a_file(wav_url: str, asked: dict[str, str], first: int, last: int) -> None:
+    answer = fetch(wav_url, **asked)
     assert answer.status_code == 206
     assert answer.headers["content-range"] == f"bytes {first}-{last}/{SIZE}"
     assert answer.content == wav_bytes()[first : last + 1]
 
 
-@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0"])
 def test_a_part_that_does_not_exist(wav_url: str, asked: str) -> None:
     answer = fetch(wav_url, Range=asked)
     assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{SIZE}")
-    assert answer.content == b""
-
-
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=0-1,4-5", "bytes=-", "bytes=a-b", "items=0-3", "x"])
-def test_a_range_that_makes_no_sense_is_ignored(wav_url: str, asked: str) -> None:
-    answer = fetch(wav_url, Range=asked)
-    assert (answer.status_code, len(answer.content)) == (200, SIZE)
 
 
 @pytest.mark.parametrize(
-    ("validator", "status"),
-    [(etag(), 206), (LAST_MODIFIED, 206), ('"another"', 200), (f"W/{etag()}", 200)],
+    "asked",
+    [
+        *({"Range": "bytes=5-2"}, {"Range": "bytes=0-1,4-5"}, {"Range": "items=0-3"}),
+        *({"Range": "bytes=4-", "If-Range": '"another"'}, {"Range": "bytes=4-", "If-Range": f"W/{etag()}"}),
+    ],
 )
-def test_if_range_guards_against_a_changed_file(wav_url: str, validator: str, status: int) -> None:
-    assert fetch(wav_url, Range="bytes=4-", If_Range=validator).status_code == status
+def test_a_range_that_is_not_served_brings_the_whole_file(wav_url: str, asked: dict[str, str]) -> None:
+    answer = fetch(wav_url, **asked)
+    assert (answer.status_code, len(answer.content)) == (200, SIZE)
 
 
-def test_a_link_without_its_signature_is_forbidden(wav_url: str) -> None:
+def test_links_and_who_asks_for_them(client: Client, wav_url: str) -> None:
     assert fetch(wav_url.partition("?")[0]).status_code == 403
     assert fetch(wav_url + "0").status_code == 403
-
-
-def test_a_download_link_serves_the_file(client: Client, wav_url: str) -> None:
     link = client.post(DOWNLOAD, json={"url": wav_url}).json()["data"]
-    assert link.startswith(f"{client.kie.url}/d/")
     assert fetch(link, Range="bytes=0-3").content == b"RIFF"
     assert fetch(f"{client.kie.url}/d/{'0' * 32}").status_code == 403
-
-
-def test_a_file_call_shows_whether_it_carried_the_key(client: Client, wav_url: str) -> None:
-    fetch(wav_url)
     requests.get(wav_url, headers=client.headers, timeout=10)
-    assert [entry["authorized"] for entry in client.kie.requests("file")] == [False, True]
+    assert [entry["authorized"] for entry in client.kie.requests("file")] == [False] * 4 + [True]
 
 
 # Queued answers and faults
@@ -273,17 +227,14 @@ def test_every_answer_arrives_as_written(client: Client) -> None:
         assert client.kie.requests()[-1]["answer"] == answer.name
 
 
-def test_a_finished_answer_leads_to_a_real_file(client: Client) -> None:
-    client.kie.play("success")
-    assert fetch(client.read("any-id").json()["data"]["response"]["audioWavUrl"]).content == wav_bytes()
-
-
 @pytest.mark.parametrize("name", ["already-converted", "accepted"])
 def test_an_id_given_to_a_submit_can_be_read(client: Client, name: str) -> None:
     client.kie.play(name)
     kie_task_id = client.submit().json()["data"]["taskId"]
     assert client.read(kie_task_id).json()["data"]["musicId"] == "audio-1"
     assert client.kie.accepted_submits == (name == "accepted")
+    client.kie.play("success")
+    assert fetch(client.read("any-id").json()["data"]["response"]["audioWavUrl"]).content == wav_bytes()
 
 
 @pytest.mark.parametrize("name", ["reset", "accepted-then-reset"])
@@ -298,34 +249,11 @@ def test_a_reset_closes_without_an_answer(client: Client, name: str) -> None:
     assert client.kie.accepted_submits == 1
 
 
-def test_a_submit_can_be_accepted_although_the_answer_says_500(client: Client) -> None:
-    client.kie.play("accepted-then-500")
-    assert client.submit().status_code == 500
-    assert client.submit().json()["code"] == 409
-
-
 @pytest.mark.parametrize("name", ["cut-off", "file-cut-off"])
 def test_a_truncated_answer_promises_more_than_it_sends(client: Client, wav_url: str, name: str) -> None:
     client.kie.play(name)
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
         fetch(wav_url) if name.startswith("file") else client.get(CREDIT)
-
-
-def test_a_cut_off_file_can_be_resumed(client: Client, wav_url: str) -> None:
-    client.kie.play("file-cut-off")
-    got, validators = bytearray(), list[str]()
-
-    def download() -> None:
-        with requests.get(wav_url, headers=AGENT, stream=True, timeout=10) as answer:
-            validators.append(answer.headers["etag"])
-            for chunk in answer.iter_content(1024):
-                got.extend(chunk)
-
-    with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        download()
-    assert 0 < len(got) < SIZE
-    rest = fetch(wav_url, Range=f"bytes={len(got)}-", If_Range=validators[0])
-    assert got + rest.content == wav_bytes()
 
 
 def test_a_hanging_answer_lasts_until_the_client_goes(client: Client) -> None:
@@ -357,12 +285,7 @@ def test_faults_are_no_errors_of_the_server(client: Client, caplog: pytest.LogCa
 
 
 def test_answers_are_queued_over_http(client: Client) -> None:
-    body = {
-        "endpoint": "record-info",
-        "answers": ["rate-limited", "pending"],
-        "kie_task_id": "a",
-        "repeat": True,
-    }
+    body = {"endpoint": "record-info", "answers": ["rate-limited", "pending"], "kie_task_id": "a", "repeat": True}
     assert client.control("/_emulator/answers", body).json() == {"ok": True}
     assert client.read("b").json()["data"] is None
     codes = [client.read("a").json()["code"] for _ in range(4)]
@@ -374,13 +297,11 @@ def test_answers_are_queued_over_http(client: Client) -> None:
     ("path", "body", "words"),
     [
         ("answers", {"answers": ["rate-limitted"]}, "rate-limited"),
-        ("answers", {"answers": "pending"}, "list of names"),
         ("answers", {}, "list of names"),
         ("answers", {"answers": ["pending"], "endpoint": "reads"}, "record-info"),
         ("answers", {"answers": ["pending"], "repeat": 1}, "repeat"),
         ("answers", ["pending"], "JSON object"),
         ("settings", {"speed": 1}, "conversion_seconds"),
-        ("settings", {"self": 1}, "unknown settings"),
         ("settings", {"credits": "many"}, "credits"),
     ],
 )
@@ -390,69 +311,37 @@ def test_wrong_orders_are_explained(client: Client, path: str, body: Any, words:
     assert words in answer.json()["error"]
 
 
-def test_answers_are_listed(client: Client) -> None:
-    listed = client.control("/_emulator/answers").json()
-    assert {"name": "rate-limited-http", "case": 4, "endpoint": "any"} in listed
-    assert [entry["name"] for entry in listed] == list(ANSWERS)
-
-
 def test_settings_and_reset_over_http(client: Client) -> None:
-    settings = {
-        "conversion_seconds": 60,
-        "conflict_names_id": False,
-        "submits_per_window": None,
-        "credits": 10,
-    }
+    settings = {"conversion_seconds": 60, "conflict_names_id": False, "submits_per_window": None, "credits": 10}
     changed = client.control("/_emulator/settings", settings).json()
     assert {name: changed[name] for name in settings} == settings
     kie_task_id = client.submit().json()["data"]["taskId"]
     assert client.submit().json()["data"] is None
     assert client.read(kie_task_id).json()["data"]["successFlag"] == "PENDING"
     summary = client.control("/_emulator").json()
-    counts = {name: summary[name] for name in ("accepted_submits", "reads", "requests", "conversions")}
-    assert counts == {"accepted_submits": 1, "reads": 1, "requests": 3, "conversions": 1}
-    assert summary["settings"]["credits"] == 9.6
+    assert (summary["accepted_submits"], summary["requests"], summary["settings"]["credits"]) == (1, 3, 9.6)
 
     assert client.control("/_emulator/reset", {}).json() == {"ok": True}
     assert client.read(kie_task_id).json()["data"] is None
-    assert client.kie.state.settings.conversion_seconds == 0.05
+    assert [entry["name"] for entry in client.control("/_emulator/answers").json()] == list(ANSWERS)
 
 
 def test_the_log_tells_everything_but_the_key(client: Client) -> None:
     key = client.kie.api_key
     client.post(SUBMIT, json={"taskId": f"x{key}", "audioId": "\ud800", "callBackUrl": f"https://example.com/{key}"})
-    client.get(RECORD, params={"taskId": key})
+    client.kie.play("wrong-key-echoed")
+    assert key in client.get(RECORD, params={"taskId": key}).json()["msg"]
     wrong = {**AGENT, "Authorization": "Bearer another-key"}
     requests.get(client.kie.url + CREDIT, headers=wrong, timeout=10)
     text = client.control("/_emulator/requests").text
     assert key not in text
     assert "another-key" not in text
     submit, read, credit = json.loads(text)
-    assert submit["json"]["taskId"] == "x***"
-    assert submit | {"json": None, "at": None} == {
-        "method": "POST",
-        "path": SUBMIT,
-        "endpoint": "submit",
-        "family": "wav",
-        "params": {},
-        "json": None,
-        "authorized": True,
-        "user_agent": "kie-tests",
-        "http_status": 200,
-        "code": 200,
-        "accepted": True,
-        "answer": None,
-        "at": None,
-    }
-    assert read["params"] == {"taskId": "***"}
+    assert (submit["path"], submit["family"], submit["json"]["taskId"]) == (SUBMIT, "wav", "x***")
+    assert (submit["http_status"], submit["code"], submit["accepted"]) == (200, 200, True)
+    assert (read["params"], read["answer"]) == ({"taskId": "***"}, "wrong-key-echoed")
     assert credit["authorized"] is False
     assert abs(submit["at"] - time.time()) < 60
-
-
-def test_an_answer_can_echo_the_key(client: Client) -> None:
-    client.kie.play("wrong-key-echoed")
-    assert client.kie.api_key in client.get(CREDIT).json()["msg"]
-    assert client.kie.api_key not in client.control("/_emulator/requests").text
 
 
 # The server
@@ -496,9 +385,3 @@ def test_stopping_does_not_wait_for_a_hanging_answer(caplog: pytest.LogCaptureFi
     waiting.join(10)
     assert outcome == [requests.ConnectionError]
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-def test_the_fixture_sets_the_connection(kie_emulator: KieEmulator) -> None:  # noqa: F811  the same fixture
-    connection = json.loads(os.environ["AIRFLOW_CONN_KIE_DEFAULT"])
-    assert connection == {"conn_type": "kie", "password": "kie-emulator-key", "host": kie_emulator.url}
-    assert kie_emulator.state.settings.submits_per_window is None
