@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -113,33 +112,22 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 @pytest.mark.parametrize("command", WAYS)
-def test_standard_output_holds_the_result_alone(run, kie, command):
+def test_standard_output_holds_the_result_alone(run, kie, tmp_path, command):
     # Airflow's own log of its start is not ours to lead away, so only our own command line has to bear all of it.
     level = "DEBUG" if command is PLAIN else "INFO"
+    (tmp_path / "airflow_local_settings.py").write_text("print('a word of the settings')" * (command is PLAIN))
+    more = {"AIRFLOW__LOGGING__LOGGING_LEVEL": level, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     kie.play("server-error", endpoint="credit")
-    ended = run(command, "check", "--output", "json", AIRFLOW__LOGGING__LOGGING_LEVEL=level)
+    ended = run(command, "check", "--output", "json", **more)
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout) == {
-        "conn_id": "kie_default",
-        "base_url": kie.url,
-        "key_accepted": True,
-        "credits": 5916.25,
-    }
+    found = json.loads(ended.stdout)
+    assert (found["base_url"], found["key_accepted"], found["credits"]) == (kie.url, True, 5916.25)
     assert "Sending it again." in ended.stderr
+    assert command is not PLAIN or "a word of the settings" in ended.stderr
 
 
 @pytest.mark.parametrize("command", WAYS)
-def test_a_conversion_from_submit_to_file(run, kie, command):
-    ended = run(command, "convert", "music-1", "audio-1", "--wait", "-o", "json")
-    assert ended.returncode == 0, ended.stderr
-    result = json.loads(ended.stdout)
-    assert (result["status"], result["music_id"], result["reused"]) == ("SUCCESS", "audio-1", False)
-    assert f"kie_task_id: {result['kie_task_id']}" in ended.stderr.splitlines()
-    assert kie.accepted_submits == 1
-
-
-@pytest.mark.parametrize("command", WAYS)
-def test_a_song_from_submit_to_files(run, kie, command):
+def test_a_job_from_submit_to_files(run, kie, command):
     fields = json.dumps({"prompt": "a sea shanty", "model": "V5", "customMode": False, "instrumental": True})
     of = ("--family", "music")
     dry = json.loads(run(command, "submit", *of, "--input", fields, "--dry-run", "-o", "json").stdout)
@@ -148,6 +136,7 @@ def test_a_song_from_submit_to_files(run, kie, command):
     assert ended.returncode == 0, ended.stderr
     song = json.loads(ended.stdout)
     assert (song["family"], len(song["files"]), kie.accepted_submits) == ("music", 2, 1)
+    assert f"kie_task_id: {song['kie_task_id']}" in ended.stderr.splitlines()
     (sent,) = kie.requests("submit")
     assert sent["json"] == dry["body"]
     shown = json.loads(run(command, "show", song["kie_task_id"], *of, "-o", "json").stdout)
@@ -176,34 +165,18 @@ def test_a_conversion_step_by_step(run, kie):
     assert kie.accepted_submits == 1
 
 
-def test_settings_that_print_do_not_spoil_the_result(run, kie, tmp_path):
-    (tmp_path / "airflow_local_settings.py").write_text("print('a word of the settings')")
-    kie_task_id = kie.create_conversion()
-    path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    ended = run(PLAIN, "wait", kie_task_id, "--timeout", "60", "-o", "json", PYTHONPATH=path)
-    assert json.loads(ended.stdout)["kie_task_id"] == kie_task_id
-    assert "a word of the settings" in ended.stderr
-
-
 @pytest.mark.parametrize(
-    ("answer", "arguments", "words"),
+    ("arguments", "words"),
     [
-        ("wrong-key-echoed", ["check"], "invalid key ***"),
-        ("task-unknown", ["show", "no-such-task"], "WAV task 'no-such-task'"),
+        (["check"], "invalid key ***"),
+        (["check", "--conn-id", "nowhere"], "connection 'nowhere'"),  # and there is no database
     ],
 )
-def test_an_error_is_a_message(run, kie, answer, arguments, words):
-    kie.play(answer)
+def test_an_error_is_a_message(run, kie, arguments, words):
+    kie.play("wrong-key-echoed")
     ended = run(PLAIN, *arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert words in ended.stderr.splitlines()[-1]
-    assert "Traceback" not in ended.stderr
-
-
-def test_an_unknown_connection_is_a_message_even_without_a_database(run):
-    ended = run(PLAIN, "check", "--conn-id", "nowhere")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "connection 'nowhere'" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 
@@ -217,10 +190,8 @@ def test_ctrl_c_while_waiting(start, kie, command):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     program = cli.WITHOUT_AIRFLOW if command is PLAIN else cli.WITHIN_AIRFLOW
-    assert err == (
-        f"Interrupted. WAV task {kie_task_id!r} goes on at KIE; wait for it again with: "
-        f"{program} wait {kie_task_id} --conn-id kie_default\n"
-    )
+    assert err.startswith("Interrupted. ")
+    assert err.endswith(f"{program} wait {kie_task_id} --conn-id kie_default\n")
 
 
 def test_ctrl_c_while_a_submit_is_under_way(start, kie):
@@ -248,36 +219,3 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(start, kie):
     assert process.wait(60) == 1
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
-
-
-def test_on_a_terminal_the_progress_is_one_line(environment, airflow_home, kie):
-    kie_task_id = kie.create_conversion()
-    kie.play("pending", "task-unknown", "task-unknown", "pending")  # it is looked for by both routes
-    screen, terminal = pty.openpty()
-    with subprocess.Popen(
-        [*PLAIN, "wait", kie_task_id, "--poll-interval", "0.2"],
-        env=environment,
-        cwd=airflow_home,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        text=True,
-    ) as process:
-        os.close(terminal)
-        out, _ = process.communicate(timeout=120)
-    shown = b""
-    with os.fdopen(screen, "rb", buffering=0) as reader:
-        while chunk := read_some(reader):
-            shown += chunk
-    assert process.returncode == 0
-    assert kie_task_id in out
-    _, *rewritten = shown.decode().split("\rWAV task")
-    assert len(rewritten) == 3
-    assert "KIE does not know this WAV task" in rewritten[1]
-    assert "\n" not in "".join(rewritten)
-
-
-def read_some(reader) -> bytes:
-    try:
-        return reader.read(4096)
-    except OSError:  # Linux says so when the other end is closed
-        return b""
