@@ -200,6 +200,7 @@ def test_without_a_length_the_header_says_what_is_whole(server, sink, how):
 def test_where_the_header_does_not_say_the_host_may_vouch(server, sink, content, says):
     server.play(Act(body=content, length="none", etag=None))
     assert says in refused(server, sink, e.KieDownloadError)
+    assert len(server.requests) == (1 if says == "nobody knows" else subject.MOST_BREAKS_IN_A_ROW + 1)
     server.requests.clear()
     server.play(Act(body=content, length="none"))  # asked for more, it says that this was all
     came_whole(fetch(server, sink), sink, content)

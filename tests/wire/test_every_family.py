@@ -114,7 +114,7 @@ def test_a_job_that_fails_is_named_with_kies_reason(kie, wait, family):
 CAUSES = (("errorCode", "errorMessage"), ("failCode", "failMsg"))
 
 
-def test_a_job_that_goes_on_ends_a_wait_with_its_last_status(kie, wait, family):
+def test_a_job_that_goes_on_is_shown_with_its_status(kie, wait, family):
     kie.configure(conversion_seconds=600)
     row, kie_task_id = FAMILIES[family], submit(family)
     record = record_of(kie, family, kie_task_id)
@@ -140,7 +140,7 @@ def test_a_job_that_is_not_visible_yet_is_found(kie, wait, family, monkeypatch):
     assert len(kie.requests("record-info")) >= 3
 
 
-def test_an_id_that_stays_unknown_is_named_with_the_family_that_was_asked(kie, wait, family):
+def test_an_id_that_stays_unknown_names_its_family(kie, wait, family):
     end = wait("988e00aa", family)
     assert isinstance(end, Failed), end
     assert type(end.error) is KieNotFoundError

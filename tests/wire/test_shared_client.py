@@ -40,7 +40,7 @@ def test_one_client_for_many_waits_and_none_left_open(kie):
     assert kie_async._SHARED == {}
 
 
-def test_who_leaves_before_the_first_request_never_opens_a_client(kie):
+def test_who_leaves_before_a_request_opens_no_client(kie):
     async def come_and_go():
         async with KieAsyncHook.connect("kie_default") as hook:
             pass
@@ -74,12 +74,12 @@ def test_a_wait_that_is_cancelled_gives_the_client_back(kie):
     assert kie_async._SHARED == {}
 
 
-def test_a_thousand_that_start_together_look_the_connection_up_once(kie, lookups):
+def test_a_thousand_that_start_look_up_once(kie, lookups):
     asyncio.run(hold_several(["kie_default"] * 1000))
     assert lookups == ["kie_default"]
 
 
-def test_who_is_cancelled_while_the_connection_is_looked_up_leaves_the_search_to_the_others(kie, monkeypatch):
+def test_a_cancelled_wait_leaves_its_search_to_others(kie, monkeypatch):
     original, found = kie_async.get_async_connection, asyncio.Event()
 
     async def slow(conn_id):
@@ -100,7 +100,7 @@ def test_who_is_cancelled_while_the_connection_is_looked_up_leaves_the_search_to
     assert asyncio.run(cancel_the_first()) == (True, True)
 
 
-def test_a_search_that_fails_when_all_who_waited_for_it_are_gone_is_no_complaint(kie, monkeypatch):
+def test_a_search_that_fails_for_nobody_is_no_complaint(kie, monkeypatch):
     complaints, away = [], asyncio.Event()
 
     async def slow(conn_id):

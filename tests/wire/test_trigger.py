@@ -391,6 +391,7 @@ def test_a_last_poll_that_hangs_is_cut_off_in_time(kie):
     event = asyncio.run(only_event(waiting))
     assert event["error"]["type"] == "KieWaitTimeoutError"
     assert event["error"]["kie_task_id"] == kie_task_id
+    assert "not finished within" in event["error"]["problem"]
     assert timezone.utcnow() < limit
 
 
