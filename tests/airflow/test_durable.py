@@ -42,7 +42,7 @@ def own_patches():
         yield patch
 
 
-def test_the_id_is_kept_before_anything_else_and_longer_than_kie_keeps_the_file(task, own_patches):
+def test_the_id_is_kept_first_and_longer_than_the_file(task, own_patches):
     die(own_patches, TaskInstance, "xcom_push")
     with pytest.raises(WorkerCrash):
         task.run_once()
@@ -52,7 +52,7 @@ def test_the_id_is_kept_before_anything_else_and_longer_than_kie_keeps_the_file(
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.0], ids=["still-running", "finished-meanwhile"])
-def test_a_retry_goes_on_with_the_conversion_that_was_paid_for(kie, task, own_patches, seconds):
+def test_a_retry_resumes_what_was_paid_for(kie, task, own_patches, seconds):
     kie.configure(conversion_seconds=seconds)
     crash_while_waiting(task, own_patches)
     first_id = task.xcom["kie_task_id"]
@@ -65,7 +65,7 @@ def test_a_retry_goes_on_with_the_conversion_that_was_paid_for(kie, task, own_pa
     assert len(kie.requests("submit")) == kie.accepted_submits == 1
 
 
-def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, task, own_patches):
+def test_an_id_that_was_not_kept_is_found_by_the_409(kie, task, own_patches):
     die(own_patches, Record, "commit")
     with pytest.raises(WorkerCrash):
         task.run_once()
@@ -74,7 +74,7 @@ def test_a_worker_that_dies_before_the_id_is_kept_finds_it_through_the_409(kie, 
 
 
 @pytest.mark.parametrize("answer", ["success-link-no-url", "callback-exception-link-no-url"])
-def test_a_link_that_is_no_url_is_waited_out_and_never_submitted_again(kie, task, answer):
+def test_a_link_that_is_no_url_is_never_submitted_again(kie, task, answer):
     kie.play(answer, endpoint="record-info", repeat=True)
     for _ in range(2):
         task.arguments["timeout"] = 0.3
@@ -87,14 +87,7 @@ def test_a_link_that_is_no_url_is_waited_out_and_never_submitted_again(kie, task
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("music_task_id", ""),
-        ("music_task_id", 1e30),
-        ("audio_id", "a b"),
-        ("callback_url", "x"),
-        ("callback_url", "nonsense"),
-    ],
+    ("field", "value"), [("music_task_id", ""), ("music_task_id", 1e30), ("audio_id", "a b"), ("callback_url", "x")]
 )
 def test_what_cannot_be_sent_leaves_no_note(kie, task, field, value):
     task.arguments[field] = value
@@ -104,14 +97,19 @@ def test_what_cannot_be_sent_leaves_no_note(kie, task, field, value):
     assert kie.requests() == []
 
 
-def test_a_connection_that_cannot_work_leaves_no_note(task, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", '{"conn_type": "kie"}')
+@pytest.mark.parametrize("what", ["connection", "proxy"])
+def test_a_connection_that_cannot_work_leaves_no_note(kie, task, monkeypatch, what):
+    if what == "connection":
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", '{"conn_type": "kie"}')
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "" if name.lower() == "no_proxy" else "socks5://127.0.0.1:1")
     with pytest.raises(e.KieConfigurationError):
-        task.run_once()
+        task.run_once(callback_url="https://api.example.com/callback")
     assert task.store.values == {}
+    assert kie.requests() == []
 
 
-def test_ids_that_a_native_template_made_numbers_of_are_the_same_track(kie, task):
+def test_ids_that_became_numbers_are_the_same_track(kie, task):
     task.arguments |= {"music_task_id": 5790, "audio_id": 231}
     task.run_once()
     (submit,) = kie.requests("submit")
@@ -121,23 +119,17 @@ def test_ids_that_a_native_template_made_numbers_of_are_the_same_track(kie, task
     assert len(kie.requests("submit")) == 1
 
 
-def test_a_failed_conversion_is_submitted_again(kie, task):
-    kie.configure(conflict_after_failure=False)
+@pytest.mark.parametrize("named_again", [False, True])
+def test_a_failed_conversion_is_submitted_again(kie, task, named_again):
+    kie.configure(conflict_after_failure=named_again)
     task.arguments["music_task_id"] = "fail-music"
     ids = []
     for _ in range(2):
-        with pytest.raises(e.KieConversionFailedError):
-            task.run_once()
-        ids.append(task.xcom["kie_task_id"])
-    assert len(set(ids)) == kie.accepted_submits == 2
-
-
-def test_a_failed_conversion_that_kie_names_again_fails_with_its_own_words(kie, task):
-    task.arguments["music_task_id"] = "fail-music"
-    for _ in range(2):
         with pytest.raises(e.KieConversionFailedError, match="GENERATE_WAV_FAILED"):
             task.run_once()
-    assert kie.accepted_submits == 1
+        ids.append(task.xcom["kie_task_id"])
+    assert len(kie.requests("submit")) == 2
+    assert len(set(ids)) == kie.accepted_submits == (1 if named_again else 2)
 
 
 def test_a_conversion_that_kie_has_forgotten_is_submitted_again(kie, task, own_patches):
@@ -149,16 +141,11 @@ def test_a_conversion_that_kie_has_forgotten_is_submitted_again(kie, task, own_p
     assert kie.accepted_submits == 1
 
 
-def test_a_retry_with_a_refused_key_says_so_and_submits_nothing(kie, task, own_patches):
+def test_trouble_at_the_first_poll_of_a_retry_submits_nothing(kie, task, own_patches):
     crash_while_waiting(task, own_patches)
     kie.play("wrong-key")
     with pytest.raises(e.KieAuthenticationError):
         task.run_once()
-    assert len(kie.requests("submit")) == 1
-
-
-def test_trouble_at_the_retrys_first_look_submits_nothing(kie, task, own_patches):
-    crash_while_waiting(task, own_patches)
     kie.play(*["bad-gateway"] * 5, endpoint="record-info")
     assert task.run_once().startswith(kie.url)
     assert len(kie.requests("submit")) == 1
@@ -188,7 +175,7 @@ def test_what_is_no_entry_of_ours_is_ignored(kie, task, rubbish):
     assert kie.accepted_submits == 1
 
 
-def test_a_store_that_fails_after_the_submit_does_not_lose_the_conversion(kie, task, own_patches, caplog):
+def test_a_store_that_fails_after_a_submit_loses_nothing(kie, task, own_patches, caplog):
     original = Store.set
 
     def broken_for_ids(self, key, value, **kwargs):
@@ -201,23 +188,14 @@ def test_a_store_that_fails_after_the_submit_does_not_lose_the_conversion(kie, t
     assert f"WAV task {task.xcom['kie_task_id']} is submitted" in caplog.text
 
 
-def test_a_try_that_may_no_longer_write_submits_nothing(kie, task, own_patches):
+@pytest.mark.parametrize("method", ["get", "set"])
+def test_a_store_that_refuses_lets_nothing_be_submitted(kie, task, own_patches, method):
     """Airflow has given the try up: it reads an empty store, and is refused when it writes."""
 
     def refused(*_, **__):
         raise RuntimeError("the task instance is not running")
 
-    own_patches.setattr(Store, "set", refused)
-    with pytest.raises(RuntimeError):
-        task.run_once()
-    assert kie.requests("submit") == []
-
-
-def test_a_store_that_cannot_be_read_lets_nothing_be_submitted(kie, task, own_patches):
-    def broken(*_, **__):
-        raise RuntimeError("no store today")
-
-    own_patches.setattr(Store, "get", broken)
+    own_patches.setattr(Store, method, refused)
     with pytest.raises(RuntimeError):
         task.run_once()
     assert kie.requests() == []
