@@ -163,14 +163,14 @@ def test_the_file_is_there_when_it_counts_as_stored(attach, kind, before):
     assert fs.content == {"/bucket/one.wav": NEW}
 
 
-def test_a_copy_that_does_not_end_is_an_error_and_nothing_is_left_of_it(attach):
+def test_a_copy_that_does_not_end_leaves_nothing(attach):
     fs = attach(Never())
     with pytest.raises(e.KieDownloadError, match=r"12 bytes were written .* 1 seconds later the storage has 4 bytes"):
         store()
     assert fs.content == {}
 
 
-def test_a_copy_that_fails_leaves_nothing_and_the_next_try_works(attach):
+def test_a_copy_that_fails_leaves_nothing_for_the_next(attach):
     fs = attach(BreaksOff())
     with pytest.raises(OSError, match="out of space"):
         store()
@@ -207,7 +207,7 @@ class _Ended(BaseException):
     """Stands for Airflow's end of a task: its time-out, or a signal."""
 
 
-def test_a_task_that_is_ended_while_it_waits_leaves_nothing(attach, monkeypatch):
+def test_a_task_that_is_ended_in_a_wait_leaves_nothing(attach, monkeypatch):
     fs = attach(Never())
     looks = fs.info
 
@@ -223,7 +223,7 @@ def test_a_task_that_is_ended_while_it_waits_leaves_nothing(attach, monkeypatch)
     assert fs.content == {}
 
 
-def test_a_storage_that_keeps_everything_has_the_file_and_the_part(attach, caplog):
+def test_a_storage_that_keeps_everything_has_the_part(attach, caplog):
     fs = attach(KeepsEverything())
     store()
     part, final = sorted(fs.content)

@@ -29,12 +29,13 @@ def task(request, kie):
     return task_of(Store(), deferrable=request.param, **IMAGE)
 
 
-def test_a_job_of_the_market_is_made_and_its_first_link_is_pushed(kie, task):
+def test_a_job_is_made_once_and_its_first_link_pushed(kie, task):
     job = task.run_once()
     assert (job["family"], job["model"]) == ("jobs", IMAGE["model"])
     assert task.xcom["url"] == job["files"][0]["url"]
     assert task.xcom["kie_task_id"] == job["kie_task_id"]
     assert task.xcom["kie_family"] == "jobs"
+    assert task.run_once() == job
     assert kie.accepted_submits == 1
 
 
@@ -46,12 +47,7 @@ def test_the_page_of_a_task_links_to_its_file(kie):
     assert link.get_link(wait, ti_key=None) == job["files"][0]["url"]
 
 
-def test_a_try_after_success_pays_nothing(kie, task):
-    assert task.run_once() == task.run_once()
-    assert kie.accepted_submits == 1
-
-
-def test_a_worker_that_dies_while_it_waits_is_followed_by_the_same_job(kie, task, monkeypatch):
+def test_a_worker_that_dies_in_the_wait_keeps_the_job(kie, task, monkeypatch):
     die(monkeypatch, KieJobOperator, "_announce_submit")
     with pytest.raises(WorkerCrash):
         task.run_once()
@@ -59,7 +55,7 @@ def test_a_worker_that_dies_while_it_waits_is_followed_by_the_same_job(kie, task
     assert kie.accepted_submits == 1
 
 
-def test_a_worker_that_dies_in_the_submit_is_never_followed_by_another(kie, task, monkeypatch):
+def test_a_worker_that_dies_in_the_submit_ends_the_task(kie, task, monkeypatch):
     die(monkeypatch, KieHook, "submit_job", after=True)
     with pytest.raises(e.KieMaybeSubmittedError):  # the task ends; a process that is killed leaves the same entry
         task.run_once()
@@ -70,7 +66,7 @@ def test_a_worker_that_dies_in_the_submit_is_never_followed_by_another(kie, task
     assert kie.accepted_submits == 1
 
 
-def test_what_is_adopted_is_gone_on_with_after_a_clear_even_where_a_clear_submits_again(kie, task, monkeypatch):
+def test_what_is_adopted_outlives_a_clear(kie, task, monkeypatch):
     die(monkeypatch, KieHook, "submit_job", after=True)
     with pytest.raises(e.KieMaybeSubmittedError):
         task.run_once(reuse="never")
@@ -139,10 +135,9 @@ def test_without_a_memory_such_a_success_is_final(kie, family, deferrable):
 
 
 def test_without_a_memory_an_unknown_outcome_is_final(kie, monkeypatch):
-    task = task_of(None, **IMAGE)
     die(monkeypatch, KieHook, "submit_job", after=True)
     with pytest.raises(e.KieMaybeSubmittedError, match=r"kie\.ai/logs lists the job") as end:
-        task.run_once()
+        task_of(None, **IMAGE).run_once()
     assert isinstance(end.value, AirflowFailException)
     assert "airflow kie" not in str(end.value)
 
@@ -156,7 +151,7 @@ def an_answer_with_an_id(monkeypatch, kie_task_id):
     monkeypatch.setattr(KieHook, "submit_job", submit_job)
 
 
-def test_an_id_in_an_answer_that_nobody_understands_is_gone_on_with(kie, task, monkeypatch):
+def test_an_id_in_an_odd_answer_is_gone_on_with(kie, task, monkeypatch):
     kie_task_id = kie.create_job("jobs", finished=True, prompt="a lighthouse")
     an_answer_with_an_id(monkeypatch, kie_task_id)
     with pytest.raises(e.KieUnexpectedCodeError):
@@ -172,14 +167,14 @@ def test_without_a_memory_such_an_answer_is_final_and_names_the_id(kie, monkeypa
     assert end.value.existing_kie_task_id == "paid-1"
 
 
-def test_a_retry_that_finds_another_input_stops_and_says_what_differs(kie, task):
+def test_a_retry_with_another_input_stops(kie, task):
     task.run_once()
     with pytest.raises(e.KieMaybeSubmittedError, match="another digest"):
         task.run_once(input={"prompt": "a harbour"})
     assert kie.accepted_submits == 1
 
 
-def test_after_a_clear_another_input_is_another_job_and_the_same_is_not(kie, task):
+def test_after_a_clear_another_input_is_another_job(kie, task):
     first = task.run_once()
     task.clear()
     assert task.run_once() == first
@@ -188,7 +183,7 @@ def test_after_a_clear_another_input_is_another_job_and_the_same_is_not(kie, tas
     assert kie.accepted_submits == 2
 
 
-def test_with_reuse_never_a_clear_pays_again_and_a_retry_does_not(kie, task):
+def test_with_reuse_never_a_clear_pays_again(kie, task):
     first = task.run_once(reuse="never")
     assert task.run_once(reuse="never") == first
     task.clear()
@@ -214,7 +209,7 @@ def test_bad_arguments_are_named_before_anything_is_sent(kie, arguments, says):
     assert store.values == {}
 
 
-def test_a_song_goes_on_to_its_tracks_and_any_sensor_takes_the_job(kie):
+def test_a_song_leads_to_tracks_and_sensors_take_it(kie):
     task = task_of(Store(), family="music", input={"prompt": "a sea shanty", "model": "V5"} | MUSIC)
     song = task.run_once()
     assert len(song["files"]) >= 2
