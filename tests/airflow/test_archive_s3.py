@@ -98,7 +98,7 @@ def test_a_file_of_several_parts_comes_whole_over_breaks(kie, s3):
     assert keys(s3) == ["2026/one [live].wav"]
 
 
-def test_a_file_that_is_refused_leaves_neither_an_object_nor_an_upload(kie, s3):
+def test_a_refused_file_leaves_no_object_and_no_upload(kie, s3):
     with FileServer(LONG) as server:
         server.play(Act(body=LONG + b"more" * 500))
         with pytest.raises(e.KieNotAWavError):
@@ -118,7 +118,7 @@ def test_another_object_is_only_replaced_on_request(kie, s3):
     assert keys(s3) == ["one.wav"]
 
 
-def test_a_name_under_which_other_objects_lie_is_a_folder(kie, s3):
+def test_a_name_with_objects_below_it_is_a_folder(kie, s3):
     s3.put_object(Bucket="masters", Key="2026/one.wav", Body=b"x")
     for destination in ("s3://masters/2026", "s3://masters", "s3://masters/"):
         with pytest.raises(e.KieValidationError, match="add the name of the file"):

@@ -148,7 +148,7 @@ def test_what_is_forgotten_is_submitted_again(kie, lost, entry):
 
 
 @needs_store
-def test_what_cannot_be_settled_is_an_error_that_says_why(kie, lost, entry, refused, kie_command, monkeypatch):
+def test_what_cannot_be_settled_is_an_error(kie, lost, entry, refused, kie_command, monkeypatch):
     of, job = (lost.run.dag_id, lost.run.run_id), kie.create_job("jobs", finished=True)
     monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", kie.connection_json())
     before = entry("make")
@@ -177,7 +177,7 @@ def test_an_entry_of_a_conversion_is_one_of_family_wav(kie, lost, entry, refused
 
 
 @needs_store
-def test_an_entry_that_only_workers_can_read_is_left_alone(kie, lost, refused, kie_command):
+def test_an_entry_for_workers_alone_is_left_alone(kie, lost, refused, kie_command):
     of = (lost.run.dag_id, lost.run.run_id, "make")
     store = find_task_state_store(*of, -1)
     store.set("kie_job", {"a reference": "of [workers] state_store_backend"}, retention=RETENTION)

@@ -132,7 +132,7 @@ def test_a_failed_conversion_is_submitted_again(kie, task, named_again):
     assert len(set(ids)) == kie.accepted_submits == (1 if named_again else 2)
 
 
-def test_a_conversion_that_kie_has_forgotten_is_submitted_again(kie, task, own_patches):
+def test_what_kie_has_forgotten_is_submitted_again(kie, task, own_patches):
     crash_while_waiting(task, own_patches)
     first_id = task.xcom["kie_task_id"]
     kie.reset()
@@ -141,7 +141,7 @@ def test_a_conversion_that_kie_has_forgotten_is_submitted_again(kie, task, own_p
     assert kie.accepted_submits == 1
 
 
-def test_trouble_at_the_first_poll_of_a_retry_submits_nothing(kie, task, own_patches):
+def test_trouble_at_a_retrys_first_poll_submits_nothing(kie, task, own_patches):
     crash_while_waiting(task, own_patches)
     kie.play("wrong-key")
     with pytest.raises(e.KieAuthenticationError):

@@ -127,12 +127,5 @@ def test_the_dag_of_the_test_project(kie):
 
 
 def test_every_example_is_run_here():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
-        "example_kie_image_to_video",
-        "example_kie_song",
-        "example_kie_wav",
-        "example_kie_wav_archive",
-        "example_kie_wav_archived",
-        "example_kie_wav_mapped",
-        "wav_of_a_track",
-    }
+    here = Path(__file__).read_text()
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'load_dag("{path.stem}")' not in here] == []

@@ -51,17 +51,12 @@ def run_inner_test(tmp_path: Path):
     return run
 
 
-def test_a_secrets_backend_keeps_all_connections_but_this_one(run_inner_test):
-    done = run_inner_test()
-    assert done.returncode == 0, done.stdout
-
-
-def test_a_proxy_of_the_environment_is_not_asked(run_inner_test):
+def test_it_comes_before_a_secrets_backend_and_a_proxy(run_inner_test):
     done = run_inner_test(http_proxy="http://127.0.0.1:9", no_proxy="localhost")
     assert done.returncode == 0, done.stdout
 
 
-def test_it_fails_at_once_where_airflow_gives_another_connection(run_inner_test):
+def test_it_fails_where_airflow_gives_another_connecti(run_inner_test):
     done = run_inner_test(
         NAMED
         + """

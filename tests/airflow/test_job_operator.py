@@ -77,7 +77,7 @@ def test_what_is_adopted_outlives_a_clear(kie, task, monkeypatch):
     assert len(kie.requests("submit")) == 1
 
 
-def test_who_says_so_submits_again_after_an_unknown_outcome(kie, task, monkeypatch):
+def test_on_unknown_submit_resubmit_submits_again(kie, task, monkeypatch):
     die(monkeypatch, KieHook, "submit_job", after=True)
     with pytest.raises(WorkerCrash):
         task.run_once(on_unknown_submit="resubmit")
@@ -110,7 +110,7 @@ def test_a_refused_submit_is_sent_again_by_the_next_try(kie, monkeypatch, family
 
 @charged_again
 @WAYS
-def test_a_success_that_cannot_be_read_is_never_submitted_again(kie, family, deferrable):
+def test_an_unreadable_success_is_never_submitted_again(kie, family, deferrable):
     kie.play({"jobs": "jobs-not-json", "veo": "veo-no-result"}[family], repeat=True)
     task = task_of(Store(), deferrable=deferrable, **job_of(family))
     for clear in (False, False, True):
@@ -159,7 +159,7 @@ def test_an_id_in_an_odd_answer_is_gone_on_with(kie, task, monkeypatch):
     assert task.run_once()["kie_task_id"] == kie_task_id
 
 
-def test_without_a_memory_such_an_answer_is_final_and_names_the_id(kie, monkeypatch):
+def test_without_a_memory_an_odd_answer_names_the_id(kie, monkeypatch):
     an_answer_with_an_id(monkeypatch, "paid-1")
     with pytest.raises(e.KieUnexpectedCodeError) as end:
         task_of(None, **IMAGE).run_once()

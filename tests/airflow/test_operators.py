@@ -45,7 +45,7 @@ WAYS = pytest.mark.parametrize("way", [convert, convert_deferred])
 
 
 @WAYS
-def test_waiting_gives_the_url_and_pushes_id_and_conversion(kie, context, way):
+def test_waiting_gives_url_id_and_conversion(kie, context, way):
     url = way(context)
     pushed = context["ti"].pushed
     assert url == pushed["wav_conversion"]["wav_url"]
@@ -61,7 +61,7 @@ def test_not_waiting_gives_the_id_and_reads_nothing(kie, context):
 
 
 @WAYS
-def test_a_failed_conversion_is_retryable_and_its_id_is_known(kie, context, way):
+def test_a_failed_conversion_is_retryable_with_its_id(kie, context, way):
     with pytest.raises(e.KieConversionFailedError, match="GENERATE_WAV_FAILED") as caught:
         way(context, music_task_id="fail-music")
     assert not isinstance(caught.value, AirflowFailException)
@@ -77,7 +77,7 @@ def test_a_result_survives_a_source_that_is_gone_by_then(kie, context):
     assert resumed.execute_complete(context, event) == context["ti"].pushed["wav_conversion"]["wav_url"]
 
 
-def test_a_callback_url_that_nobody_pushed_is_the_connections(kie, context):
+def test_an_empty_callback_url_is_the_connections(kie, context):
     assert convert(context, callback_url="None")
 
 
@@ -105,7 +105,7 @@ def test_a_time_out_is_retried_where_a_retry_resumes(kie, context, way, store, d
     assert caught.value.conn_id == "kie_default"
 
 
-def test_a_wait_that_airflow_itself_ends_names_the_conversion(kie, capfd, caplog):
+def test_a_wait_that_airflow_ends_names_the_conversion(kie, capfd, caplog):
     kie.configure(conversion_seconds=600)
     known = kie.create_conversion(audio_id="known")
     run = run_dag(load_dag("ended_by_airflow"), run_conf={"kie_task_id": known})
@@ -132,7 +132,7 @@ def test_native_templates_and_parts_of_a_conversion(kie):
 
 @pytest.mark.parametrize("field", ["poll_interval", "timeout"])
 @pytest.mark.parametrize("value", [0, float("nan"), float("inf"), "30", None, True, timedelta(seconds=-1)])
-def test_a_wait_that_cannot_work_is_refused_before_it_is_paid(kie, context, field, value):
+def test_a_wait_that_cannot_work_is_refused_unpaid(kie, context, field, value):
     with pytest.raises(e.KieValidationError, match=field):
         convert(context, **{field: value})
     set_by_a_policy = ConvertToWavOperator(task_id="convert", **TRACK)
@@ -176,7 +176,7 @@ def test_what_repeating_cannot_help_is_sent_once(kie, context, answer, error):
     assert len(kie.requests("submit")) == 1
 
 
-def test_an_earlier_conversion_is_reused_and_not_paid_again(kie, context):
+def test_an_earlier_conversion_is_reused(kie, context):
     first = convert({"ti": TaskInstance()}, wait_for_completion=False)
     assert convert(context, wait_for_completion=False) == first
     assert kie.accepted_submits == 1

@@ -70,7 +70,7 @@ def setting(**values):
         ({"max_wait": timedelta(seconds=9)}, "max_wait", 9.0),
     ],
 )
-def test_a_start_in_the_triggerer_goes_by_what_a_policy_has_set(as_the_scheduler_sees_it, changed, name, value):
+def test_a_start_in_the_triggerer_goes_by_a_policy(as_the_scheduler_sees_it, changed, name, value):
     task = as_the_scheduler_sees_it(setting(**changed))
     assert task.start_from_trigger
     assert task.start_trigger_args.trigger_kwargs["__var"][name] == value  # stored as Airflow stores any dict
@@ -91,22 +91,10 @@ def test_a_policy_may_bring_the_start_back_to_a_worker(as_the_scheduler_sees_it,
 
 @needs_3_3
 @pytest.mark.parametrize("changed", [{"start_from_trigger": True}, {"start_from_trigger": True, "deferrable": True}])
-def test_a_policy_may_start_all_deferrable_sensors_in_the_triggerer(as_the_scheduler_sees_it, changed):
+def test_a_policy_may_start_sensors_in_the_triggerer(as_the_scheduler_sees_it, changed):
     task = as_the_scheduler_sees_it(setting(**changed), arguments="deferrable=False")
     assert task.start_from_trigger == ("deferrable" in changed)
     assert bool(task.start_trigger_args) == task.start_from_trigger
-
-
-@needs_3_3
-def test_a_subclass_may_change_its_arguments_after_our_constructor():
-    class Audited(WavConversionSensor):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.kie_conn_id, self.timeout = "kie_audit", 60.0
-
-    sensor = Audited(task_id="wait", kie_task_id="988e00aa", deferrable=True, start_from_trigger=True)
-    assert sensor.start_trigger_args.trigger_kwargs["kie_conn_id"] == "kie_audit"
-    assert sensor.start_trigger_args.trigger_kwargs["timeout"] == 60.0
 
 
 @needs_3_3
@@ -118,7 +106,7 @@ def test_a_subclass_may_bring_a_start_of_its_own():
     assert ours.start_trigger_args.next_method == "execute_otherwise"
 
 
-def test_every_task_goes_by_the_connection_and_the_times_that_a_policy_has_set(kie, monkeypatch):
+def test_every_task_goes_by_what_a_policy_has_set(kie, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_KIE_AUDIT", os.environ["AIRFLOW_CONN_KIE_DEFAULT"])
     monkeypatch.delenv("AIRFLOW_CONN_KIE_DEFAULT")
     policy = setting(kie_conn_id="kie_audit", timeout=30.0, poke_interval=0.05, poll_interval=timedelta(seconds=0.05))
@@ -144,6 +132,6 @@ def test_every_class_can_be_mapped(kie):
         assert run.xcom("convert", map_index=index).endswith(("#acme", "#other"))
 
 
-def test_mapped_tasks_can_be_stored_and_start_on_a_worker():
+def test_mapped_tasks_are_stored_and_start_on_a_worker():
     dag = as_stored(load_dag("mapped_ways"))
     assert {task.task_id for task in dag.tasks if task.start_trigger_args is not None} == set()

@@ -69,7 +69,7 @@ def test_what_poke_raises_ends_as_in_any_sensor(kie, monkeypatch, error, mode, f
 
 @pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_poke_that_is_never_content_ends_at_the_time_out(kie, monkeypatch, mode, flag):
+def test_a_poke_that_is_never_content_times_out(kie, monkeypatch, mode, flag):
     class NeverContent(WavConversionSensor):
         def poke(self, context):
             return False
@@ -82,7 +82,7 @@ def test_a_poke_that_is_never_content_ends_at_the_time_out(kie, monkeypatch, mod
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("day", ["Sunday", "Monday"])
-def test_a_question_before_the_look_is_asked_in_every_mode(kie, monkeypatch, mode, day):
+def test_a_question_before_the_poll_is_always_asked(kie, monkeypatch, mode, day):
     kie_task_id = kie.create_conversion(finished=True)
     kie.play("pending")
     ended = run_sensor(mode, monkeypatch, of=subclasses.WeekdaySensor, kie_task_id=kie_task_id, day=day, **QUICK)
@@ -148,7 +148,7 @@ def test_a_converting_subclass_has_everything_of_its_own(kie, context):
     assert kie.accepted_submits == 1
 
 
-def test_a_converting_subclass_goes_on_after_its_deferral(kie, context):
+def test_a_converting_subclass_resumes(kie, context):
     operator = convert_for_client(deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute(context)
@@ -160,7 +160,7 @@ def test_a_converting_subclass_goes_on_after_its_deferral(kie, context):
     assert url.endswith("#acme")
 
 
-def test_subclasses_of_the_other_operators_do_what_they_say(kie, tmp_path):
+def test_subclasses_of_the_other_operators(kie, tmp_path):
     context, kie_task_id = {"ti": TaskInstance()}, kie.create_conversion(finished=True)
     fetch = subclasses.UrlWithoutQuery(task_id="url", kie_task_id=kie_task_id)
     assert fetch.execute(context) == context["ti"].pushed["wav_conversion"]["wav_url"].partition("?")[0]
@@ -181,7 +181,7 @@ def run_stored(trigger):
     return asyncio.run(only_event(getattr(import_module(module), name)(**arguments)))
 
 
-def test_a_subclass_of_the_trigger_is_what_the_triggerer_builds(kie):
+def test_a_subclass_of_the_trigger_is_built(kie):
     kie_task_id = kie.create_conversion(finished=True)
     trigger = subclasses.TaggedTrigger(
         tag="acme", kie_task_id=kie_task_id, kie_conn_id="kie_default", poll_interval=0.03, deadline=None, timeout=20
@@ -190,7 +190,7 @@ def test_a_subclass_of_the_trigger_is_what_the_triggerer_builds(kie):
     assert (event["status"], event["tag"]) == ("success", "acme")
 
 
-async def test_a_subclass_of_the_async_hook_looks_in_its_own_way(kie):
+async def test_a_subclass_of_the_async_hook_is_used(kie):
     hook = subclasses.CountingAsyncHook(KieHook().settings, False)
     balance = await hook.attempt(common.credit())
     await hook.transport.close()
@@ -198,7 +198,7 @@ async def test_a_subclass_of_the_async_hook_looks_in_its_own_way(kie):
     assert hook.calls == 1
 
 
-def test_a_subclass_of_the_hook_has_a_connection_of_its_own(kie, context):
+def test_a_subclass_of_the_hook_has_its_connection(kie, context):
     hook = subclasses.StudioHook()
     assert hook.kie_conn_id == "studio_default"
     assert hook.get_credits() >= 0

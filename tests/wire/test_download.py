@@ -197,7 +197,7 @@ def test_without_a_length_the_header_says_what_is_whole(server, sink, how):
     [(wav(1000, riff_size=UNKNOWN, data_size=UNKNOWN), "nobody knows"), (wav(1000, riff_size=4044), "cut off")],
     ids=["stream", "odd"],
 )
-def test_where_the_header_does_not_say_the_host_may_vouch(server, sink, content, says):
+def test_where_the_header_is_silent_the_host_may_vouch(server, sink, content, says):
     server.play(Act(body=content, length="none", etag=None))
     assert says in refused(server, sink, e.KieDownloadError)
     assert len(server.requests) == (1 if says == "nobody knows" else subject.MOST_BREAKS_IN_A_ROW + 1)
@@ -252,7 +252,7 @@ def test_a_host_that_falls_silent_is_asked_again(server, sink):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_an_expired_link_is_renewed_and_final_without_another(server, sink, status):
+def test_an_expired_link_is_renewed_or_final(server, sink, status):
     server.play(Act(status=status, body=b"error code: 1010"), Act())
     came_whole(fetch(server, sink, "/d/fresh.wav"), sink)
     assert [request.target for request in server.requests] == ["/s/one.wav?sig=canary", "/d/fresh.wav"]
@@ -264,7 +264,7 @@ def test_an_expired_link_is_renewed_and_final_without_another(server, sink, stat
 
 
 @pytest.mark.parametrize(("fresh", "resumes"), [("/s/one.wav?sig=new", True), ("/d/other.wav", False)])
-def test_validators_hold_for_one_url_whatever_its_signature(server, sink, fresh, resumes):
+def test_validators_hold_whatever_the_signature(server, sink, fresh, resumes):
     server.play(Act(cut=0.5, end="reset"), Act(status=403, body=b""), Act())
     came_whole(fetch(server, sink, fresh), sink)
     assert server.starts[2] == (server.starts[1] if resumes else None)
@@ -276,7 +276,7 @@ def test_each_link_that_brings_bytes_may_be_followed(server, sink):
     came_whole(fetch(server, sink, *(f"/s/one.wav?sig={number}" for number in range(6))), sink)
 
 
-def test_links_that_bring_nothing_are_asked_for_three_times(server, sink):
+def test_links_that_bring_nothing_come_to_an_end(server, sink):
     server.play(Act(status=403, body=b""))
     refused(server, sink, e.KieLinkExpiredError, *(f"/s/one.wav?sig={number}" for number in range(50)))
     assert len(server.requests) == subject.MOST_LINKS_IN_VAIN
@@ -358,7 +358,7 @@ def test_breaks_without_progress_are_given_up_soon(server, sink, act):
     assert len(server.requests) <= subject.MOST_BREAKS_IN_A_ROW + 2
 
 
-def test_breaks_with_little_progress_are_given_up_at_last(server, sink, monkeypatch):
+def test_breaks_with_little_progress_come_to_an_end(server, sink, monkeypatch):
     monkeypatch.setattr(subject, "PIECE", 1000)
     monkeypatch.setattr(subject, "MOST_BREAKS", 8)
     server.play(Act(cut=0.01, end="reset"))
@@ -373,7 +373,7 @@ def test_other_answers_are_not_asked_again(server, sink, status):
     assert len(server.requests) == 1
 
 
-def test_a_file_that_is_too_large_is_refused_before_its_body(server, sink):
+def test_a_file_that_is_too_large_is_refused_at_once(server, sink):
     assert f"has {len(FILE):,} bytes" in refused(server, sink, e.KieFileTooLargeError, max_bytes=len(FILE) - 1)
     assert sink.begun == []
     came_whole(fetch(server, sink, max_bytes=len(FILE)), sink)
@@ -434,7 +434,7 @@ def test_a_redirect_is_followed_as_browsers_do(server, sink, location, asked):
         ("https://bücher.example/größe.wav", "https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe.wav"),
     ],
 )
-def test_redirects_to_public_https_are_followed_five_times(server, sink, monkeypatch, location, sent):
+def test_redirects_to_https_are_followed_five_times(server, sink, monkeypatch, location, sent):
     monkeypatch.setattr(file_host, "_addresses", lambda host, **_: [ipaddress.ip_address("93.184.215.14")])
     server.play(redirect(location.encode()))
     asked, get = [], FileHost._get
@@ -479,7 +479,7 @@ def test_a_redirect_to_where_it_must_not_go(server, sink, target):
     ],
 )
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
-def test_the_host_that_is_checked_is_the_host_that_is_asked(monkeypatch, host, proxy):
+def test_the_host_that_is_checked_is_asked(monkeypatch, host, proxy):
     monkeypatch.setattr(FileHost, "_get", lambda *_: pytest.fail("was asked"))
     with pytest.raises(e.KieUnsafeUrlError, match="not an address of the public internet"):
         FileHost(settings(proxy=proxy)).ask(Link(f"https://{host}/1.wav", False), {})
@@ -518,7 +518,7 @@ def name_that_moves(monkeypatch):
     return "files.example.com"
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_asked(server, name_that_moves):
+def test_the_address_that_was_checked_is_asked(server, name_that_moves):
     netloc = f"{name_that_moves}:{server.port}"
     with FileHost(settings()).ask(Link(f"http://{netloc}/1.wav", False), {}) as response:
         assert response.status_code == 200
@@ -572,7 +572,7 @@ def test_only_http_urls_are_asked_for(url):
         *("https://a.example\\@10.0.0.1/", "https://a.example/a\\b?sig=canary"),
     ],
 )
-def test_a_url_that_libraries_read_differently_is_refused(url):
+def test_a_url_that_is_read_differently_is_refused(url):
     with pytest.raises(e.KieUnsafeUrlError) as caught:
         FileHost(settings()).ask(Link(url, True), {})
     assert "canary" not in str(caught.value)

@@ -108,7 +108,7 @@ def test_fifty_at_once_start_one_conversion(client: Client) -> None:
     assert sum(entry["accepted"] for entry in client.kie.requests("submit")) == 1
 
 
-def test_the_twenty_first_submit_in_ten_seconds_is_refused(client: Client) -> None:
+def test_the_21st_submit_in_ten_seconds_is_refused(client: Client) -> None:
     assert {client.submit(audio_id=str(n)).json()["code"] for n in range(20)} == {200}
     refused = client.submit(audio_id="20")
     assert (refused.status_code, refused.json()["code"]) == (429, 429)
@@ -122,7 +122,7 @@ def test_the_twenty_first_submit_in_ten_seconds_is_refused(client: Client) -> No
     "agent", ["python-requests/2.34", "Python-urllib/3.11", "python-urllib3/2.6", "Python/3.11 aiohttp/3.13", "", None]
 )
 @pytest.mark.parametrize("path", [CREDIT, "/s/1.wav"])
-def test_the_edge_blocks_libraries_that_do_not_say_who_they_are(kie: KieEmulator, path: str, agent: str | None) -> None:
+def test_the_edge_blocks_nameless_libraries(kie: KieEmulator, path: str, agent: str | None) -> None:
     connection = HTTPConnection("127.0.0.1", int(kie.url.rpartition(":")[2]), timeout=10)
     connection.request("GET", path, headers={} if agent is None else {"User-Agent": agent})
     answer = connection.getresponse()
@@ -196,7 +196,7 @@ def test_a_part_that_does_not_exist(wav_url: str, asked: str) -> None:
         *({"Range": "bytes=4-", "If-Range": '"another"'}, {"Range": "bytes=4-", "If-Range": f"W/{etag()}"}),
     ],
 )
-def test_a_range_that_is_not_served_brings_the_whole_file(wav_url: str, asked: dict[str, str]) -> None:
+def test_a_range_that_is_not_served_brings_the_file(wav_url: str, asked: dict[str, str]) -> None:
     answer = fetch(wav_url, **asked)
     assert (answer.status_code, len(answer.content)) == (200, SIZE)
 
@@ -353,7 +353,7 @@ def test_only_loopback_is_served(host: str) -> None:
         KieEmulator(host=host)
 
 
-def test_a_stopped_emulator_frees_its_port_and_its_thread() -> None:
+def test_a_stopped_emulator_frees_port_and_thread() -> None:
     with KieEmulator(api_key="another-key") as kie:
         port = int(kie.url.rpartition(":")[2])
         assert requests.get(kie.url + "/_emulator", timeout=10).status_code == 200

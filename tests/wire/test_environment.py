@@ -133,14 +133,6 @@ def test_a_proxy_that_cannot_work_is_refused_by_all(monkeypatch, connect, name, 
     assert "pr0xy-8d1f6c" not in only
 
 
-def test_a_proxy_that_cannot_work_ends_a_wait(monkeypatch, connect):
-    connect("https://kie.invalid")
-    monkeypatch.setenv("https_proxy", "socks5h://127.0.0.1:1")
-    event = asyncio.run(only_event(trigger()))
-    assert event["error"]["type"] == "KieConfigurationError"
-    assert "'https_proxy'" in event["error"]["problem"]
-
-
 # --- Certificates
 
 

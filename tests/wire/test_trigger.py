@@ -53,7 +53,7 @@ def test_it_is_stored_as_json_scalars_without_the_key(kie):
     assert WavConversionTrigger(**arguments).serialize() == (path, arguments)
 
 
-def test_a_wait_that_moves_to_another_triggerer_keeps_its_deadline(kie):
+def test_a_wait_that_moves_keeps_its_deadline(kie):
     kie.configure(conversion_seconds=600)
     first = trigger(kie.create_conversion(), seconds=0.3)
     moved = WavConversionTrigger(**first.serialize()[1])
@@ -147,14 +147,14 @@ def test_no_poll_before_the_deferral_is_noted(monkeypatch, deadline_in, timeout,
     assert at_least <= slept.value.args[0] <= at_most
 
 
-def test_waits_that_were_deferred_together_do_not_poll_together():
+def test_first_polls_are_spread():
     waits = [trigger(f"wav-{n}", poll_interval=4.0, seconds=3600) for n in range(200)]
     pauses = sorted(each._first_pause() for each in waits)
     assert pauses[-1] - pauses[0] > 3.0
     assert max(later - earlier for earlier, later in pairwise(pauses)) < 1.0
 
 
-def test_code_that_cannot_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
+def test_code_that_cannot_be_loaded_yet_ends_no_wait(kie, monkeypatch):
     attempts = iter([ImportError("the disk is away")])
 
     async def sometimes_away(cls):
@@ -168,7 +168,7 @@ def test_code_that_cannot_be_loaded_yet_does_not_end_the_wait(kie, monkeypatch):
     assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
 
 
-def test_an_unexpected_error_that_stays_ends_at_the_deadline(kie, monkeypatch):
+def test_an_error_that_stays_ends_at_the_deadline(kie, monkeypatch):
     async def broken(self, *args, **kwargs):
         raise ValueError("always")
 
@@ -244,7 +244,7 @@ def test_a_refused_key_outlasts_the_secrets_backend(kie, rotation, monkeypatch):
     assert rotation == []
 
 
-def test_keys_that_change_and_never_work_end_at_the_deadline(kie, rotation, monkeypatch):
+def test_keys_that_never_work_end_at_the_deadline(kie, rotation, monkeypatch):
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
     rotation += [f"never-right-{n}" for n in range(10_000)]
     event = asyncio.run(only_event(trigger(kie.create_conversion(finished=True), seconds=0.5)))
