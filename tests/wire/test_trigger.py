@@ -237,13 +237,6 @@ def test_a_key_that_changed_a_moment_ago_is_found(kie, rotation, caplog):
     assert kie_async._SHARED == {}
 
 
-def test_a_refused_key_outlasts_the_secrets_backend(kie, rotation, monkeypatch):
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
-    rotation += [None, None]
-    assert asyncio.run(only_event(trigger(kie.create_conversion(finished=True))))["status"] == "success"
-    assert rotation == []
-
-
 def test_keys_that_never_work_end_at_the_deadline(kie, rotation, monkeypatch):
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
     rotation += [f"never-right-{n}" for n in range(10_000)]
