@@ -401,7 +401,7 @@ def test_a_worker_killed_after_storing_finds_its_file(context, folder, kie_task_
 
 
 def test_no_try_moves_the_file_of_another(folder):
-    first, second = (Place(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
+    first, second = (Destination(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
     with first.part() as old, second.part() as new:
         old.begin(4)
         old.write(b"half")
@@ -414,8 +414,8 @@ def test_no_try_moves_the_file_of_another(folder):
         new.publish(8, overwrite=False)
     assert files(folder) == ["one.wav"]
     assert (folder / "one.wav").read_bytes() == b"the file"
-    others = [Place(f"{folder}/one.wav", None, owner(**each)) for each in ({}, {"run_id": "b"}, {"map_index": 1})]
-    others.append(Place(f"{folder}/two.wav", None, owner()))
+    others = [Destination(f"{folder}/one.wav", None, owner(**each)) for each in ({}, {"run_id": "b"}, {"map_index": 1})]
+    others.append(Destination(f"{folder}/two.wav", None, owner()))
     assert len({place.part_path for place in others}) == 4
 
 

@@ -24,7 +24,7 @@ import pytest
 from airflow_provider_kie import cli, terminal
 from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.emulator import KieEmulator
-from airflow_provider_kie.emulator.state import Verdict
+from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.files import download
 from airflow_provider_kie.files import host as file_host
@@ -129,24 +129,24 @@ def repeat_in_failures(kie, monkeypatch):
     answer = kie.state.record_info
 
     def record_info(*asked):
-        verdict = answer(*asked)
+        envelope = answer(*asked)
         for name in ("errorMessage", "failMsg"):
-            if isinstance(verdict.data, dict) and verdict.data.get(name):
-                verdict.data[name] = ECHO
-        return verdict
+            if isinstance(envelope.data, dict) and envelope.data.get(name):
+                envelope.data[name] = ECHO
+        return envelope
 
     monkeypatch.setattr(kie.state, "record_info", record_info)
     return {"prompt": "fail please"}
 
 
 def repeat_in_refusals(kie, monkeypatch):
-    monkeypatch.setattr(kie.state, "submit", lambda *_: Verdict(422, ECHO))
+    monkeypatch.setattr(kie.state, "submit", lambda *_: Envelope(422, ECHO))
     return {}
 
 
 def repeat_in_lost_answers(kie, monkeypatch):
     accept = kie.state.submit
-    monkeypatch.setattr(kie.state, "submit", lambda *asked: accept(*asked) and Verdict(500, ECHO))
+    monkeypatch.setattr(kie.state, "submit", lambda *asked: accept(*asked) and Envelope(500, ECHO))
     return {}
 
 
@@ -188,7 +188,7 @@ def test_a_run_leaves_queries_where_they_belong(kie, caplog, capfd, monkeypatch)
     with caplog.at_level(logging.INFO):
         run = run_dag(load_dag("every_dialect"))
         assert set(run.states().values()) == {"success"}
-        monkeypatch.setattr(kie.state, "record_info", lambda *_: Verdict(422, ECHO))
+        monkeypatch.setattr(kie.state, "record_info", lambda *_: Envelope(422, ECHO))
         assert run_dag(load_dag("every_dialect")).state == "failed"
     output = capfd.readouterr()
     said = caplog.text + output.out + output.err
