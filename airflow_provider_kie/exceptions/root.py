@@ -114,3 +114,6 @@ class KieError(AirflowException):
         """
         known = {name: data[name] for name in ("problem", *KieError("").details(), "family") if name in data}
         return KieError._classes.get(str(data.get("type", "")), KieError)(**known)
+
+
+KieError._classes[KieError.__name__] = KieError  # before a twin of it

@@ -149,3 +149,8 @@ def test_a_success_without_a_link_is_over_after_the_grace(response):
 
 def test_a_link_that_is_no_url_does_not_matter_where_a_result_is_enough():
     assert isinstance(end(POEMS, {"state": "success", "resultJson": {"title": "Ode", "audioUrls": ["s3://a"]}}), Done)
+
+
+def test_a_final_twin_does_not_take_the_place_of_its_original():
+    final(KieError("x"))
+    assert type(KieError.from_dict({"type": "KieError", "problem": "x"})) is KieError
