@@ -77,9 +77,10 @@ class KieError(AirflowException):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__ == KieError.__module__:
-            # A twin (final_errors.py) has the name of its original, which comes first.
-            KieError._classes.setdefault(cls.__name__, cls)
+        # A twin (final_errors.py) has the name of its original, which comes first.
+        for each in (KieError, cls):
+            if each.__module__ == KieError.__module__:
+                KieError._classes.setdefault(each.__name__, each)
 
     def __str__(self) -> str:
         """Return what happened, to which job, through which connection, and what to do next."""
@@ -114,6 +115,3 @@ class KieError(AirflowException):
         """
         known = {name: data[name] for name in ("problem", *KieError("").details(), "family") if name in data}
         return KieError._classes.get(str(data.get("type", "")), KieError)(**known)
-
-
-KieError._classes[KieError.__name__] = KieError  # before a twin of it

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.waiting.verdict import Done, Failed, Wait
 from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, end
 
@@ -152,5 +153,5 @@ def test_a_link_that_is_no_url_does_not_matter_where_a_result_is_enough():
 
 
 def test_a_final_twin_does_not_take_the_place_of_its_original():
-    final(KieError("x"))
-    assert type(KieError.from_dict({"type": "KieError", "problem": "x"})) is KieError
+    final(e.KieError("x"))
+    assert type(e.KieError.from_dict({"type": "KieError", "problem": "x"})) is e.KieError
