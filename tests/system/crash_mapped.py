@@ -18,10 +18,10 @@ SHORT: Final = 4.0
 SECONDS_FOR_MAPPED: Final = 2400.0
 
 
-def crash_log() -> list[tuple[str, str, float]]:
-    """Where each process that ended itself was, with which track, and when."""
+def crash_log() -> list[tuple[str, str, float, str]]:
+    """Where each process that ended itself was, with which track, when, and which id KIE had given."""
     lines = CRASHES.read_text().splitlines() if CRASHES.exists() else []
-    return [(point, track, float(at)) for point, track, at in map(str.split, lines)]
+    return [(point, track, float(at), kie_task_id) for point, track, at, kie_task_id in map(str.split, lines)]
 
 
 class MappedTest:
@@ -83,7 +83,7 @@ class MappedTest:
         conflicts = {call["json"]["audioId"] for call in mine if call["code"] == 409}
         accepted = Counter(call["json"]["audioId"] for call in mine if call["accepted"])
         refused = Counter(call["code"] for call in mine)
-        deaths = [(point, track) for point, track, _ in crash_log() if track in accepted]
+        deaths = [(point, track) for point, track, *_ in crash_log() if track in accepted]
         unnoted = {track for point, track in deaths if point == "answered"}
         tries = [ti["try_number"] for ti in self.airflow.task_instances(self.run_id)]
         found = {

@@ -29,10 +29,10 @@ MAPPED = int(os.environ.get("KIE_CRASH_MAPPED", "200"))
 SHARE = 0.1
 
 
-def die(point: str, track: str) -> NoReturn:
-    """Write down when, and end this process as a power cut would: no handler, no clean-up."""
+def die(point: str, track: str, kie_task_id: object) -> NoReturn:
+    """Write down when, and KIE's id, and end this process as a power cut would: no handler, no clean-up."""
     with Path(CRASHES).open("a") as log:
-        log.write(f"{point} {track} {time.time()}\n")
+        log.write(f"{point} {track} {time.time()} {kie_task_id}\n")
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
 
@@ -52,7 +52,7 @@ def arm(point: str, track: str) -> None:
     def dying(*args: object, **kwargs: object) -> NoReturn:
         if carried_out:
             function(*args, **kwargs)
-        die(point, track)
+        die(point, track, args[1] if owner is Record else "-")
 
     setattr(owner, name, dying)
 
