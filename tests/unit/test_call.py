@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-
 import pytest
-from jinja2.nativetypes import NativeEnvironment
 
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
@@ -38,11 +35,6 @@ def test_a_call_asks_for_nothing_by_itself():
     assert (call.purpose, call.method, call.path) == ("Counting", "GET", "/count")
     assert (call.params, call.json, call.kie_task_id, call.recover) == (None, None, None, None)
     assert call.repeat is Repeat.ALWAYS
-
-
-def test_a_call_stays_as_it_is():
-    with pytest.raises(FrozenInstanceError):
-        make().repeat = Repeat.GUARDED
 
 
 def test_the_data_is_parsed():
@@ -109,7 +101,7 @@ def test_what_is_no_error_of_kie_is_a_fault_of_ours_and_shows():
         make(lambda data: 1 // 0, recover=lambda error: "hidden").read(SEVEN)
 
 
-def test_an_answer_that_is_nested_too_deeply_for_its_parser_cannot_be_read():
+def test_an_answer_that_is_nested_too_deeply_is_unreadable():
     with pytest.raises(KieUnreadableAnswerError, match=r"^Counting: KIE's answer is nested too deeply") as caught:
         make(lambda data: raise_(RecursionError()), recover=raise_).read(SEVEN)
     assert isinstance(caught.value.__cause__, RecursionError)
@@ -121,42 +113,28 @@ def test_explain_gives_the_error_back():
     assert (error.problem, error.kie_task_id) == ("Counting: down", "wav-1")
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["988e00aa", "a", "0", "none", "e231-4c-8d", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk_b-w==", "a~b"],
-)
+@pytest.mark.parametrize("value", ["988e00aa", "0", "none", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk_b-w==", "a~b+c"])
 def test_an_id_is_taken_as_it_is(value):
     assert check_id("kie_task_id", value) == value
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "\n\t", "None", " None\n"])
-@pytest.mark.parametrize("field", ["kie_task_id", "audio_id"])
-def test_an_empty_id_is_named(field, value):
-    with pytest.raises(KieValidationError) as caught:
-        check_id(field, value)
-    assert caught.value.problem == f"{field} is empty; the task that should provide it pushed nothing"
+def test_an_empty_id_is_named(value):
+    with pytest.raises(KieValidationError, match=r"^audio_id is empty; the task that should provide it"):
+        check_id("audio_id", value)
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        ("a b", "'a b'"),
-        ("a\n", "'a\\n'"),
-        (" a", "' a'"),
-        ("a/b", "'a/b'"),
-        ("../x", "'../x'"),
-        ("ä", "'ä'"),
-        ('{"taskId": "a"}', '\'{"taskId": "a"}\''),
-        ("a?b", "'a…'"),
-        ("x" * 129, f"'{'x' * 129}'"),
-        ("x" * 201, f"'{'x' * 200}…'"),
+        *((odd, repr(odd)) for odd in ("a b", "a\n", " a", "a/b", "../x", "ä", '{"taskId": "a"}', "x" * 129)),
+        *(("a?b", "'a…'"), ("x" * 201, f"'{'x' * 200}…'")),
     ],
 )
 def test_an_odd_id_is_shown_in_part(value, shown):
     with pytest.raises(KieValidationError) as caught:
         check_id("audio_id", value)
-    allowed = "but an id of KIE has only letters, digits and . _ : ~ + = -"
-    assert caught.value.problem == f"audio_id is {shown}, {allowed}"
+    assert caught.value.problem.startswith(f"audio_id is {shown}, but an id of KIE has only letters")
 
 
 @pytest.mark.parametrize("value", ["https://a.example/x?sig=1", "s3://bucket/x", "https://a.example/my song?sig=1"])
@@ -169,21 +147,15 @@ def test_a_url_is_no_id(value):
 
 
 @pytest.mark.parametrize(("value", "text"), [(7, "7"), (0, "0"), (10**31, "1" + "0" * 31)])
-def test_digits_that_a_native_template_made_a_number_of_are_an_id_again(value, text):
+def test_a_number_of_a_native_template_is_an_id_again(value, text):
     assert check_id("audio_id", value) == text
 
 
 @pytest.mark.parametrize(("value", "shown"), [(9.88e13, "98800000000000.0"), (float("inf"), "inf"), (1.5, "1.5")])
-def test_a_number_of_which_the_id_cannot_be_told_names_the_cause(value, shown):
+def test_a_number_that_cannot_be_an_id_names_the_cause(value, shown):
     with pytest.raises(KieValidationError, match="render_template_as_native_obj") as caught:
         check_id("audio_id", value)
     assert caught.value.problem.startswith(f"audio_id is the number {shown}: ")
-
-
-def test_what_the_message_advises_keeps_the_id():
-    render = NativeEnvironment().from_string
-    assert isinstance(render("{{ id }}").render(id="988e0011"), float)
-    assert check_id("audio_id", render("'{{ id }}'").render(id="988e0011")) == "988e0011"
 
 
 @pytest.mark.parametrize(("value", "kind"), [(False, "bool"), (["a"], "list"), (b"abc", "bytes"), (1j, "complex")])

@@ -9,6 +9,7 @@ import math
 import pytest
 
 from airflow_provider_kie.api.fields import dig, error_code, first, is_empty, number, storable
+from tests.tables import each
 
 ONE = {"url": "a"}
 TWO = {"url": "b"}
@@ -90,24 +91,10 @@ def test_what_no_database_refuses(value, stored):
 
 @pytest.mark.parametrize(
     ("value", "read"),
-    [
-        (5, 5.0),
-        (0, 0.0),
-        (0.25, 0.25),
-        ("0.25", 0.25),
-        (" 12 ", 12.0),
-        (-1, -1.0),
-        ("12 %", None),
-        ("", None),
-        ("inf", None),
-        ("nan", None),
-        (math.inf, None),
-        (10**400, None),
-        (True, None),
-        (None, None),
-        ([5], None),
-        ({}, None),
-    ],
+    each(
+        *((5.0, [5]), (0.0, [0]), (0.25, [0.25, "0.25"]), (12.0, [" 12 "]), (-1.0, [-1])),
+        (None, ["12 %", "", "inf", "nan", math.inf, 10**400, True, None, [5], {}]),
+    ),
 )
 def test_a_number(value, read):
     assert number(value) == read
