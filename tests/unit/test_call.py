@@ -5,17 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.fields import check_id
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieError,
-    KieNotFoundError,
-    KieServerError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-)
 from airflow_provider_kie.final_errors import final
 
 SEVEN = Response(200, b'{"code":200,"data":7}')
@@ -43,16 +36,16 @@ def test_the_data_is_parsed():
 
 
 def test_a_long_error_says_the_same_wherever_it_is_rebuilt():
-    with pytest.raises(KieServerError) as caught:
-        make().read(Response(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
+    with pytest.raises(e.KieServerError) as caught:
+        make().read(Answer(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
     error = caught.value
-    assert str(KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
+    assert str(e.KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
 
 
 @pytest.mark.parametrize("recover", [None, raise_])
 @pytest.mark.parametrize("about", [None, "wav-1"])
 def test_an_error_says_what_was_being_done_and_to_which_task(recover, about):
-    with pytest.raises(KieAuthenticationError) as caught:
+    with pytest.raises(e.KieAuthenticationError) as caught:
         make(recover=recover, kie_task_id=about).read(REFUSED)
     error = caught.value
     assert error.problem == "Counting: KIE answered 401: 'no'"
@@ -63,14 +56,14 @@ def test_an_error_says_what_was_being_done_and_to_which_task(recover, about):
 
 
 def test_an_error_of_the_parser_is_explained_too():
-    with pytest.raises(KieNotFoundError, match=r"^Counting: gone \(WAV task 'wav-1'\)\. "):
-        make(lambda data: raise_(KieNotFoundError("gone")), kie_task_id="wav-1").read(SEVEN)
+    with pytest.raises(e.KieNotFoundError, match=r"^Counting: gone \(WAV task 'wav-1'\)\. "):
+        make(lambda data: raise_(e.KieNotFoundError("gone")), kie_task_id="wav-1").read(SEVEN)
 
 
 def test_the_cause_of_an_error_stays():
-    error, cause = KieServerError("down"), ValueError("below")
+    error, cause = e.KieServerError("down"), ValueError("below")
     error.__cause__ = cause
-    with pytest.raises(KieServerError) as caught:
+    with pytest.raises(e.KieServerError) as caught:
         make(lambda data: raise_(error)).read(SEVEN)
     assert caught.value is error
     assert error.__cause__ is cause
@@ -84,14 +77,14 @@ def test_a_refusal_can_be_a_result_in_truth(answer):
         seen.append(error)
         return "earlier"
 
-    call = make(lambda data: raise_(KieAuthenticationError("own")), recover=recover)
+    call = make(lambda data: raise_(e.KieAuthenticationError("own")), recover=recover)
     assert call.read(answer) == "earlier"
-    assert [type(error) for error in seen] == [KieAuthenticationError]
+    assert [type(error) for error in seen] == [e.KieAuthenticationError]
 
 
 def test_a_refusal_can_become_another_error():
-    call = make(recover=lambda error: raise_(KieServerError("turned", kie_task_id="wav-9")), kie_task_id="wav-1")
-    with pytest.raises(KieServerError) as caught:
+    call = make(recover=lambda error: raise_(e.KieServerError("turned", kie_task_id="wav-9")), kie_task_id="wav-1")
+    with pytest.raises(e.KieServerError) as caught:
         call.read(REFUSED)
     assert (caught.value.problem, caught.value.kie_task_id) == ("Counting: turned", "wav-9")
 
@@ -102,13 +95,13 @@ def test_what_is_no_error_of_kie_is_a_fault_of_ours_and_shows():
 
 
 def test_an_answer_that_is_nested_too_deeply_is_unreadable():
-    with pytest.raises(KieUnreadableAnswerError, match=r"^Counting: KIE's answer is nested too deeply") as caught:
+    with pytest.raises(e.KieUnreadableAnswerError, match=r"^Counting: KIE's answer is nested too deeply") as caught:
         make(lambda data: raise_(RecursionError()), recover=raise_).read(SEVEN)
     assert isinstance(caught.value.__cause__, RecursionError)
 
 
 def test_explain_gives_the_error_back():
-    error = KieServerError("down")
+    error = e.KieServerError("down")
     assert make(kie_task_id="wav-1").explain(error) is error
     assert (error.problem, error.kie_task_id) == ("Counting: down", "wav-1")
 
@@ -120,7 +113,7 @@ def test_an_id_is_taken_as_it_is(value):
 
 @pytest.mark.parametrize("value", [None, "", " ", "\n\t", "None", " None\n"])
 def test_an_empty_id_is_named(value):
-    with pytest.raises(KieValidationError, match=r"^audio_id is empty; the task that should provide it"):
+    with pytest.raises(e.KieValidationError, match=r"^audio_id is empty; the task that should provide it"):
         check_id("audio_id", value)
 
 
@@ -132,14 +125,14 @@ def test_an_empty_id_is_named(value):
     ],
 )
 def test_an_odd_id_is_shown_in_part(value, shown):
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
     assert caught.value.problem.startswith(f"audio_id is {shown}, but an id of KIE has only letters")
 
 
 @pytest.mark.parametrize("value", ["https://a.example/x?sig=1", "s3://bucket/x", "https://a.example/my song?sig=1"])
 def test_a_url_is_no_id(value):
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
     assert caught.value.problem.startswith(f"audio_id is '{value.split('?')[0]}")
     assert caught.value.problem.endswith("', a URL and not an id of KIE")
@@ -153,14 +146,14 @@ def test_a_number_of_a_native_template_is_an_id_again(value, text):
 
 @pytest.mark.parametrize(("value", "shown"), [(9.88e13, "98800000000000.0"), (float("inf"), "inf"), (1.5, "1.5")])
 def test_a_number_that_cannot_be_an_id_names_the_cause(value, shown):
-    with pytest.raises(KieValidationError, match="render_template_as_native_obj") as caught:
+    with pytest.raises(e.KieValidationError, match="render_template_as_native_obj") as caught:
         check_id("audio_id", value)
     assert caught.value.problem.startswith(f"audio_id is the number {shown}: ")
 
 
 @pytest.mark.parametrize(("value", "kind"), [(False, "bool"), (["a"], "list"), (b"abc", "bytes"), (1j, "complex")])
 def test_an_id_is_a_text(value, kind):
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
     assert caught.value.problem == f"audio_id must be a text, not {kind}"
 
@@ -172,7 +165,7 @@ def test_a_result_within_a_refusal_counts():
     call = make(found, salvage=found)
     assert call.read(Response(200, b'{"code":422,"msg":"no","data":{"links":[1]}}')) == [1]
     for body in (b'{"code":422,"msg":"no","data":{"links":[]}}', b'{"code":422,"msg":"no"}'):
-        with pytest.raises(KieValidationError, match="no"):
-            call.read(Response(200, body))
-    with pytest.raises(KieServerError):
-        call.read(Response(502, b"<html>"))
+        with pytest.raises(e.KieValidationError, match="no"):
+            call.read(Answer(200, body))
+    with pytest.raises(e.KieServerError):
+        call.read(Answer(502, b"<html>"))

@@ -159,13 +159,6 @@ def test_a_second_submit_is_refused_or_charged_again(state: EmulatorState, famil
     assert state.credits_spent > 0
 
 
-def test_a_cover_is_refused_without_the_earlier_id_too(state: EmulatorState) -> None:
-    state.submit(body_of("cover-image"), "cover-image")
-    state.configure(conflict_names_id=False)
-    refused = state.submit(body_of("cover-image"), "cover-image")
-    assert (refused.code, refused.data) == (400, None)
-
-
 def test_limit_and_balance_hold_for_all_families_together(clock: Clock) -> None:
     state = EmulatorState(clock=clock, settings=Settings(submits_per_window=3, credits=13.0))
     codes = [state.submit(body_of(family), family).code for family in ("lyrics", "music", "wav", "veo")]
@@ -324,11 +317,6 @@ def test_reads_of_the_music_family_are_told_apart(kie: KieEmulator) -> None:
         call(kie, "GET", FAMILIES["music"].query, params={"taskId": kie.create_job(family, prompt="a")})
     call(kie, "GET", FAMILIES["music"].query, params={"taskId": "nobodys"})
     assert [entry["family"] for entry in kie.requests("record-info")] == ["sounds", "music", "music"]
-
-
-def test_a_signature_is_for_one_kind_of_file(kie: KieEmulator) -> None:
-    url = kie.state.file_url("a1", "png").replace(".png", ".wav")
-    assert requests.get(url, headers={"User-Agent": "kie-tests"}, timeout=10).status_code == 403
 
 
 @pytest.mark.parametrize("family", ["music", "jobs", "wav"])

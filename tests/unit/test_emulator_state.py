@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
 
 from airflow_provider_kie.emulator import ANSWERS
 from airflow_provider_kie.emulator.answers import ENDPOINTS
 from airflow_provider_kie.emulator.cases import SINGLES
-from airflow_provider_kie.emulator.envelope import NO_PERMISSION
-from airflow_provider_kie.emulator.state import EmulatorState, Settings
+from airflow_provider_kie.emulator.state import EmulatorState
 
 
 class Clock:
@@ -80,16 +78,6 @@ def test_a_wrong_submit_is_refused(state: EmulatorState, body: object, code: int
     assert state.accepted_submits == 0
 
 
-def test_a_second_submit_names_the_first_one(state: EmulatorState) -> None:
-    first = state.submit(track())
-    second = state.submit(track())
-    assert (second.code, second.data, second.accepted) == (409, first.data, False)
-
-    state.configure(conflict_names_id=False)
-    assert state.submit(track()).body() == {"code": 409, "msg": "WAV record already exists", "data": None}
-    assert state.accepted_submits == 1
-
-
 def test_the_limit_counts_accepted_submits_in_ten_seconds(state: EmulatorState, clock: Clock) -> None:
     assert [state.submit(track(n)).code for n in range(20)] == [200] * 20
     refused = state.submit(track(20))
@@ -111,11 +99,6 @@ def test_submits_cost_credits_until_there_are_none(state: EmulatorState) -> None
     assert codes == [200, 200, 402]
     assert state.submit(track(9)).body() == {"code": 402, "msg": "Insufficient Credits", "data": None}
     assert state.credit().data == pytest.approx(0.2)
-
-
-def test_an_unknown_id_looks_like_success_without_data(state: EmulatorState) -> None:
-    assert state.record_info("988e00aa").body() == {"code": 200, "msg": "success", "data": None}
-    assert state.record_info(None).code == state.record_info("").code == 422
 
 
 def test_a_download_link_lives_for_twenty_minutes(state: EmulatorState, clock: Clock) -> None:
@@ -142,22 +125,6 @@ def test_a_conversion_without_a_submit_is_free(state: EmulatorState) -> None:
     assert (state.accepted_submits, state.credit().data) == (0, 5916.25)
 
 
-def test_reset_returns_to_the_start(clock: Clock) -> None:
-    state = EmulatorState(settings=Settings(credits=2.0), clock=clock)
-    before = state.summary()
-    kie_task_id = state.submit(track()).data["taskId"]
-    state.configure(conversion_seconds=9)
-    state.answers.add("pending")
-    state.log.add({"endpoint": "submit"})
-    assert all(
-        state.summary()[key] != before[key] for key in ("accepted_submits", "queued_answers", "requests", "settings")
-    )
-    state.reset()
-    assert state.summary() == before
-    assert before["settings"] == asdict(Settings(credits=2.0))
-    assert state.record_info(kie_task_id).data is None
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -175,12 +142,6 @@ def test_wrong_settings_are_named_and_change_nothing(state: EmulatorState, name:
 def names(state: EmulatorState, endpoint: str, *ids: str | None) -> list[str | None]:
     answers = [state.answers.take(endpoint, kie_task_id) for kie_task_id in ids]
     return [answer and answer.name for answer in answers]
-
-
-def test_queued_answers_come_once_and_in_order(state: EmulatorState) -> None:
-    state.answers.add("rate-limited", "pending", endpoint="record-info")
-    assert names(state, "credit", None) == [None]
-    assert names(state, "record-info", "a", "b", "c") == ["rate-limited", "pending", None]
 
 
 def test_queued_answers_can_wait_for_one_conversion(state: EmulatorState) -> None:
@@ -207,20 +168,6 @@ def test_a_misspelt_answer_names_its_neighbours(state: EmulatorState) -> None:
     with pytest.raises(ValueError, match="unknown endpoint"):
         state.answers.add("pending", endpoint="records")
     assert len(state.answers) == 0
-
-
-def test_the_log_hides_keys_wherever_they_are(state: EmulatorState) -> None:
-    key, wrong = state.api_key, "sk-a-real-key"
-    state.log.add({"endpoint": "submit", "json": {key: [f"x{key}y", {"a": wrong}]}}, [wrong, "a"])
-    (entry,) = state.log.entries("submit")
-    assert entry["json"] == {"***": ["x***y", {"a": "***"}]}
-    assert entry["at"] == 1_753_782_937.0
-    assert state.log.entries("credit") == []
-
-
-def test_the_emulator_needs_a_key() -> None:
-    with pytest.raises(ValueError, match="API key"):
-        EmulatorState(api_key="")
 
 
 def test_answers_have_unique_well_formed_names() -> None:

@@ -11,18 +11,8 @@ from itertools import count
 import pytest
 from requests.structures import CaseInsensitiveDict
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.envelope import Answer, decode
-from airflow_provider_kie.exceptions import (
-    KieAlreadyConvertedError,
-    KieAuthenticationError,
-    KieBlockedError,
-    KieError,
-    KieRateLimitError,
-    KieServerError,
-    KieUnexpectedCodeError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-)
 from tests.tables import each
 
 
@@ -30,8 +20,8 @@ def body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def refusal(answer: Response) -> KieError:
-    with pytest.raises(KieError) as caught:
+def refusal(answer: Answer) -> e.KieError:
+    with pytest.raises(e.KieError) as caught:
         decode(answer)
     return caught.value
 
@@ -48,7 +38,7 @@ def test_a_number_may_come_as_text(code):
     assert decode(Answer(200, body(code=code))) is None
 
 
-def assert_error(answer: Answer, error_class: type[KieError], problem: str, code: int | None) -> None:
+def assert_error(answer: Answer, error_class: type[e.KieError], problem: str, code: int | None) -> None:
     error = refusal(answer)
     assert type(error) is error_class
     assert (error.problem, error.code) == (problem, code)
@@ -59,10 +49,10 @@ def assert_error(answer: Answer, error_class: type[KieError], problem: str, code
 @pytest.mark.parametrize(
     ("code", "error_class"),
     [
-        *((code, KieUnexpectedCodeError) for code in (0, -1, 199, 201, 520, 531)),
-        *((code, KieServerError) for code in (408, 500, 502, 503, 504)),
-        *((401, KieAuthenticationError), ("401", KieAuthenticationError), (422, KieValidationError)),
-        (" 422 ", KieValidationError),
+        *((code, e.KieUnexpectedCodeError) for code in (0, -1, 199, 201, 520, 531)),
+        *((code, e.KieServerError) for code in (408, 500, 502, 503, 504)),
+        *((401, e.KieAuthenticationError), ("401", e.KieAuthenticationError), (422, e.KieValidationError)),
+        (" 422 ", e.KieValidationError),
     ],
 )
 @pytest.mark.parametrize("status", [200, 300, 404, 500, 520])
@@ -79,20 +69,20 @@ def test_the_number_of_the_body_counts(status, code, error_class):
     ],
 )
 def test_what_kie_says_is_shown(said, shown):
-    assert_error(Answer(200, body(code=500, msg=said)), KieServerError, f"KIE answered 500{shown}", 500)
+    assert_error(Answer(200, body(code=500, msg=said)), e.KieServerError, f"KIE answered 500{shown}", 500)
 
 
 @pytest.mark.parametrize(
     ("status", "content", "error_class"),
     [
         # What HTTP says is not covered up by a 200 in the body.
-        *((status, '{"code": 200}', KieUnreadableAnswerError) for status in (199, 404)),
-        *((500, '{"code": 200}', KieServerError), (500, '{"code": "200"}', KieServerError)),
+        *((status, '{"code": 200}', e.KieUnreadableAnswerError) for status in (199, 404)),
+        *((500, '{"code": 200}', e.KieServerError), (500, '{"code": "200"}', e.KieServerError)),
         # Without a number of KIE's, HTTP's counts as far as it can be KIE's.
-        (401, '{"code": "four"}', KieAuthenticationError),
-        *((status, "{}", KieUnreadableAnswerError) for status in (199, 400, 404, 409, 499)),
-        *((403, "error code: 1010", KieBlockedError), (408, "x", KieServerError), (429, "x", KieRateLimitError)),
-        *((status, content, KieServerError) for status, content in ((500, "[]"), (505, "x"), (524, ""), (599, "{}"))),
+        (401, '{"code": "four"}', e.KieAuthenticationError),
+        *((status, "{}", e.KieUnreadableAnswerError) for status in (199, 400, 404, 409, 499)),
+        *((403, "error code: 1010", e.KieBlockedError), (408, "x", e.KieServerError), (429, "x", e.KieRateLimitError)),
+        *((status, content, e.KieServerError) for status, content in ((500, "[]"), (505, "x"), (524, ""), (599, "{}"))),
     ],
 )
 def test_without_a_number_of_kie_the_status_counts(status, content, error_class):
@@ -107,13 +97,13 @@ def test_without_a_number_of_kie_the_status_counts(status, content, error_class)
 @pytest.mark.parametrize("status", [200, 299])
 def test_a_success_without_a_number_is_unreadable(status, content):
     problem = f"KIE's answer has no result number: {repr(content) if content else 'an empty body'}"
-    assert_error(Answer(status, content.encode()), KieUnreadableAnswerError, problem, None)
+    assert_error(Answer(status, content.encode()), e.KieUnreadableAnswerError, problem, None)
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_words_that_are_no_json_are_refused(constant):
-    error = refusal(Response(200, f'{{"code":200,"data":{constant}}}'.encode()))
-    assert type(error) is KieUnreadableAnswerError
+    error = refusal(Answer(200, f'{{"code":200,"data":{constant}}}'.encode()))
+    assert type(error) is e.KieUnreadableAnswerError
 
 
 @pytest.mark.parametrize(
@@ -122,8 +112,8 @@ def test_words_that_are_no_json_are_refused(constant):
     ids=["deep", "long number", "no UTF-8"],
 )
 def test_what_python_cannot_read_is_unreadable(content):
-    error = refusal(Response(200, content))
-    assert type(error) is KieUnreadableAnswerError
+    error = refusal(Answer(200, content))
+    assert type(error) is e.KieUnreadableAnswerError
     assert error.problem.startswith("KIE's answer has no result number: '")
     assert len(error.problem) < 150
 
@@ -146,7 +136,7 @@ def test_only_the_start_of_a_body_is_shown(length, shown):
 )
 def test_a_redirect_says_where_to_but_not_with_what(status, content, location, shown):
     error = refusal(Answer(status, content, location=location))
-    assert type(error) is KieUnreadableAnswerError
+    assert type(error) is e.KieUnreadableAnswerError
     assert error.code == status
     assert error.problem.startswith(f"KIE's host redirects to {shown} (HTTP {status}); redirects are not followed")
 
@@ -163,8 +153,8 @@ def test_a_redirect_says_where_to_but_not_with_what(status, content, location, s
 )
 @pytest.mark.parametrize("status", [200, 409])
 def test_a_refusal_may_name_a_conversion(status, fields, found):
-    error = refusal(Response(status, body(code=409, msg="WAV record already exists", **fields)))
-    assert type(error) is KieAlreadyConvertedError
+    error = refusal(Answer(status, body(code=409, msg="WAV record already exists", **fields)))
+    assert type(error) is e.KieAlreadyConvertedError
     assert error.existing_kie_task_id == found
     named = f", naming task {found!r}" if found else ""
     assert error.problem == f"KIE answered 409: 'WAV record already exists'{named}"
@@ -198,8 +188,8 @@ FUTURE_ELSEWHERE = FUTURE.astimezone(timezone(timedelta(hours=-9)))
 )
 @pytest.mark.parametrize("content", [body(code=429, msg="slow"), b"slow"])
 def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
-    error = refusal(Response(429, content, header))
-    assert type(error) is KieRateLimitError
+    error = refusal(Answer(429, content, header))
+    assert type(error) is e.KieRateLimitError
     assert error.retry_after == seconds
 
 

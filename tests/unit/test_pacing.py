@@ -17,14 +17,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import (
-    KieConnectionError,
-    KieError,
-    KieRateLimitError,
-)
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
@@ -49,10 +45,10 @@ SAYS = {
     "maintenance": body(455),
     "server": body(500),
     "unlisted": body(531),
-    "rate, with an id": Response(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
-    "unreadable": Response(200, b"<html>"),
-    "reset": KieConnectionError("No answer"),
-    "unsent": KieConnectionError("No answer", sent=False),
+    "rate, with an id": Answer(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
+    "unreadable": Answer(200, b"<html>"),
+    "reset": e.KieConnectionError("No answer"),
+    "unsent": e.KieConnectionError("No answer", sent=False),
 }
 
 
@@ -107,9 +103,9 @@ class Script:
     def next(self, call):
         self.sent += 1
         said = SAYS[next(self.answers)]
-        if isinstance(said, KieConnectionError):
-            raise call.explain(KieConnectionError(said.problem, sent=not said.nothing_created))
-        return Response(said.status, said.body, self.retry_after)
+        if isinstance(said, e.KieConnectionError):
+            raise call.explain(e.KieConnectionError(said.problem, sent=not said.nothing_created))
+        return Answer(said.status, said.body, self.retry_after)
 
 
 def settings_of(conn_id):
@@ -128,7 +124,7 @@ def play(names, call, *, retry_after=None, conn_id="kie_default"):
     script = Script(names, retry_after)
     try:
         return over_requests(script, conn_id).call(call), script.sent
-    except KieError as error:
+    except e.KieError as error:
         return type(error).__name__, script.sent
 
 
@@ -292,7 +288,7 @@ class TestCooldown:
     @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
     @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
     def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, first, conn_id, pauses):
-        with contextlib.suppress(KieRateLimitError):
+        with contextlib.suppress(e.KieRateLimitError):
             first("rate")
         clock.now += 4.0
         assert play(["ok"], FREE, conn_id=conn_id) == ("done", 1)
@@ -300,11 +296,11 @@ class TestCooldown:
 
     @pytest.mark.parametrize(("patience", "pauses"), [(6.0, [6.0]), (60.0, [6.0]), (5.875, None), (0.0, None)])
     def test_it_is_only_waited_for_as_long_as_the_caller_likes(self, clock, patience, pauses):
-        with contextlib.suppress(KieRateLimitError):
+        with contextlib.suppress(e.KieRateLimitError):
             attempt_over_requests("rate")
         clock.now += 4.0
         if pauses is None:
-            with pytest.raises(KieRateLimitError) as caught:
+            with pytest.raises(e.KieRateLimitError) as caught:
                 attempt_over_requests("ok", patience=patience)
             assert refusal_of(caught) == HELD_BACK
         else:
@@ -313,24 +309,24 @@ class TestCooldown:
 
     @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
     def test_a_wait_in_the_triggerer_leaves_it_to_the_next_look(self, clock, first):
-        with contextlib.suppress(KieRateLimitError):
+        with contextlib.suppress(e.KieRateLimitError):
             first("rate")
         clock.now += 4.0
-        with pytest.raises(KieRateLimitError) as caught:
+        with pytest.raises(e.KieRateLimitError) as caught:
             attempt_over_aiohttp("ok")
         assert refusal_of(caught) == HELD_BACK
         assert clock.pauses == []
 
     @pytest.mark.parametrize("name", ["server", "maintenance", "unlisted", "key", "reset", "ok"])
     def test_other_answers_start_none(self, clock, name):
-        with contextlib.suppress(KieError):
+        with contextlib.suppress(e.KieError):
             attempt_over_requests(name)
         assert COOLDOWNS.pause(settings_of("kie_default"), 60.0) == 0.0
 
     def test_it_lasts_as_long_as_it_lasts(self, clock):
         cooldowns = Cooldowns()
         assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
         for elapsed, rest in ((0.0, 10.0), (4.0, 6.0), (9.875, 0.125), (10.0, 0.0), (11.0, 0.0)):
             clock.now = 1000.0 + elapsed
             assert cooldowns.pause(settings_of("a"), 60.0) == rest
@@ -340,16 +336,16 @@ class TestCooldown:
 
     def test_a_shorter_one_does_not_cut_a_longer_one(self, clock):
         cooldowns = Cooldowns()
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=50.0))
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=1.0))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=50.0))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
         assert cooldowns.pause(settings_of("a"), 60.0) == 50.0
         clock.now += 49.0
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
         assert cooldowns.pause(settings_of("a"), 60.0) == 10.0
 
     def test_clear_forgets_all(self, clock):
         cooldowns = Cooldowns()
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
         cooldowns.clear()
         assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
 
@@ -357,7 +353,7 @@ class TestCooldown:
 def test_a_thread_in_between_does_not_lose_its_pause(clock):
     """Another thread notes a longer pause at the worst moment: between the reading and the writing of this one."""
     cooldowns = Cooldowns()
-    longer = KieRateLimitError("slow", retry_after=50.0)
+    longer = e.KieRateLimitError("slow", retry_after=50.0)
     other = threading.Thread(target=cooldowns.note, args=(settings_of("a"), longer))
 
     class WorstMoment(dict):
@@ -369,7 +365,7 @@ def test_a_thread_in_between_does_not_lose_its_pause(clock):
             return found
 
     cooldowns._until = WorstMoment()
-    cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=1.0))
+    cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
     other.join(10)
     assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + pacing.RATE_JITTER
 

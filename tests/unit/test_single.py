@@ -8,20 +8,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api import single
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.emulator.cases import SINGLES
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieError,
-    KieInsufficientCreditsError,
-    KieJobFailedError,
-    KieServerError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-)
 
 IN_1080P = single.upscale_veo("a6", "1080p")
 IN_4K = single.upscale_veo("a6", "4k")
@@ -38,25 +30,25 @@ def outcome(call: Call[Any], code: int, data: object = None, msg: str = "...", s
 def read(call: Call[Any], answer: Response) -> Any:
     try:
         return call.read(answer)
-    except KieError as error:
+    except e.KieError as error:
         return type(error)
 
 
 @pytest.mark.parametrize(
     ("name", "call", "meaning"),
     [
-        ("recovery-no-parent", RECOVER, KieValidationError),
+        ("recovery-no-parent", RECOVER, e.KieValidationError),
         ("veo-1080p-rendering", IN_1080P, None),
         ("veo-1080p-processing", IN_1080P, None),
         ("veo-1080p-done", IN_1080P, "https://t.example/hd.mp4"),
         ("veo-4k-begun", IN_4K, None),
         ("veo-4k-processing", IN_4K, None),
         ("veo-4k-done", IN_4K, "https://t.example/4k.mp4"),
-        ("veo-4k-refused", IN_4K, KieValidationError),
+        ("veo-4k-refused", IN_4K, e.KieValidationError),
         ("recovery-not-visible", RECOVERED, None),
         ("recovery-running", RECOVERED, None),
         ("style-boosted", STYLE, "Warm strings"),
-        ("style-empty", STYLE, KieJobFailedError),
+        ("style-empty", STYLE, e.KieJobFailedError),
     ],
 )
 def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
@@ -111,21 +103,21 @@ def test_what_is_sent() -> None:
     ],
 )
 def test_wrong_arguments_are_named_before_anything_is_sent(call: Any, says: str) -> None:
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         call()
     assert says in str(caught.value)
 
 
 @pytest.mark.parametrize("call", [IN_1080P, IN_4K], ids=["1080p", "4k"])
 def test_an_upscale_that_is_not_under_way(call: Call[Any]) -> None:
-    assert outcome(call, 401) is KieAuthenticationError
-    assert outcome(call, 402) is KieInsufficientCreditsError
-    assert outcome(call, 422, msg="Record does not exist") is KieValidationError
-    assert outcome(call, 500, msg="This interface is temporarily paused") is KieValidationError
-    assert outcome(call, 501, msg="Generation failed") is KieJobFailedError
+    assert outcome(call, 401) is e.KieAuthenticationError
+    assert outcome(call, 402) is e.KieInsufficientCreditsError
+    assert outcome(call, 422, msg="Record does not exist") is e.KieValidationError
+    assert outcome(call, 500, msg="This interface is temporarily paused") is e.KieValidationError
+    assert outcome(call, 501, msg="Generation failed") is e.KieJobFailedError
     # Something between KIE and us.
-    assert read(call, Response(500, b"")) is KieServerError
-    assert read(call, Response(502, b"<html>")) is KieServerError
+    assert read(call, Answer(500, b"")) is e.KieServerError
+    assert read(call, Answer(502, b"<html>")) is e.KieServerError
 
 
 def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
@@ -137,29 +129,29 @@ def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
 def test_500_means_rendering_for_1080p_alone() -> None:
     """Of 4K nobody has seen that, and another call may cost 120 credits."""
     assert outcome(IN_1080P, 500, msg="Server exception") is None
-    assert outcome(IN_4K, 500, msg="Server exception") is KieServerError
+    assert outcome(IN_4K, 500, msg="Server exception") is e.KieServerError
 
 
 def test_a_link_that_cannot_be_used_is_no_reason_to_go_on_asking() -> None:
     answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
-    with pytest.raises(KieUnreadableAnswerError) as caught:
-        IN_1080P.read(Response(200, json.dumps({"code": 200, "data": answer}).encode()))
+    with pytest.raises(e.KieUnreadableAnswerError) as caught:
+        IN_1080P.read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))
     assert "veo job 'a6'" in str(caught.value)
     assert "0123abcd" not in repr(caught.value.to_dict())
 
 
 def test_a_style_that_is_missing_says_why() -> None:
-    with pytest.raises(KieJobFailedError, match="too short"):
-        STYLE.read(Response(200, SINGLES["style-empty"].render()))
-    assert outcome(STYLE, 200, None) is KieJobFailedError
-    assert outcome(STYLE, 200, {"result": ["a"]}) is KieJobFailedError
+    with pytest.raises(e.KieJobFailedError, match="too short"):
+        STYLE.read(Answer(200, SINGLES["style-empty"].render()))
+    assert outcome(STYLE, 200, None) is e.KieJobFailedError
+    assert outcome(STYLE, 200, {"result": ["a"]}) is e.KieJobFailedError
 
 
 @pytest.mark.parametrize("data", [{"task_id": "r1"}, {"taskId": "r1"}])
 def test_a_recovery_gives_an_id_of_its_own(data: object) -> None:
     assert outcome(RECOVER, 200, data) == "r1"
-    assert outcome(RECOVER, 200, {}) is KieUnreadableAnswerError
-    assert outcome(RECOVER, 500, msg="Server exception") is KieServerError
+    assert outcome(RECOVER, 200, {}) is e.KieUnreadableAnswerError
+    assert outcome(RECOVER, 500, msg="Server exception") is e.KieServerError
 
 
 def test_recovered_songs() -> None:
@@ -174,7 +166,7 @@ def test_recovered_songs() -> None:
     assert outcome(RECOVERED, 200, songs) == expected
     assert outcome(RECOVERED, 200, {"data": songs}) == expected
     assert outcome(RECOVERED, 200, None) is None
-    assert outcome(RECOVERED, 500, msg="all songs failed") is KieServerError
+    assert outcome(RECOVERED, 500, msg="all songs failed") is e.KieServerError
 
 
 @pytest.mark.parametrize(
@@ -186,5 +178,5 @@ def test_recovered_songs() -> None:
     ],
 )
 def test_a_request_that_cannot_be_one_is_refused(asked, problem):
-    with pytest.raises(KieValidationError, match=problem):
+    with pytest.raises(e.KieValidationError, match=problem):
         single.request(*asked)
