@@ -17,7 +17,6 @@ import airflow
 import certifi
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import Connection
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
@@ -419,27 +418,6 @@ async def test_every_form_of_a_connection_works(
 ) -> None:
     define(monkeypatch, form)
     await assert_settings(KieSettings(**{"conn_id": CONN_ID, "api_key": KEY, **expected}))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"password": "a+b/c+d=="},
-        {"host": "https://kie.example.com", "port": 8443},
-        {"host": "127.0.0.1", "schema": "http", "port": 8080},
-        {"extra": {"timeout": 2.5, "verify": False, "proxy": PROXY, "callback_url": "https://a.example/?b=c&d"}},
-    ],
-)
-@pytest.mark.parametrize("way", ["get_uri", "as_json"])
-def test_a_connection_survives_airflows_uri_and_json(
-    fields: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = {"password": KEY, **fields}
-    define(monkeypatch, whole)
-    before = KieHook(CONN_ID).settings
-    original = Connection(conn_id=CONN_ID, conn_type="kie", **{**whole, "extra": json.dumps(whole.get("extra") or {})})
-    define(monkeypatch, getattr(original, way)())
-    assert KieHook(CONN_ID).settings == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
 from itertools import chain, repeat
 from types import SimpleNamespace
@@ -53,29 +52,22 @@ SAYS = {
 
 
 class Clock:
-    """Time that passes only by sleeping, for the thread of the test; an emulator in another one keeps its own."""
+    """Time that passes only by sleeping."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.pauses: list[float] = []
-        self._thread = threading.get_ident()
-        self._sleep, self._sleep_async = time.sleep, asyncio.sleep
 
     def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        if threading.get_ident() != self._thread:
-            return self._sleep(seconds)
         self.now += seconds
         if seconds:
             self.pauses.append(round(seconds, 6))
-        return None
 
-    async def sleep_async(self, seconds: float, *result: object) -> object:
-        if threading.get_ident() != self._thread:
-            return await self._sleep_async(seconds, *result)
-        return self.sleep(seconds)
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
 
 
 @pytest.fixture
@@ -146,25 +138,25 @@ def attempt_over_aiohttp(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "outcome", "free", "paid", "unguarded"),
+    ("name", "outcome", "sent"),
     [
-        ("ok", "done", 1, 1, 1),
-        ("key", "KieAuthenticationError", 1, 1, 1),
-        ("cap", "KieKeyCapError", 1, 1, 1),
-        ("rate", "KieRateLimitError", 11, 11, 11),
-        ("maintenance", "KieMaintenanceError", 4, 4, 4),
-        ("server", "KieServerError", 4, 2, 1),
-        ("unlisted", "KieUnexpectedCodeError", 4, 1, 1),
-        ("rate, with an id", "KieRateLimitError", 11, 1, 1),
-        ("unreadable", "KieUnreadableAnswerError", 4, 2, 1),
-        ("reset", "KieConnectionError", 4, 2, 1),
-        ("unsent", "KieConnectionError", 4, 4, 4),
+        *(
+            ("ok", "done", (1, 1, 1)),
+            ("key", "KieAuthenticationError", (1, 1, 1)),
+            ("cap", "KieKeyCapError", (1, 1, 1)),
+        ),
+        *(("rate", "KieRateLimitError", (11, 11, 11)), ("rate, with an id", "KieRateLimitError", (11, 1, 1))),
+        ("maintenance", "KieMaintenanceError", (4, 4, 4)),
+        ("server", "KieServerError", (4, 2, 1)),
+        ("unlisted", "KieUnexpectedCodeError", (4, 1, 1)),
+        ("unreadable", "KieUnreadableAnswerError", (4, 2, 1)),
+        *(("reset", "KieConnectionError", (4, 2, 1)), ("unsent", "KieConnectionError", (4, 4, 4))),
     ],
 )
-def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, free, paid, unguarded):
-    for call, sent in ((FREE, free), (PAID, paid), (UNGUARDED, unguarded)):
+def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, sent):
+    for call, times in zip((FREE, PAID, UNGUARDED), sent, strict=True):
         COOLDOWNS.clear()
-        assert play([name], call) == (outcome, sent)
+        assert play([name], call) == (outcome, times)
 
 
 TROUBLES = ["server", "reset", "unreadable"] * 3
@@ -274,47 +266,35 @@ def test_what_is_no_error_of_kie_is_not_repeated(clock):
     assert script.sent == 1
 
 
-HELD_BACK = ("Not sent: the connection pauses for another 6 seconds after KIE's rate limit", 429, "kie_default")
-
-
-def refusal_of(caught):
-    return caught.value.problem, caught.value.code, caught.value.conn_id
-
-
 @pytest.mark.usefixtures("no_jitter")
 class TestCooldown:
     """A rate limit is the account's, so every call of the connection pauses; those of another do not."""
 
-    @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
-    @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
-    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, first, conn_id, pauses):
+    @pytest.fixture(params=[attempt_over_requests, attempt_over_aiohttp])
+    def limited(self, clock, request):
+        """Four seconds after one of the hooks has met a rate limit."""
         with contextlib.suppress(e.KieRateLimitError):
-            first("rate")
+            request.param("rate")
         clock.now += 4.0
+
+    @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
+    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, limited, conn_id, pauses):
         assert play(["ok"], FREE, conn_id=conn_id) == ("done", 1)
         assert clock.pauses == pauses
 
-    @pytest.mark.parametrize(("patience", "pauses"), [(6.0, [6.0]), (60.0, [6.0]), (5.875, None), (0.0, None)])
-    def test_it_is_only_waited_for_as_long_as_the_caller_likes(self, clock, patience, pauses):
-        with contextlib.suppress(e.KieRateLimitError):
-            attempt_over_requests("rate")
-        clock.now += 4.0
-        if pauses is None:
-            with pytest.raises(e.KieRateLimitError) as caught:
-                attempt_over_requests("ok", patience=patience)
-            assert refusal_of(caught) == HELD_BACK
-        else:
-            assert attempt_over_requests("ok", patience=patience) == "done"
-        assert clock.pauses == (pauses or [])
+    @pytest.mark.parametrize("patience", [6.0, 60.0])
+    def test_a_patient_caller_waits_for_it(self, clock, limited, patience):
+        assert attempt_over_requests("ok", patience=patience) == "done"
+        assert clock.pauses == [6.0]
 
-    @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
-    def test_a_wait_in_the_triggerer_leaves_it_to_the_next_look(self, clock, first):
-        with contextlib.suppress(e.KieRateLimitError):
-            first("rate")
-        clock.now += 4.0
-        with pytest.raises(e.KieRateLimitError) as caught:
-            attempt_over_aiohttp("ok")
-        assert refusal_of(caught) == HELD_BACK
+    def impatient(self, name):
+        return attempt_over_requests(name, patience=5.875)
+
+    @pytest.mark.parametrize("attempt", [impatient, lambda _, name: attempt_over_aiohttp(name)])
+    def test_others_and_the_triggerer_do_not_send_anything(self, clock, limited, attempt):
+        with pytest.raises(e.KieRateLimitError, match="Not sent: the connection pauses for another 6 sec") as caught:
+            attempt(self, "ok")
+        assert (caught.value.code, caught.value.conn_id, caught.value.retry_after) == (429, "kie_default", 6.0)
         assert clock.pauses == []
 
     @pytest.mark.parametrize("name", ["server", "maintenance", "unlisted", "key", "reset", "ok"])
@@ -330,9 +310,11 @@ class TestCooldown:
         for elapsed, rest in ((0.0, 10.0), (4.0, 6.0), (9.875, 0.125), (10.0, 0.0), (11.0, 0.0)):
             clock.now = 1000.0 + elapsed
             assert cooldowns.pause(settings_of("a"), 60.0) == rest
-        assert cooldowns.pause(settings_of("b"), 60.0) == 0.0
         clock.now = 1000.0
-        assert cooldowns.pause(replace(settings_of("a"), api_key="of another account"), 60.0) == 0.0
+        for other in (settings_of("b"), replace(settings_of("a"), api_key="of another account")):
+            assert cooldowns.pause(other, 60.0) == 0.0
+        cooldowns.clear()
+        assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
 
     def test_a_shorter_one_does_not_cut_a_longer_one(self, clock):
         cooldowns = Cooldowns()
@@ -342,12 +324,6 @@ class TestCooldown:
         clock.now += 49.0
         cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
         assert cooldowns.pause(settings_of("a"), 60.0) == 10.0
-
-    def test_clear_forgets_all(self, clock):
-        cooldowns = Cooldowns()
-        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
-        cooldowns.clear()
-        assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
 
 
 def test_a_thread_in_between_does_not_lose_its_pause(clock):
@@ -368,31 +344,3 @@ def test_a_thread_in_between_does_not_lose_its_pause(clock):
     cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
     other.join(10)
     assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + pacing.RATE_JITTER
-
-
-@pytest.mark.usefixtures("short_times")
-def test_threads_with_hooks_of_their_own_all_get_through_a_rate_limit():
-    """In real time, with short constants: one refusal each, then all are served, none more than twice."""
-    refused = Counter()
-    lock = threading.Lock()
-
-    def answer(number):
-        with lock:
-            refused[number] += 1
-            return SAYS["rate"] if refused[number] == 1 else SAYS["ok"]
-
-    results = []
-
-    def work(number):
-        hook = KieHook()
-        hook.__dict__["settings"] = settings_of("kie_default")
-        hook._send = lambda call: answer(number)
-        results.append(hook.call(PAID))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert results == ["done"] * 6
-    assert set(refused.values()) == {2}

@@ -55,15 +55,6 @@ def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
     assert read(call, Response(200, SINGLES[name].render("a6"))) == meaning
 
 
-@pytest.mark.parametrize("call", [IN_1080P, IN_4K, STYLE, RECOVER], ids=["1080p", "4k", "style", "recovery"])
-def test_what_is_paid_is_never_repeated_after_an_unknown_outcome(call: Call[Any]) -> None:
-    assert call.repeat is Repeat.NEVER_TWICE
-
-
-def test_reading_a_recovery_is_free() -> None:
-    assert RECOVERED.repeat is Repeat.ALWAYS
-
-
 @pytest.mark.parametrize(
     ("method", "path", "repeat"),
     [
@@ -78,16 +69,18 @@ def test_a_request_is_repeated_only_where_that_is_free(method: str, path: str, r
 
 
 def test_what_is_sent() -> None:
-    sent = [(call.method, call.path, call.params, call.json) for call in (IN_1080P, IN_4K, STYLE, RECOVER, RECOVERED)]
-    assert sent == [
+    calls = (single.upscale_veo("a6", "1080p"), single.upscale_veo("a6", "4k"), single.boost_style("slow strings"))
+    calls += (single.recover_songs("a1"), single.recovered_songs("r1"))
+    assert [(call.method, call.path, call.params, call.json) for call in calls] == [
         ("GET", "/api/v1/veo/get-1080p-video", {"taskId": "a6", "index": "0"}, None),
         ("POST", "/api/v1/veo/get-4k-video", None, {"taskId": "a6", "index": 0}),
         ("POST", "/api/v1/style/generate", None, {"content": "slow strings"}),
         ("POST", "/api/v1/suno/recovery", None, {"task_id": "a1"}),
         ("GET", "/api/v1/suno/recovery/record-info", {"task_id": "r1"}, None),
     ]
-    known = {(row.method, row.path) for row in SINGLE_CALLS}
-    assert {(method, path) for method, path, _, _ in sent} <= known
+    # What is paid is never repeated after an unknown outcome.
+    assert [call.repeat for call in calls] == [*[Repeat.IF_REFUSED] * 4, Repeat.ALWAYS]
+    assert {(call.method, call.path) for call in calls} <= {(row.method, row.path) for row in SINGLE_CALLS}
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_trouble_neither_starts_nor_ends_the_grace():
     judge.judge(TROUBLE, 0.0)
     assert judge.judge(None, 70.0).settling
     assert judge.judge(TROUBLE, 100.0) == Wait("It thundered", settling=True, warning=True, trouble=TROUBLE)
+    assert judge.judge(BAD_KEY, 101.0) == Failed(BAD_KEY)
     assert judge.judge(TROUBLE, 129.875).settling
     assert judge.judge(TROUBLE, 130.0) == Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
     assert isinstance(judge.judge(None, 130.0), Failed)
@@ -269,13 +270,10 @@ def test_what_a_record_means_is_said_by_the_row_that_knew_it(monkeypatch):
     assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is e.KieUnreadableAnswerError
 
 
-def test_trouble_of_the_other_row_that_may_pass_is_waited_out(monkeypatch):
-    """The job may be there, so nobody knows that it is unknown."""
+def test_trouble_of_the_other_row(monkeypatch):
+    """While it may pass, the job may be there, so nobody knows that it is unknown. Other trouble says nothing."""
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=TROUBLE)
     assert drive(poll(new_judge(), Pace(30.0), drive.left)).trouble is TROUBLE
-
-
-def test_other_trouble_of_the_other_row_says_nothing(monkeypatch):
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=BAD_KEY)
     assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is e.KieNotFoundError
 
@@ -303,7 +301,7 @@ def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
     assert drive.pauses[0].text == "status PENDING; up to 3600 seconds left."
 
 
-def test_a_wait_whose_time_is_up_polls_once_more_and_says_what_was_last(monkeypatch):
+def test_a_wait_whose_time_is_up_polls_once_more(monkeypatch):
     drive = Drive(monkeypatch, record(), seconds=100.0)
     assert drive(wait(*JOB, Pace(30.0), drive.left)) == Wait("status PENDING")
     assert sum(pause.seconds for pause in drive.pauses) == pytest.approx(100.0)
@@ -354,7 +352,7 @@ def test_no_length_of_time(value):
     assert caught.value.problem.startswith(f"poll_interval is {value!r}, but must be seconds or a timedelta, above 0")
 
 
-def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
+def test_who_does_not_wait_gets_the_end_or_the_reason():
     done = Done(record("SUCCESS", wav_url=URL))
     assert finished(WAV, "wav-1", done) is done
     with pytest.raises(e.KieNotReadyError, match="not finished: status PENDING") as early:
