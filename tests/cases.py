@@ -3,8 +3,7 @@
 The cases that a client of KIE must handle, as one table: what each answer means for a submit, a read and a wait.
 
 The answers themselves are the emulator's (``airflow_provider_kie.emulator.answers``), so that every test here, the
-parser, both transports and the three sensor modes, is driven by the same bytes. Case numbers are those of
-docs/kie.md.
+parser, both transports and the three sensor modes, is driven by the same bytes.
 """
 
 from __future__ import annotations

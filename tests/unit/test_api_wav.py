@@ -100,7 +100,7 @@ class TestRead:
         assert call.purpose == "Reading the WAV conversion"
 
     @pytest.mark.parametrize("given", ["wav-1", " wav-1 ", "", " ", None, {}])
-    def test_a_record_without_id_is_taken_for_the_one_asked_for(self, given):
+    def test_a_record_without_id_is_the_one_asked_for(self, given):
         assert read(taskId=given)["kie_task_id"] == "wav-1"
 
     def test_an_empty_record(self):
@@ -311,8 +311,10 @@ class TestRoutes:
 
     @pytest.mark.parametrize("route", ["market", "", None, 1])
     def test_a_route_that_does_not_exist(self, route):
-        with pytest.raises(e.KieValidationError, match="must be 'wav' or 'jobs'"):
+        with pytest.raises(e.KieValidationError, match=f"route is {route!r}, but must be 'wav' or 'jobs'"):
             row_of(route)
+        assert row_of("jobs") is self.MARKET
+        assert row_of("wav") is WAV
 
     @pytest.mark.parametrize("given", ["wav-1", {"kie_task_id": "wav-1"}, {"kie_task_id": "wav-1", "family": "jobs"}])
     def test_an_id_is_taken_out_of_a_whole_job(self, given):

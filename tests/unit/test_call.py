@@ -44,7 +44,7 @@ def test_a_long_error_says_the_same_wherever_it_is_rebuilt():
 
 @pytest.mark.parametrize("recover", [None, raise_])
 @pytest.mark.parametrize("about", [None, "wav-1"])
-def test_an_error_says_what_was_being_done_and_to_which_task(recover, about):
+def test_an_error_says_what_was_done_to_which_task(recover, about):
     with pytest.raises(e.KieAuthenticationError) as caught:
         make(recover=recover, kie_task_id=about).read(REFUSED)
     error = caught.value
@@ -89,7 +89,7 @@ def test_a_refusal_can_become_another_error():
     assert (caught.value.problem, caught.value.kie_task_id) == ("Counting: turned", "wav-9")
 
 
-def test_what_is_no_error_of_kie_is_a_fault_of_ours_and_shows():
+def test_a_fault_of_ours_shows():
     with pytest.raises(ZeroDivisionError):
         make(lambda data: 1 // 0, recover=lambda error: "hidden").read(SEVEN)
 

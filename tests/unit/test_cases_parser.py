@@ -55,7 +55,7 @@ def check_read(expected, outcome):
         assert type(outcome) is expected
 
 
-def test_every_answer_of_the_emulator_has_its_place_in_the_table():
+def test_every_answer_of_the_emulator_is_in_the_table():
     api_answers = {name for name, answer in ANSWERS.items() if answer.endpoint != "file"}
     assert set(TABLE) | set(COMMON) | set(LEFT_OUT) == api_answers
 

@@ -310,7 +310,7 @@ def test_a_refused_submit_is_only_that(run, requests_mock):
     assert "may have accepted" not in err
 
 
-def test_an_id_in_an_answer_that_nobody_understands_is_said(run, requests_mock):
+def test_an_id_in_an_unlisted_refusal_is_said(run, requests_mock):
     requests_mock.post(CREATE, **says({"taskId": "job-1"}, 531, "odd"))
     code, out, err = run(*SUBMIT_IMAGE)
     assert (code, out) == (1, "")

@@ -490,7 +490,7 @@ def form_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Flask-AppBuilder itself
 @pytest.mark.usefixtures("form_libraries")
-def test_the_older_form_shows_every_field_and_hides_secrets() -> None:
+def test_the_older_form_shows_every_field() -> None:
     shown = {
         name: (
             (field.field_class.__name__, type(field.kwargs.get("widget")).__name__),

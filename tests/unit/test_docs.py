@@ -301,7 +301,7 @@ def test_the_table_of_answers_is_true() -> None:
     assert names <= {*ANSWERS, *CASES, *SINGLES}
 
 
-def test_the_table_of_models_agrees_with_the_examples_and_the_emulator() -> None:
+def test_the_table_of_models_agrees_with_the_examples() -> None:
     known = dict(re.findall(r"^\| `([^`]+)` \| .* \| (.+) \|$", read("docs/models.md"), re.MULTILINE))
     examples = re.findall(r'\bmodel="([^"]+)"', read("example_dags/example_kie_image_to_video.py"))
     assert examples

@@ -169,7 +169,7 @@ def test_where_there_is_no_store_nothing_is_remembered(context):
     assert memory.load() is None
 
 
-def test_the_identity_does_not_change_with_what_it_was_made_of():
+def test_the_identity_is_a_copy():
     identity = dict(SAME)
     memory = record(Store(), identity=identity)
     identity["digest"] = "5678"

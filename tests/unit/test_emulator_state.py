@@ -149,7 +149,7 @@ def test_queued_answers_can_wait_for_one_conversion(state: EmulatorState) -> Non
     assert names(state, "record-info", "a", "b", "b") == [None, "pending", None]
 
 
-def test_the_last_answer_can_stay_until_another_is_queued(state: EmulatorState) -> None:
+def test_the_last_answer_can_stay(state: EmulatorState) -> None:
     state.answers.add("pending", "success", "pending", repeat=True)
     assert names(state, "record-info", *"abcde") == ["pending", "success", "pending", "pending", "pending"]
     state.answers.add("wav-failed")

@@ -147,5 +147,5 @@ def test_a_success_without_a_link_is_over_after_the_grace(response):
     assert "without a result" in str(verdict.error)
 
 
-def test_a_link_that_is_no_url_does_not_matter_where_a_result_is_enough():
+def test_no_link_matters_where_a_result_is_enough():
     assert isinstance(end(POEMS, {"state": "success", "resultJson": {"title": "Ode", "audioUrls": ["s3://a"]}}), Done)

@@ -100,7 +100,7 @@ def test_only_hooks_and_files_know_http(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in {"api", "waiting"}])
-def test_what_decides_knows_neither_airflow_nor_how_bytes_travel(module: str) -> None:
+def test_what_decides_knows_neither_airflow_nor_http(module: str) -> None:
     assert {other for other in imports_of(module) if other.partition(".")[0] in {"airflow", *HTTP_LIBRARIES}} == set()
 
 
@@ -149,14 +149,14 @@ def libraries(modules: frozenset[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("module", [f"{PACKAGE}.connection", f"{PACKAGE}.get_provider_info", f"{PACKAGE}.cli"])
-def test_airflow_reads_the_metadata_without_loading_any_library(module: str) -> None:
+def test_the_metadata_loads_no_library(module: str) -> None:
     # Airflow does so for every installed provider at every start, and with the commands at every start of "airflow".
     loaded = loaded_after(module)
     assert module in loaded
     assert libraries(loaded) - libraries(loaded_after()) == set()
 
 
-def test_the_fixture_costs_a_test_run_nothing_before_it_is_asked_for() -> None:
+def test_the_fixture_loads_nothing_before_it_is_used() -> None:
     # pytest loads it in every run, before a project has configured Airflow.
     loaded = loaded_after("pytest", f"{PACKAGE}.testing")
     assert ours(set(loaded)) == {PACKAGE, f"{PACKAGE}.testing"}

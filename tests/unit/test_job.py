@@ -99,7 +99,7 @@ def test_a_callback_is_sent_under_kies_name_for_it():
 MARKET = replace(POEMS, wrapped=True)
 
 
-def test_a_family_with_models_takes_the_fields_within_input():
+def test_a_family_with_models_takes_an_input():
     call = submit_job(MARKET, {"prompt": "x", "callBackUrl": CALLBACK}, model="a/b")
     assert call.json == {"model": "a/b", "input": {"prompt": "x"}, "callBackUrl": CALLBACK}
 
@@ -142,7 +142,7 @@ def test_the_id_of_an_accepted_submit(row, data, kie_task_id):
 
 
 @pytest.mark.parametrize("data", [None, "s-1", [], {}, {"taskId": "t-1"}, {"sculptureId": " "}, {"sculptureId": "a b"}])
-def test_an_accepted_submit_without_a_usable_id_is_of_unknown_outcome(data):
+def test_an_accepted_submit_without_an_id_is_unknown(data):
     error = refusal(SCULPTURES, data)
     assert type(error) is e.KieUnreadableAnswerError
     assert error.problem.startswith("Submitting the carving of a sculpture: KIE accepted the submit")
@@ -173,7 +173,7 @@ def test_a_refusal_that_names_a_job(name):
         assert outcome_of(error) is outcome
 
 
-def test_only_under_the_guard_a_conflict_without_id_is_a_refusal():
+def test_a_conflict_without_id_is_a_refusal_if_guarded():
     guarded, charged = refusal(STAMPS, None, 409), refusal(POEMS, None, 409)
     assert (type(guarded), outcome_of(guarded)) == (e.KieAlreadyConvertedError, Outcome.REFUSED)
     assert (type(charged), outcome_of(charged)) == (e.KieUnexpectedCodeError, Outcome.UNKNOWN)
@@ -213,7 +213,7 @@ def test_an_echo_of_what_was_sent_is_no_job(code):
     assert outcome_of(caught.value) is Outcome.REFUSED
 
 
-def test_a_reason_under_another_number_stays_what_the_number_means():
+def test_only_under_500_a_reason_counts():
     assert type(refusal(POEMS, None, 502, "Upstream must be restarted")) is e.KieServerError
 
 
@@ -249,7 +249,7 @@ def test_errors_name_the_family_as_it_travels(row, tag):
 # --- The read
 
 
-def test_a_job_is_asked_for_at_the_path_and_under_the_name_of_the_row():
+def test_a_job_is_asked_for_as_the_row_says():
     call = read_job(SCULPTURES, ID)
     assert (call.method, call.path, call.params, call.json) == ("GET", SCULPTURES.query, {"sculptureId": ID}, None)
     assert call.repeat is Repeat.ALWAYS

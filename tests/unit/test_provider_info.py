@@ -65,7 +65,7 @@ def test_the_metadata_is_plain_json_and_names_this_version() -> None:
     Version(info["versions"][0])
 
 
-def test_the_hook_is_where_the_metadata_says_and_says_the_same() -> None:
+def test_the_hook_is_where_the_metadata_says() -> None:
     declared = connection_type()
     module, _, name = declared["hook-class-name"].rpartition(".")
     hook = getattr(import_module(module), name)
@@ -93,7 +93,7 @@ def test_every_module_of_operators_and_the_like_is_listed() -> None:
     assert listed == with_operators | {"airflow_provider_kie.hooks.kie"}
 
 
-def test_the_connection_type_survives_a_uri_and_airflows_field_names() -> None:
+def test_the_connection_type_fits_airflows_field_names() -> None:
     # A URI's scheme is lower-cased, and Airflow splits "extra__<type>__<field>" at the double underscores.
     assert connection_type()["connection-type"] == CONN_TYPE == CONN_TYPE.lower()
     assert not any("__" in name for name in [CONN_TYPE, *FIELDS])

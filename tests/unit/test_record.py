@@ -58,7 +58,7 @@ def test_a_record_that_is_no_object_is_waited_out(record):
     assert "Reading the job: the record is not an object but" in verdict.reason
 
 
-def test_the_record_of_another_job_ends_the_wait_and_is_not_used():
+def test_the_record_of_another_job_ends_the_wait():
     verdict = end(SCULPTURES, {"sculptureId": "18", "stage": 1, "response": {"full": [A]}})
     assert isinstance(verdict, Failed)
     assert type(verdict.error) is e.KieWrongTaskError

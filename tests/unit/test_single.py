@@ -65,7 +65,11 @@ def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
     ],
 )
 def test_a_request_is_repeated_only_where_that_is_free(method: str, path: str, repeat: Repeat) -> None:
-    assert single.request(method, path, None, None).repeat is repeat
+    call = single.request(method, path, {"a": "b"}, {"c": 1})
+    assert (call.method, call.path, call.repeat) == (method.upper(), path, repeat)
+    assert (call.params, call.json) == ({"a": "b"}, {"c": 1})
+    assert call.purpose.startswith(f"{method.upper()} {path.partition('?')[0]}")
+    assert outcome(call, 200, [1]) == [1]
 
 
 def test_what_is_sent() -> None:
@@ -95,7 +99,7 @@ def test_what_is_sent() -> None:
         (lambda: single.recovered_songs("None"), "recovery_task_id is empty"),
     ],
 )
-def test_wrong_arguments_are_named_before_anything_is_sent(call: Any, says: str) -> None:
+def test_wrong_arguments_are_named(call: Any, says: str) -> None:
     with pytest.raises(e.KieValidationError) as caught:
         call()
     assert says in str(caught.value)
@@ -125,7 +129,7 @@ def test_500_means_rendering_for_1080p_alone() -> None:
     assert outcome(IN_4K, 500, msg="Server exception") is e.KieServerError
 
 
-def test_a_link_that_cannot_be_used_is_no_reason_to_go_on_asking() -> None:
+def test_a_link_that_cannot_be_used_is_an_error() -> None:
     answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
     with pytest.raises(e.KieUnreadableAnswerError) as caught:
         IN_1080P.read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))

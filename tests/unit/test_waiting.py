@@ -130,7 +130,7 @@ def test_an_ordinary_answer_ends_the_grace(name):
 
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
-def test_trouble_alone_is_waited_out_without_reading_again_soon(now):
+def test_trouble_alone_does_not_settle(now):
     judge = new_judge()
     for later in (0.0, 59.0, 1e6):
         expected = Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
@@ -254,14 +254,14 @@ def test_a_poll_reads_again_what_may_settle_until_it_does(monkeypatch):
     assert all(4.5 <= pause.seconds <= 5.5 for pause in drive.pauses)
 
 
-def test_a_job_that_its_row_does_not_know_is_looked_for_by_the_other(monkeypatch):
+def test_an_unknown_job_is_looked_for_by_the_other_row(monkeypatch):
     found = record("SUCCESS", wav_url=URL) | {"model": WAV.also.model}
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=found)
     assert drive(poll(new_judge(), Pace(30.0), drive.left)) == Done(found)
     assert drive.pauses == []
 
 
-def test_what_a_record_means_is_said_by_the_row_that_knew_it(monkeypatch):
+def test_a_record_is_judged_by_the_row_that_knew_it(monkeypatch):
     """A success without a file is a failed conversion only where a second submit is not paid for."""
     bare = record("SUCCESS")
     drive = Drive(monkeypatch, bare, seconds=3600.0)
@@ -290,7 +290,7 @@ def test_a_poll_does_not_settle_longer_than_it_has_time(monkeypatch):
     assert drive.left() >= 0
 
 
-def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
+def test_a_wait_says_why_it_goes_on(monkeypatch):
     drive = Drive(monkeypatch, record(), TROUBLE, record("QUEUED"), record("SUCCESS", wav_url=URL), seconds=3600.0)
     assert isinstance(drive(wait(*JOB, Pace(30.0), drive.left)), Done)
     assert [(pause.reason.partition(",")[0], pause.warning) for pause in drive.pauses] == [
