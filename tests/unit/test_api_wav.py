@@ -288,11 +288,9 @@ class TestRoutes:
 
     def test_what_is_sent_to_the_market(self):
         call = convert_to_wav("music-1", "track-1", None, self.MARKET)
-        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.NEVER_TWICE)
-        assert call.json == {
-            "model": "ai-music-api/convert-to-wav-format",
-            "input": {"task_id": "music-1", "audio_id": "track-1"},
-        }
+        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.IF_REFUSED)
+        given = {"task_id": "music-1", "audio_id": "track-1"}
+        assert call.json == {"model": "ai-music-api/convert-to-wav-format", "input": given}
 
     @pytest.mark.parametrize(
         ("state", "status", "url"),

@@ -265,10 +265,13 @@ PROXY_ALONE = (
 )
 
 
+EXTRA_WITHIN = ("", ['{"proxy": "http://127.0.0.1:9"}', {"proxy": "http://127.0.0.1:9"}])
 WRONG = [
-    *(("callback_url", NO_URL), ("callback_url", BAD_URLS)),
+    *(("callback_url", NO_URL), ("callback_url", BAD_URLS), ("extra", EXTRA_WITHIN)),
     *(("proxy", NO_URL), ("proxy", BAD_URLS), ("proxy", NOT_FOR_HTTP), ("proxy", PROXY_ALONE)),
     *(("timeout", NO_NUMBER), ("verify", NO_VERIFY), ("insecure_http", NO_FLAG)),
+    *((extra.name, ("", [{"of": "a kind that no field takes"}])) for extra in EXTRA_FIELDS),
+    ("proxy", ("", ["http://:password@127.0.0.1:9"])),
 ]
 
 
@@ -282,20 +285,6 @@ def test_an_extra_field_that_cannot_work_is_refused(field: str, why: str, value:
 @pytest.mark.parametrize("unknown", [{"team": "sound"}, {"extra__kie__timeout": 1}, {"webhook_hmac_key": [1]}])
 def test_a_key_of_the_extra_that_is_no_field_is_ignored(unknown: dict[str, Any]) -> None:
     assert read(unknown) == read()
-
-
-@pytest.mark.parametrize("inner", ['{"proxy": "http://127.0.0.1:9"}', {"proxy": "http://127.0.0.1:9"}])
-def test_an_extra_within_the_extra_is_refused(inner: object) -> None:
-    refused("extra", {"extra": inner})
-
-
-def test_a_proxy_with_a_password_and_no_user_is_refused() -> None:
-    refused("proxy", {"proxy": "http://:password@127.0.0.1:9"})
-
-
-@pytest.mark.parametrize("field", [extra.name for extra in EXTRA_FIELDS])
-def test_every_field_of_the_form_is_read(field: str) -> None:
-    refused(field, {field: {"of": "a kind that no field takes"}})
 
 
 # --- What is shown

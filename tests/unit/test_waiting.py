@@ -60,13 +60,7 @@ SETTLES = {
         "ended in CALLBACK_EXCEPTION without a WAV URL: code 500, 'dead'",
         500,
     ),
-    "refused by code": (record(error_code=413), e.KieConversionFailedError, "(status PENDING): code 413", 413),
-    "refused by text": (
-        record("", error_message="no audio"),
-        e.KieConversionFailedError,
-        "KIE refused the conversion (status none): 'no audio'",
-        None,
-    ),
+    "refused": (record("", error_message="no"), e.KieConversionFailedError, "conversion (status none): 'no'", None),
     "no number": (record("QUEUED", error_code="E1"), e.KieConversionFailedError, "(status QUEUED): code E1", None),
     # The parser gives None for it; the rule does not rely on that.
     "code zero": (record(error_code=0), e.KieConversionFailedError, "(status PENDING): code 0", 0),
