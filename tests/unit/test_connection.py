@@ -447,12 +447,7 @@ class StandInField:
     """What Airflow 3.1 puts in the place of a WTForms field; it takes these arguments and no others."""
 
     def __init__(
-        self,
-        label: str | None = None,
-        validators: Any = None,
-        description: str = "",
-        default: str | None = None,
-        widget: Any = None,
+        self, label: Any = None, validators: Any = None, description: str = "", default: Any = None, widget: Any = None
     ) -> None:
         self.field_class, self.args = type(self), (label,)
         self.kwargs = {"description": description} | ({"widget": widget} if widget else {})
@@ -461,20 +456,17 @@ class StandInField:
 @pytest.fixture
 def form_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real libraries where they are installed, else stand-ins with the names that Airflow 3.1 replaces."""
-    names = {
-        "wtforms": {name: type(name, (StandInField,), {}) for name in ("BooleanField", "PasswordField", "StringField")},
+    fields, widgets = ("BooleanField", "PasswordField", "StringField"), ("BS3PasswordFieldWidget", "BS3TextFieldWidget")
+    members: dict[str, dict[str, Any]] = {
+        "wtforms": {name: type(name, (StandInField,), {}) for name in fields},
         "flask_babel": {"lazy_gettext": str},
         "flask_appbuilder": {},
-        "flask_appbuilder.fieldwidgets": {
-            name: type(name, (), {}) for name in ("BS3PasswordFieldWidget", "BS3TextFieldWidget")
-        },
+        "flask_appbuilder.fieldwidgets": {name: type(name, (), {}) for name in widgets},
     }
-    if find_spec("flask_appbuilder"):
-        return
-    for module_name, members in names.items():
-        module = ModuleType(module_name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, module_name, module)
+    for name in () if find_spec("flask_appbuilder") else members:
+        module = ModuleType(name)
+        vars(module).update(members[name])
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Flask-AppBuilder itself

@@ -51,8 +51,8 @@ def assert_error(answer: Answer, error_class: type[e.KieError], problem: str, co
     [
         *((code, e.KieUnexpectedCodeError) for code in (0, -1, 199, 201, 520, 531)),
         *((code, e.KieServerError) for code in (408, 500, 502, 503, 504)),
-        *((401, e.KieAuthenticationError), ("401", e.KieAuthenticationError), (422, e.KieValidationError)),
-        (" 422 ", e.KieValidationError),
+        *((401, e.KieAuthenticationError), ("401", e.KieAuthenticationError), (403, e.KieBlockedError)),
+        *((422, e.KieValidationError), (" 422 ", e.KieValidationError)),
     ],
 )
 @pytest.mark.parametrize("status", [200, 300, 404, 500, 520])
