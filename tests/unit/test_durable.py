@@ -187,6 +187,20 @@ def test_what_is_adopted_is_resumed():
     assert next_try(POEMS, entry, SAME, reuse="never", cleared=record(store).was_cleared_since(entry)) == Resume("a1")
 
 
+def test_a_resume_after_a_clear_is_written(caplog):
+    store = Store()
+    task = SimpleNamespace(**TASK, max_tries=3)
+    memory = Record({"task_state_store": store, "ti": task}, POEMS, KEY, SAME)
+    before = Entry(State.SUBMITTED, SAME, "a1", 1, guarded=False)
+    memory.resume(before)
+    assert memory.load() == replace(before, max_tries=3)
+    store.broken = True
+    memory.resume(replace(before, max_tries=3))  # nothing has changed
+    assert "could not be kept" not in caplog.text
+    memory.resume(before)
+    assert "poems job a1 is gone on with, which could not be kept" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("before", "now", "cleared"), [(1, 1, False), (1, 3, True), (None, 3, False), (1, None, False)]
 )

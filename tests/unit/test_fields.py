@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import UserDict, UserList
 
 import pytest
 
-from airflow_provider_kie.api.fields import dig, error_code, first, is_empty, number, storable
+from airflow_provider_kie.api.fields import dig, error_code, first, is_empty, number, plain, storable
 from tests.tables import each
 
 ONE = {"url": "a"}
@@ -96,6 +97,13 @@ def test_what_no_database_refuses(value, stored):
 )
 def test_a_number(value, read):
     assert number(value) == read
+
+
+def test_what_behaves_like_a_dict_or_a_list_becomes_one():
+    given = UserDict(a=UserList([(1, "b"), UserDict(c=b"d")]))
+    assert json.dumps(plain(given["a"][0])) == '[1, "b"]'
+    assert plain(given) == {"a": [[1, "b"], {"c": b"d"}]}
+    assert type(plain(given)) is dict
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n", " 0 ", "200\n", "null", "None"])

@@ -170,9 +170,11 @@ def test_results(name):
 @pytest.mark.parametrize(
     ("songs", "ids"),
     [
-        ([{"id": "a"}, {"id": "b"}], ["a", "b"]),
-        ([{"id": " a "}, {"id": None}, {"id": 5}, {}, "x"], ["a"]),
-        *(({"id": "a"}, []), (None, [])),
+        ([{"id": "a", "audio_url": A}, {"id": "b", "audioUrl": B}], ["a", "b"]),
+        ([{"id": "a", "audioUrl": ""}, {"id": "b", "audioUrl": B}, {"id": "c"}], ["b"]),
+        ([{"id": " a ", "audioUrl": A}, {"audioUrl": A}, {"id": 5, "audioUrl": A}, {}, "x"], ["a"]),
+        ({"id": "a", "audioUrl": A}, []),
+        (None, []),
     ],
 )
 def test_tracks(songs, ids):
