@@ -201,6 +201,9 @@ def test_the_error_names_the_commands_that_settle_it():
     mapped = replace(task, map_index=0)
     told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=mapped).error)
     assert f"`airflow kie jobs adopt {of} --map-index 0 KIE_TASK_ID`" in told
+    told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=replace(task, conn_id="kie_2")).error)
+    assert f"`airflow kie jobs adopt {of} --conn-id kie_2 KIE_TASK_ID`" in told
+    assert f"`airflow kie jobs forget {of}`" in told
 
 
 def test_the_error_of_another_input_names_a_command():

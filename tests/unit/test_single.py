@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,21 +17,22 @@ from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.emulator.cases import SINGLES
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS
 
-IN_1080P = single.upscale_veo("a6", "1080p")
-IN_4K = single.upscale_veo("a6", "4k")
-STYLE = single.boost_style("slow strings")
-RECOVER = single.recover_songs("a1")
-RECOVERED = single.recovered_songs("r1")
+# Made anew for each test, so that a fault in their making shows.
+IN_1080P = partial(single.upscale_veo, "a6", "1080p")
+IN_4K = partial(single.upscale_veo, "a6", "4k")
+STYLE = partial(single.boost_style, "slow strings")
+RECOVER = partial(single.recover_songs, "a1")
+RECOVERED = partial(single.recovered_songs, "r1")
 
 
-def outcome(call: Call[Any], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
+def outcome(call: Callable[[], Call[Any]], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
     """Return the result, or the class of the error."""
     return read(call, Response(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
 
 
-def read(call: Call[Any], answer: Response) -> Any:
+def read(call: Callable[[], Call[Any]], answer: Answer) -> Any:
     try:
-        return call.read(answer)
+        return call().read(answer)
     except e.KieError as error:
         return type(error)
 
@@ -51,8 +54,8 @@ def read(call: Call[Any], answer: Response) -> Any:
         ("style-empty", STYLE, e.KieJobFailedError),
     ],
 )
-def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
-    assert read(call, Response(200, SINGLES[name].render("a6"))) == meaning
+def test_a_case(name: str, call: Callable[[], Call[Any]], meaning: object) -> None:
+    assert read(call, Answer(200, SINGLES[name].render("a6"))) == meaning
 
 
 @pytest.mark.parametrize(
@@ -69,12 +72,11 @@ def test_a_request_is_repeated_only_where_that_is_free(method: str, path: str, r
     assert (call.method, call.path, call.repeat) == (method.upper(), path, repeat)
     assert (call.params, call.json) == ({"a": "b"}, {"c": 1})
     assert call.purpose.startswith(f"{method.upper()} {path.partition('?')[0]}")
-    assert outcome(call, 200, [1]) == [1]
+    assert outcome(lambda: call, 200, [1]) == [1]
 
 
 def test_what_is_sent() -> None:
-    calls = (single.upscale_veo("a6", "1080p"), single.upscale_veo("a6", "4k"), single.boost_style("slow strings"))
-    calls += (single.recover_songs("a1"), single.recovered_songs("r1"))
+    calls = [make() for make in (IN_1080P, IN_4K, STYLE, RECOVER, RECOVERED)]
     assert [(call.method, call.path, call.params, call.json) for call in calls] == [
         ("GET", "/api/v1/veo/get-1080p-video", {"taskId": "a6", "index": "0"}, None),
         ("POST", "/api/v1/veo/get-4k-video", None, {"taskId": "a6", "index": 0}),
@@ -106,7 +108,7 @@ def test_wrong_arguments_are_named(call: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize("call", [IN_1080P, IN_4K], ids=["1080p", "4k"])
-def test_an_upscale_that_is_not_under_way(call: Call[Any]) -> None:
+def test_an_upscale_that_is_not_under_way(call: Callable[[], Call[Any]]) -> None:
     assert outcome(call, 401) is e.KieAuthenticationError
     assert outcome(call, 402) is e.KieInsufficientCreditsError
     assert outcome(call, 422, msg="Record does not exist") is e.KieValidationError
@@ -132,14 +134,14 @@ def test_500_means_rendering_for_1080p_alone() -> None:
 def test_a_link_that_cannot_be_used_is_an_error() -> None:
     answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
     with pytest.raises(e.KieUnreadableAnswerError) as caught:
-        IN_1080P.read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))
+        IN_1080P().read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))
     assert "veo job 'a6'" in str(caught.value)
     assert "0123abcd" not in repr(caught.value.to_dict())
 
 
 def test_a_style_that_is_missing_says_why() -> None:
     with pytest.raises(e.KieJobFailedError, match="too short"):
-        STYLE.read(Answer(200, SINGLES["style-empty"].render()))
+        STYLE().read(Answer(200, SINGLES["style-empty"].render()))
     assert outcome(STYLE, 200, None) is e.KieJobFailedError
     assert outcome(STYLE, 200, {"result": ["a"]}) is e.KieJobFailedError
 
