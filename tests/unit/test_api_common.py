@@ -66,7 +66,7 @@ def test_a_balance_is_nothing_but_a_number(data, shown):
 
 def test_a_number_beyond_all_bounds_is_no_balance():
     with pytest.raises(KieUnreadableAnswerError, match="not a number but 'inf'"):
-        credit().read(Answer(200, b'{"code":200,"data":1e400}'))
+        credit().read(Response(200, b'{"code":200,"data":1e400}'))
 
 
 ODD, WRITTEN = " https://bücher.example/my song.wav?sig=ü\n", "https://xn--bcher-kva.example/my%20song.wav?sig=%C3%BC"

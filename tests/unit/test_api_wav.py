@@ -44,7 +44,7 @@ def read(**fields: object) -> WavConversion:
     return as_conversion(found)
 
 
-def refusal(call, received: Answer) -> e.KieError:
+def refusal(call, received: Response) -> e.KieError:
     with pytest.raises(e.KieError) as caught:
         call.read(received)
     return caught.value
@@ -288,7 +288,7 @@ class TestRoutes:
 
     def test_what_is_sent_to_the_market(self):
         call = convert_to_wav("music-1", "track-1", None, self.MARKET)
-        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.IF_REFUSED)
+        assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.NEVER_TWICE)
         given = {"task_id": "music-1", "audio_id": "track-1"}
         assert call.json == {"model": "ai-music-api/convert-to-wav-format", "input": given}
 

@@ -37,7 +37,7 @@ def test_the_data_is_parsed():
 
 def test_a_long_error_says_the_same_wherever_it_is_rebuilt():
     with pytest.raises(e.KieServerError) as caught:
-        make().read(Answer(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
+        make().read(Response(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
     error = caught.value
     assert str(e.KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
 
@@ -166,6 +166,6 @@ def test_a_result_within_a_refusal_counts():
     assert call.read(Response(200, b'{"code":422,"msg":"no","data":{"links":[1]}}')) == [1]
     for body in (b'{"code":422,"msg":"no","data":{"links":[]}}', b'{"code":422,"msg":"no"}'):
         with pytest.raises(e.KieValidationError, match="no"):
-            call.read(Answer(200, body))
+            call.read(Response(200, body))
     with pytest.raises(e.KieServerError):
-        call.read(Answer(502, b"<html>"))
+        call.read(Response(502, b"<html>"))

@@ -12,7 +12,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.api.envelope import Answer, decode
+from airflow_provider_kie.api.envelope import Response, decode
 from tests.tables import each
 
 
@@ -20,7 +20,7 @@ def body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def refusal(answer: Answer) -> e.KieError:
+def refusal(answer: Response) -> e.KieError:
     with pytest.raises(e.KieError) as caught:
         decode(answer)
     return caught.value
@@ -34,11 +34,11 @@ def test_a_success_gives_its_data(status, data):
 
 @pytest.mark.parametrize("code", ["200", " 200\n"])
 def test_a_number_may_come_as_text(code):
-    assert decode(Answer(200, body(code=code, data=7))) == 7
-    assert decode(Answer(200, body(code=code))) is None
+    assert decode(Response(200, body(code=code, data=7))) == 7
+    assert decode(Response(200, body(code=code))) is None
 
 
-def assert_error(answer: Answer, error_class: type[e.KieError], problem: str, code: int | None) -> None:
+def assert_error(answer: Response, error_class: type[e.KieError], problem: str, code: int | None) -> None:
     error = refusal(answer)
     assert type(error) is error_class
     assert (error.problem, error.code) == (problem, code)
@@ -57,7 +57,7 @@ def assert_error(answer: Answer, error_class: type[e.KieError], problem: str, co
 )
 @pytest.mark.parametrize("status", [200, 300, 404, 500, 520])
 def test_the_number_of_the_body_counts(status, code, error_class):
-    assert_error(Answer(status, body(code=code)), error_class, f"KIE answered {int(code)}", int(code))
+    assert_error(Response(status, body(code=code)), error_class, f"KIE answered {int(code)}", int(code))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_number_of_the_body_counts(status, code, error_class):
     ],
 )
 def test_what_kie_says_is_shown(said, shown):
-    assert_error(Answer(200, body(code=500, msg=said)), e.KieServerError, f"KIE answered 500{shown}", 500)
+    assert_error(Response(200, body(code=500, msg=said)), e.KieServerError, f"KIE answered 500{shown}", 500)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_kie_says_is_shown(said, shown):
 def test_without_a_number_of_kie_the_status_counts(status, content, error_class):
     shown = repr(content) if content else "an empty body"
     problem = f"KIE's host answered HTTP {status} without a result number: {shown}"
-    assert_error(Answer(status, content.encode()), error_class, problem, status)
+    assert_error(Response(status, content.encode()), error_class, problem, status)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_without_a_number_of_kie_the_status_counts(status, content, error_class)
 @pytest.mark.parametrize("status", [200, 299])
 def test_a_success_without_a_number_is_unreadable(status, content):
     problem = f"KIE's answer has no result number: {repr(content) if content else 'an empty body'}"
-    assert_error(Answer(status, content.encode()), e.KieUnreadableAnswerError, problem, None)
+    assert_error(Response(status, content.encode()), e.KieUnreadableAnswerError, problem, None)
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_words_that_are_no_json_are_refused(constant):
-    error = refusal(Answer(200, f'{{"code":200,"data":{constant}}}'.encode()))
+    error = refusal(Response(200, f'{{"code":200,"data":{constant}}}'.encode()))
     assert type(error) is e.KieUnreadableAnswerError
 
 
@@ -112,7 +112,7 @@ def test_words_that_are_no_json_are_refused(constant):
     ids=["deep", "long number", "no UTF-8"],
 )
 def test_what_python_cannot_read_is_unreadable(content):
-    error = refusal(Answer(200, content))
+    error = refusal(Response(200, content))
     assert type(error) is e.KieUnreadableAnswerError
     assert error.problem.startswith("KIE's answer has no result number: '")
     assert len(error.problem) < 150
@@ -135,7 +135,7 @@ def test_only_the_start_of_a_body_is_shown(length, shown):
     ],
 )
 def test_a_redirect_says_where_to_but_not_with_what(status, content, location, shown):
-    error = refusal(Answer(status, content, location=location))
+    error = refusal(Response(status, content, location=location))
     assert type(error) is e.KieUnreadableAnswerError
     assert error.code == status
     assert error.problem.startswith(f"KIE's host redirects to {shown} (HTTP {status}); redirects are not followed")
@@ -153,7 +153,7 @@ def test_a_redirect_says_where_to_but_not_with_what(status, content, location, s
 )
 @pytest.mark.parametrize("status", [200, 409])
 def test_a_refusal_may_name_a_conversion(status, fields, found):
-    error = refusal(Answer(status, body(code=409, msg="WAV record already exists", **fields)))
+    error = refusal(Response(status, body(code=409, msg="WAV record already exists", **fields)))
     assert type(error) is e.KieAlreadyConvertedError
     assert error.existing_kie_task_id == found
     named = f", naming task {found!r}" if found else ""
@@ -188,7 +188,7 @@ FUTURE_ELSEWHERE = FUTURE.astimezone(timezone(timedelta(hours=-9)))
 )
 @pytest.mark.parametrize("content", [body(code=429, msg="slow"), b"slow"])
 def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
-    error = refusal(Answer(429, content, header))
+    error = refusal(Response(429, content, header))
     assert type(error) is e.KieRateLimitError
     assert error.retry_after == seconds
 
@@ -202,8 +202,8 @@ class TestOf:
 
     def test_headers_are_found_in_any_letter_case(self):
         headers = CaseInsensitiveDict({"retry-after": "5", "LOCATION": "https://kie.invalid/"})
-        assert Answer.of(302, headers, b"x", secret="sk-1") == Answer(302, b"x", "5", "https://kie.invalid/")
-        assert Answer.of(200, {}, b"", secret="sk-1") == Answer(200, b"", None, None)
+        assert Response.of(302, headers, b"x", secret="sk-1") == Response(302, b"x", "5", "https://kie.invalid/")
+        assert Response.of(200, {}, b"", secret="sk-1") == Response(200, b"", None, None)
 
     @pytest.mark.parametrize(
         ("content", "hidden"),
@@ -219,4 +219,6 @@ class TestOf:
 
     def test_the_key_is_hidden_in_a_redirect(self):
         headers = {"Location": "https://kie.invalid/sk-1/?key=sk-1", "Retry-After": "5"}
-        assert Answer.of(302, headers, b"", secret="sk-1") == Answer(302, b"", "5", "https://kie.invalid/***/?key=***")
+        assert Response.of(302, headers, b"", secret="sk-1") == Response(
+            302, b"", "5", "https://kie.invalid/***/?key=***"
+        )

@@ -44,8 +44,8 @@ SAYS = {
     "maintenance": body(455),
     "server": body(500),
     "unlisted": body(531),
-    "rate, with an id": Answer(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
-    "unreadable": Answer(200, b"<html>"),
+    "rate, with an id": Response(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
+    "unreadable": Response(200, b"<html>"),
     "reset": e.KieConnectionError("No answer"),
     "unsent": e.KieConnectionError("No answer", sent=False),
 }
@@ -97,7 +97,7 @@ class Script:
         said = SAYS[next(self.answers)]
         if isinstance(said, e.KieConnectionError):
             raise call.explain(e.KieConnectionError(said.problem, sent=not said.nothing_created))
-        return Answer(said.status, said.body, self.retry_after)
+        return Response(said.status, said.body, self.retry_after)
 
 
 def settings_of(conn_id):

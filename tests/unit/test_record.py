@@ -8,7 +8,7 @@ import json
 import pytest
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.api.envelope import Answer
+from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.waiting.verdict import Failed, Judge, Wait
 from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, B, C, end, job, reading

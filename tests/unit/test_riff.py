@@ -159,7 +159,7 @@ def test_a_header_that_leaves_the_length_open_says_so():
     open_end, known = WavReader(), WavReader()
     open_end.feed(wav(data_size=UNKNOWN, riff_size=UNKNOWN))
     known.feed(wav())
-    assert [reader.ends_with_the_file for reader in (open_end, known, WavReader())] == [True, False, False]
+    assert [reader.length_is_open for reader in (open_end, known, WavReader())] == [True, False, False]
 
 
 LIST = chunk(b"LIST", b"INFOISFT\x0e\0\0\0Lavf58.29.100\0")
@@ -252,12 +252,12 @@ def test_a_file_whose_audio_is_whole_is_accepted(content, oddity, piece):
 
 @pytest.mark.parametrize("name", [name for name in ODD if "too much" in name])
 def test_what_is_declared_may_still_come_if_nobody_vouches(name):
-    assert "cut off" in refused(ODD[name][0], KieDownloadError, vouched=False)
+    assert "cut off" in refused(ODD[name][0], KieDownloadError, length_known=False)
 
 
 @pytest.mark.parametrize("name", [name for name in ODD if "too much" not in name])
 def test_without_a_length_the_header_is_enough(name):
-    assert read_with_oddities(ODD[name][0], 999, vouched=False) == read_with_oddities(ODD[name][0], 999)
+    assert read_with_oddities(ODD[name][0], 999, length_known=False) == read_with_oddities(ODD[name][0], 999)
 
 
 @pytest.mark.parametrize(

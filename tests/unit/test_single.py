@@ -30,7 +30,7 @@ def outcome(call: Callable[[], Call[Any]], code: int, data: object = None, msg: 
     return read(call, Response(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
 
 
-def read(call: Callable[[], Call[Any]], answer: Answer) -> Any:
+def read(call: Callable[[], Call[Any]], answer: Response) -> Any:
     try:
         return call().read(answer)
     except e.KieError as error:
@@ -55,7 +55,7 @@ def read(call: Callable[[], Call[Any]], answer: Answer) -> Any:
     ],
 )
 def test_a_case(name: str, call: Callable[[], Call[Any]], meaning: object) -> None:
-    assert read(call, Answer(200, SINGLES[name].render("a6"))) == meaning
+    assert read(call, Response(200, SINGLES[name].render("a6"))) == meaning
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_is_sent() -> None:
         ("GET", "/api/v1/suno/recovery/record-info", {"task_id": "r1"}, None),
     ]
     # What is paid is never repeated after an unknown outcome.
-    assert [call.repeat for call in calls] == [*[Repeat.IF_REFUSED] * 4, Repeat.ALWAYS]
+    assert [call.repeat for call in calls] == [*[Repeat.NEVER_TWICE] * 4, Repeat.ALWAYS]
     assert {(call.method, call.path) for call in calls} <= {(row.method, row.path) for row in SINGLE_CALLS}
 
 
@@ -115,8 +115,8 @@ def test_an_upscale_that_is_not_under_way(call: Callable[[], Call[Any]]) -> None
     assert outcome(call, 500, msg="This interface is temporarily paused") is e.KieValidationError
     assert outcome(call, 501, msg="Generation failed") is e.KieJobFailedError
     # Something between KIE and us.
-    assert read(call, Answer(500, b"")) is e.KieServerError
-    assert read(call, Answer(502, b"<html>")) is e.KieServerError
+    assert read(call, Response(500, b"")) is e.KieServerError
+    assert read(call, Response(502, b"<html>")) is e.KieServerError
 
 
 def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
@@ -134,14 +134,14 @@ def test_500_means_rendering_for_1080p_alone() -> None:
 def test_a_link_that_cannot_be_used_is_an_error() -> None:
     answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
     with pytest.raises(e.KieUnreadableAnswerError) as caught:
-        IN_1080P().read(Answer(200, json.dumps({"code": 200, "data": answer}).encode()))
+        IN_1080P().read(Response(200, json.dumps({"code": 200, "data": answer}).encode()))
     assert "veo job 'a6'" in str(caught.value)
     assert "0123abcd" not in repr(caught.value.to_dict())
 
 
 def test_a_style_that_is_missing_says_why() -> None:
     with pytest.raises(e.KieJobFailedError, match="too short"):
-        STYLE().read(Answer(200, SINGLES["style-empty"].render()))
+        STYLE().read(Response(200, SINGLES["style-empty"].render()))
     assert outcome(STYLE, 200, None) is e.KieJobFailedError
     assert outcome(STYLE, 200, {"result": ["a"]}) is e.KieJobFailedError
 
