@@ -217,3 +217,8 @@ def test_a_final_error_travels_as_the_class_it_stands_for():
     rebuilt = KieError.from_dict(final(KieConversionFailedError("It broke", code=500)).to_dict())
     assert type(rebuilt) is KieConversionFailedError
     assert rebuilt.code == 500
+
+
+def test_a_class_of_somebody_else_does_not_travel():
+    own = type("KieOwnError", (subject.KieServerError,), {"__module__": "dags"})
+    assert type(KieError.from_dict(own("It broke").to_dict())) is KieError
