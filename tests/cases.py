@@ -3,8 +3,7 @@
 The cases that a client of KIE must handle, as one table: what each answer means for a submit, a read and a wait.
 
 The answers themselves are the emulator's (``airflow_provider_kie.emulator.answers``), so that every test here, the
-parser, both transports and the three sensor modes, is driven by the same bytes. Case numbers are those of
-docs/kie.md.
+parser, both transports and the three sensor modes, is driven by the same bytes.
 """
 
 from __future__ import annotations
@@ -165,20 +164,4 @@ COMMON: Final[dict[str, object]] = {
 #: Answers that the table leaves out, and why.
 LEFT_OUT: Final = {
     "slow": "an ordinary answer, late; the fault run plays it",
-}
-
-#: Cases that no answer of a KIE endpoint can show, or that do not apply, and why.
-ELSEWHERE: Final = {
-    19: "a worker dies between submit and first look: the tests of the operators",
-    37: "the deadline is reached: 'time-out' in the table, and the mode tests",
-    38: "callbacks: this provider always polls and offers no receiver",
-    39: "callbacks: as 38",
-    40: "callbacks: as 38",
-    41: "callbacks: as 38",
-    42: "callbacks: as 38",
-    43: "callbacks: as 38",
-    44: "callbacks: as 38; a poll always runs, which is what this case asks for",
-    45: "the file host, not the API: the download",
-    46: "the file host, not the API: the download",
-    47: "the file host, not the API: the download",
 }

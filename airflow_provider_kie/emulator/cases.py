@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from airflow_provider_kie.emulator.answers import Answer
 
-__all__ = ["CASES", "ELSEWHERE", "SINGLES", "Case", "Meaning"]
+__all__ = ["CASES", "SINGLES", "Case", "Meaning"]
 
 #: For a submit: accepted, an earlier job is adopted, or refused. For a read: keep waiting, done, failed, or failed if
 #: it stays so for the grace.
@@ -331,12 +331,4 @@ SINGLES: Final[Mapping[str, Answer]] = {
         (69, "style-boosted", _accepts(**_STYLE)),
         (69, "style-empty", _accepts(**{**_STYLE, "result": None, "errorMsg": "too short"})),
     )
-}
-
-#: Cases that are not answers about a job of these families, and where they belong.
-ELSEWHERE: Final[Mapping[int, str]] = {
-    16: "no answer: a connection that breaks after a submit; played as accepted-then-reset",
-    67: "Midjourney, which has no row: undocumented since 2026-06",
-    70: "single call: upload of a file, on a host and with an envelope of its own",
-    71: "the download of a result",
 }

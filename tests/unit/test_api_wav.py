@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import WAV
@@ -14,21 +15,12 @@ from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.api.wav import (
     Submitted,
     WavConversion,
-    WavStatus,
     as_conversion,
     convert_to_wav,
     id_in,
     row_of,
 )
-from airflow_provider_kie.exceptions import (
-    KieAlreadyConvertedError,
-    KieAuthenticationError,
-    KieError,
-    KieServerError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-    KieWrongTaskError,
-)
+from tests.tables import each
 
 URL = "https://tempfile.example/s/1.wav"
 CALLBACK = "https://api.example.com/callback"
@@ -52,20 +44,10 @@ def read(**fields: object) -> WavConversion:
     return as_conversion(found)
 
 
-def refusal(call, received: Response) -> KieError:
-    with pytest.raises(KieError) as caught:
+def refusal(call, received: Response) -> e.KieError:
+    with pytest.raises(e.KieError) as caught:
         call.read(received)
     return caught.value
-
-
-def test_the_words_of_kie():
-    assert {status.name: status.value for status in WavStatus} == {
-        "PENDING": "PENDING",
-        "SUCCESS": "SUCCESS",
-        "CREATE_TASK_FAILED": "CREATE_TASK_FAILED",
-        "GENERATE_WAV_FAILED": "GENERATE_WAV_FAILED",
-        "CALLBACK_EXCEPTION": "CALLBACK_EXCEPTION",
-    }
 
 
 class TestSubmit:
@@ -80,59 +62,20 @@ class TestSubmit:
     @pytest.mark.parametrize(
         ("arguments", "problem"),
         [
-            (("", "track-1", CALLBACK), "music_task_id is empty; the task that should provide it pushed nothing"),
-            (("music-1", None, CALLBACK), "audio_id is empty; the task that should provide it pushed nothing"),
-            (("music-1", "track-1", "/callback"), "callback_url is not an http(s) URL"),
-            (("music-1", "track-1", None), "callback_url is not an http(s) URL"),
+            (("", "track-1", CALLBACK), "^music_task_id is empty"),
+            (("music-1", None, CALLBACK), "^audio_id is empty"),
+            (("music-1", "track-1", "/callback"), r"^callback_url is not an http\(s\) URL"),
+            (("music-1", "track-1", None), r"^callback_url is not an http\(s\) URL"),
         ],
     )
-    def test_a_wrong_argument_is_named_before_anything_is_sent(self, arguments, problem):
-        with pytest.raises(KieValidationError) as caught:
+    def test_a_wrong_argument_is_named(self, arguments, problem):
+        with pytest.raises(e.KieValidationError, match=problem):
             convert_to_wav(*arguments)
-        assert caught.value.problem == problem
-
-    @pytest.mark.parametrize(("given", "found"), [("wav-1", "wav-1"), (" wav-1\n", "wav-1"), (5, "5"), (0, "0")])
-    def test_an_accepted_submit_gives_its_id(self, given, found):
-        assert submitting().read(answer({"taskId": given})) == Submitted(found, reused=False)
-
-    @pytest.mark.parametrize("given", ["a b", "x" * 129, "-" * 200])
-    def test_an_id_that_cannot_be_asked_for_is_unreadable(self, given):
-        error = refusal(submitting(), answer({"taskId": given}))
-        assert type(error) is KieUnreadableAnswerError
-        assert error.problem == (
-            f"{submitting().purpose}: KIE accepted the submit, but taskId is {given!r}, but an id of KIE has only "
-            "letters, digits and . _ : ~ + = -"
-        )
-        assert isinstance(error.__cause__, KieValidationError)
 
     @pytest.mark.parametrize("given", ["aGkgdGhlcmU=", "a+b_c==", "v1.local~abc"])
-    def test_an_id_of_another_kind_than_was_seen_is_not_lost(self, given):
+    def test_an_id_of_another_kind_is_not_lost(self, given):
         assert submitting().read(answer({"taskId": given})) == Submitted(given, reused=False)
         assert read_job(WAV, given).params == {"taskId": given}
-
-    @pytest.mark.parametrize(
-        "data", [None, {}, {"taskId": ""}, {"taskId": " "}, {"taskId": True}, {"taskId": 5.0}, "wav-1", ["wav-1"]]
-    )
-    def test_an_accepted_submit_without_id_is_unreadable(self, data):
-        error = refusal(submitting(), answer(data))
-        assert type(error) is KieUnreadableAnswerError
-        assert error.problem == f"{submitting().purpose}: KIE accepted the submit but gave no task id"
-
-    def test_a_conflict_that_names_the_earlier_conversion_is_its_reuse(self):
-        assert submitting().read(answer({"taskId": "wav-0"}, 409)) == Submitted("wav-0", reused=True)
-
-    @pytest.mark.parametrize("data", [None, {}, {"taskId": ""}])
-    def test_a_conflict_that_names_nothing_is_an_error(self, data):
-        error = refusal(submitting(), answer(data, 409))
-        assert type(error) is KieAlreadyConvertedError
-        assert error.problem == f"{submitting().purpose}: KIE answered 409: 'text'"
-        assert error.kie_task_id is None
-
-    @pytest.mark.parametrize("given", ["a b", "https://a.example/x?sig=1", "x" * 129])
-    def test_a_conflict_that_names_what_cannot_be_asked_for_is_an_error(self, given):
-        error = refusal(submitting(), answer({"taskId": given}, 409))
-        assert type(error) is KieAlreadyConvertedError
-        assert "sig" not in error.problem
 
     def test_ids_of_digits_may_have_become_numbers(self):
         sent = convert_to_wav(5, 0, CALLBACK)
@@ -148,10 +91,6 @@ class TestSubmit:
     def test_the_callback_url_is_sent_as_http_wants_it(self, given, sent):
         assert convert_to_wav("music-1", "track-1", given).json["callBackUrl"] == sent
 
-    @pytest.mark.parametrize("code", [401, 404, 500])
-    def test_no_other_refusal_gives_an_id(self, code):
-        assert refusal(submitting(), answer({"taskId": "wav-0"}, code)).code == code
-
 
 class TestRead:
     def test_what_is_sent(self):
@@ -160,61 +99,14 @@ class TestRead:
         assert (call.json, call.repeat, call.kie_task_id) == (None, Repeat.ALWAYS, "wav-1")
         assert call.purpose == "Reading the WAV conversion"
 
-    def test_the_url_in_place_of_the_id_is_recognised(self):
-        with pytest.raises(KieValidationError, match=r"kie_task_id is a URL; .*key 'kie_task_id'"):
-            read_job(WAV, "https://tempfile.example.com/s/a.wav?sig=1")
-
-    def test_a_wrong_id_is_named_before_anything_is_sent(self):
-        with pytest.raises(KieValidationError, match=r"^kie_task_id is empty; "):
-            read_job(WAV, "None")
-
-    @pytest.mark.parametrize("received", [answer(None), answer(None, 404)])
-    def test_an_unknown_id_is_none(self, received):
-        assert reading().read(received) is None
-
-    @pytest.mark.parametrize(
-        ("code", "error_class"),
-        [(401, KieAuthenticationError), (409, KieAlreadyConvertedError), (500, KieServerError)],
-    )
-    def test_any_other_refusal_is_an_error(self, code, error_class):
-        error = refusal(reading(), answer({"taskId": "wav-0"}, code))
-        assert type(error) is error_class
-        assert error.kie_task_id == "wav-1"
-        assert error.problem == f"Reading the WAV conversion: KIE answered {code}: 'text', naming task 'wav-0'"
-
-    @pytest.mark.parametrize(
-        ("data", "shown"),
-        [("SUCCESS", "str"), ([], "list"), (5, "int"), (0, "int"), (False, "bool"), ("", "str"), (1.5, "float")],
-    )
-    def test_a_record_is_an_object(self, data, shown):
-        error = refusal(reading(), answer(data))
-        assert type(error) is KieUnreadableAnswerError
-        assert error.problem == f"Reading the WAV conversion: the record is not an object but {shown}"
-
-    @pytest.mark.parametrize("other", ["wav-2", "x" * 100, "WAV-1", 5])
-    def test_a_record_of_another_task_is_refused(self, other):
-        error = refusal(reading(), answer({"taskId": other, "response": {"audioWavUrl": URL}}))
-        assert type(error) is KieWrongTaskError
-        assert error.problem == (
-            f"Reading the WAV conversion: KIE answered for WAV task {str(other)!r}, which is not the one asked for"
-        )
-        assert error.kie_task_id == "wav-1"
-
     @pytest.mark.parametrize("given", ["wav-1", " wav-1 ", "", " ", None, {}])
-    def test_a_record_without_id_is_taken_for_the_one_asked_for(self, given):
+    def test_a_record_without_id_is_the_one_asked_for(self, given):
         assert read(taskId=given)["kie_task_id"] == "wav-1"
 
     def test_an_empty_record(self):
-        assert read(taskId=None) == {
+        assert read(taskId=None) == dict.fromkeys(WavConversion.__annotations__) | {
             "kie_task_id": "wav-1",
-            "music_id": None,
-            "music_index": None,
             "status": "",
-            "wav_url": None,
-            "create_time": None,
-            "complete_time": None,
-            "error_code": None,
-            "error_message": None,
         }
 
     def test_a_full_record(self):
@@ -244,22 +136,14 @@ class TestRead:
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
-        ({"successFlag": "SUCCESS"}, "SUCCESS"),
         ({"successFlag": " Success\n"}, "SUCCESS"),
         ({"successFlag": "queued"}, "QUEUED"),
-        ({"status": "pending"}, "PENDING"),
-        ({"successFlag": None, "status": "PENDING"}, "PENDING"),
+        ({"successFlag": None, "status": "pending"}, "PENDING"),
         ({"successFlag": "SUCCESS", "status": "PENDING"}, "SUCCESS"),
         ({"successFlag": "", "status": "PENDING"}, "PENDING"),
         ({"successFlag": 0}, "PENDING"),
-        ({"successFlag": 1}, "SUCCESS"),
         ({"status": 1}, "SUCCESS"),
-        ({"successFlag": 2}, "2"),
-        ({"successFlag": -1}, "-1"),
-        ({"successFlag": 1.0}, "1.0"),
-        ({"successFlag": True}, "TRUE"),
-        ({"successFlag": False}, "FALSE"),
-        ({"successFlag": ["x"]}, "['X']"),
+        *(({"successFlag": odd}, str(odd).upper()) for odd in (2, -1, 1.0, True, False, ["x"])),
         ({"successFlag": "x" * 81}, "X" * 80),
         ({"successFlag": None, "status": None}, ""),
     ],
@@ -280,23 +164,12 @@ def test_a_status_is_fit_for_a_log(word):
 @pytest.mark.parametrize(
     ("response", "url"),
     [
-        ({"audioWavUrl": URL}, URL),
         ({"audioWavUrl": f" {URL}\n"}, URL),
-        ({"audio_wav_url": URL}, URL),
         ({"audioWavUrl": URL, "audio_wav_url": "https://b.example/2"}, URL),
         ({"audioWavUrl": "", "audio_wav_url": URL}, URL),
-        ({"audioWavUrl": None, "audio_wav_url": URL}, URL),
         ({"audioWavUrl": "ftp://a.example/1", "audio_wav_url": "http://b.example/2"}, "http://b.example/2"),
-        ({"audioWavUrl": "https://a.example/my song.wav?n=größe"}, "https://a.example/my%20song.wav?n=gr%C3%B6%C3%9Fe"),
-        ({"audioWavUrl": "https://a.example/a%20b%.wav"}, "https://a.example/a%20b%25.wav"),
-        ({"audioWavUrl": "https://bücher.example/1.wav"}, "https://xn--bcher-kva.example/1.wav"),
-        ({"audioWavUrl": [URL]}, None),
-        ({"audioWavUrl": "javascript:x"}, None),
-        ({"wavUrl": URL}, None),
-        ({}, None),
-        (None, None),
-        (URL, None),
-        ([{"audioWavUrl": URL}], None),
+        ({"audioWavUrl": "https://bücher.example/my %.wav"}, "https://xn--bcher-kva.example/my%20%25.wav"),
+        *((other, None) for other in ({"audioWavUrl": [URL]}, {"wavUrl": URL}, {}, None, URL, [{"audioWavUrl": URL}])),
     ],
 )
 def test_wav_url(response, url):
@@ -312,79 +185,41 @@ FTP_LINK = "ftp://user:word@files.example/own/1.wav?sig=1"
     [
         (FTP_LINK, "'ftp://***@files.example/'"),
         ("/s/1.wav?sig=1", "'/'"),
-        ("files.example/own/1.wav?sig=1", "'files.example/'"),
         ("https:///own/1.wav?sig=1", "'https:///'"),
         ("https://?sig=1", "'https://…'"),
         ("a text of 60 letters" * 3, "'a text of 60 lettersa text of 60 letters'"),
-        ("https://a.example:x/1.wav", "'https://a.example:x/'"),
         ([URL], '"[\'https://tempfile.example/"'),
-        ({"url": "https://a.example/own?sig=1"}, "\"{'url': 'https://a.example/\""),
         (5, "'5'"),
         (" \ud800\n", "''"),
     ],
 )
-def test_a_link_that_cannot_be_written_as_a_url_is_no_failed_conversion(status, link, shown):
+def test_a_link_that_is_no_url_is_no_failed_conversion(status, link, shown):
     for response in ({"audioWavUrl": link}, {"audioWavUrl": "", "audio_wav_url": link}):
         error = refusal(reading(), answer({"successFlag": status, "response": response}))
-        assert type(error) is KieUnreadableAnswerError
-        assert error.problem == (
-            f"Reading the WAV conversion: the conversion ended in {status}, but its link is not an http(s) URL: it "
-            f"begins with {shown}"
-        )
+        assert type(error) is e.KieUnreadableAnswerError
+        assert f"ended in {status}, but its link is not an http(s) URL: it begins with {shown}" in error.problem
 
 
-@pytest.mark.parametrize("status", ["PENDING", "GENERATE_WAV_FAILED", "CREATE_TASK_FAILED", "QUEUED", None])
-def test_a_link_that_cannot_be_written_as_a_url_does_not_matter_before_there_is_a_file(status):
+@pytest.mark.parametrize("status", ["PENDING", "GENERATE_WAV_FAILED", "QUEUED", None])
+def test_a_link_does_not_matter_before_there_is_a_file(status):
     assert read(successFlag=status, response={"audioWavUrl": FTP_LINK})["wav_url"] is None
-
-
-@pytest.mark.parametrize("response", [[{"audioWavUrl": URL}], URL])
-def test_a_response_of_another_form_is_no_failed_conversion_either(response):
-    error = refusal(reading(), answer({"successFlag": "SUCCESS", "response": response}))
-    assert type(error) is KieUnreadableAnswerError
-
-
-def test_a_response_in_a_text_is_read():
-    assert read(successFlag="SUCCESS", response=json.dumps({"audioWavUrl": URL}))["wav_url"] == URL
 
 
 @pytest.mark.parametrize("link", ["", " ", None, [], {}])
 def test_without_a_link_a_success_is_for_the_waiting_rule(link):
     assert read(successFlag="SUCCESS", response={"audioWavUrl": link})["wav_url"] is None
-    assert read(successFlag="SUCCESS", response=link)["wav_url"] is None
+
+
+BIG = 2**63 - 1
 
 
 @pytest.mark.parametrize(
     ("value", "index"),
-    [
-        (0, 0),
-        (1, 1),
-        (-1, -1),
-        ("0", 0),
-        (" 1 ", 1),
-        ("-1", -1),
-        (1.0, 1),
-        (1.5, None),
-        (True, None),
-        (False, None),
-        (None, None),
-        ("", None),
-        ("one", None),
-        ("1.0", None),
-        ("+1", None),
-        ("1_0", None),
-        ("٣", None),
-        ([], None),
-        (2**63 - 1, 2**63 - 1),
-        (2**63, None),
-        (-(2**63) + 1, -(2**63) + 1),
-        (-(2**63), None),
-        (str(2**63 - 1), 2**63 - 1),
-        ("9" * 19, None),
-        ("0" * 19, 0),
-        ("0" * 20, None),
-        (1e300, None),
-    ],
+    each(
+        *((0, [0, "0", "0" * 19]), (1, [1, " 1 ", 1.0]), (-1, [-1, "-1"]), (BIG, [BIG, str(BIG)]), (-BIG, [-BIG])),
+        (None, [1.5, True, False, None, "", "one", "1.0", "+1", "1_0", "٣", []]),
+        (None, [BIG + 1, -BIG - 1, "9" * 19, "0" * 20, 1e300]),
+    ),
 )
 def test_music_index(value, index):
     found = read(musicIndex=value)["music_index"]
@@ -407,33 +242,12 @@ def test_music_id(value, text):
 
 @pytest.mark.parametrize(
     ("value", "code"),
-    [
-        (None, None),
-        (0, None),
-        (200, None),
-        (0.0, None),
-        (200.0, None),
-        ("", None),
-        ("0", None),
-        ("200", None),
-        (" 0 ", None),
-        (False, None),
-        (True, None),
-        (500, 500),
-        (413.0, 413),
-        ("500", 500),
-        (" 500 ", 500),
-        ("1", 1),
-        (2, 2),
-        (-1, -1),
-        (199, 199),
-        (201, 201),
-        ("E1", "E1"),
-        (1.5, "1.5"),
-        ([], "[]"),
-        (["a"], "['a']"),
-        ("at https://a.example/x?sig=1", "at https://a.example/x?…"),
-    ],
+    each(
+        (None, [None, 0, 200, 0.0, 200.0, "", "0", "200", " 0 ", False, True]),
+        *((500, [500, "500", " 500 "]), (413, [413.0]), (1, [1, 1.0, "1"]), (-1, [-1]), (199, [199]), (201, [201])),
+        *(("E1", ["E1"]), ("1.5", [1.5]), ("[]", [[]]), ("['a']", [["a"]])),
+        ("at https://a.example/x?…", ["at https://a.example/x?sig=1"]),
+    ),
 )
 def test_error_code(value, code):
     found = read(errorCode=value)["error_code"]
@@ -441,23 +255,12 @@ def test_error_code(value, code):
     assert type(found) is type(code)
 
 
-@pytest.mark.parametrize("value", [1, 1.0])
-def test_error_code_one_is_an_error(value):
-    assert read(errorCode=value)["error_code"] == 1
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
-    [
-        ("odd", "odd"),
-        (" odd\n", "odd"),
-        ("", None),
-        (" ", None),
-        (None, None),
-        (5, None),
-        ("at https://a.example/x?sig=1", "at https://a.example/x?…"),
-        ("x" * 501, "x" * 500 + "…"),
-    ],
+    each(
+        *(("odd", ["odd", " odd\n"]), (None, ["", " ", None, 5]), ("x" * 500 + "…", ["x" * 501])),
+        ("at https://a.example/x?…", ["at https://a.example/x?sig=1"]),
+    ),
 )
 def test_error_message(value, message):
     assert read(errorMessage=value)["error_message"] == message
@@ -465,28 +268,15 @@ def test_error_message(value, message):
 
 @pytest.mark.parametrize(
     ("value", "time"),
-    [
-        (1753782937, "2025-07-29T09:55:37+00:00"),
-        (1753782937000, "2025-07-29T09:55:37+00:00"),
-        (1753782937250, "2025-07-29T09:55:37.250000+00:00"),
-        ("1753782937000", "2025-07-29T09:55:37+00:00"),
-        (1753782937.0, "2025-07-29T09:55:37+00:00"),
-        (0, "1970-01-01T00:00:00+00:00"),
-        (10**11 - 1, "5138-11-16T09:46:39+00:00"),
-        (10**11, "1973-03-03T09:46:40+00:00"),
-        (-(10**11), "1966-10-31T14:13:20+00:00"),
-        (-1, "1969-12-31T23:59:59+00:00"),
-        (253402300800000, None),
-        (2**62, None),
-        ("2025-01-01 00:00:00", "2025-01-01 00:00:00"),
-        (" 2025-01-15T10:35:27.000Z ", "2025-01-15T10:35:27.000Z"),
-        ("", None),
-        (None, None),
-        (True, None),
-        (False, None),
-        (1.5, None),
-        ([], None),
-    ],
+    each(
+        ("2025-07-29T09:55:37+00:00", [1753782937, 1753782937000, "1753782937000", 1753782937.0]),
+        ("2025-07-29T09:55:37.250000+00:00", [1753782937250]),
+        ("1970-01-01T00:00:00+00:00", [0]),
+        *(("5138-11-16T09:46:39+00:00", [10**11 - 1]), ("1973-03-03T09:46:40+00:00", [10**11])),
+        *(("1966-10-31T14:13:20+00:00", [-(10**11)]), ("1969-12-31T23:59:59+00:00", [-1])),
+        ("2025-01-01 00:00:00", [" 2025-01-01 00:00:00\n"]),
+        (None, [253402300800000, 2**62, "", None, True, False, 1.5, []]),
+    ),
 )
 @pytest.mark.parametrize("name", [("createTime", "create_time"), ("completeTime", "complete_time")])
 def test_times(name, value, time):
@@ -499,10 +289,8 @@ class TestRoutes:
     def test_what_is_sent_to_the_market(self):
         call = convert_to_wav("music-1", "track-1", None, self.MARKET)
         assert (call.path, call.repeat) == ("/api/v1/jobs/createTask", Repeat.NEVER_TWICE)
-        assert call.json == {
-            "model": "ai-music-api/convert-to-wav-format",
-            "input": {"task_id": "music-1", "audio_id": "track-1"},
-        }
+        given = {"task_id": "music-1", "audio_id": "track-1"}
+        assert call.json == {"model": "ai-music-api/convert-to-wav-format", "input": given}
 
     @pytest.mark.parametrize(
         ("state", "status", "url"),
@@ -517,17 +305,19 @@ class TestRoutes:
 
     def test_a_job_of_another_model_is_no_conversion(self):
         record = answer({"taskId": "wav-1", "state": "success", "model": "google/nano-banana"})
-        assert isinstance(refusal(read_job(self.MARKET, "wav-1"), record), KieWrongTaskError)
+        assert isinstance(refusal(read_job(self.MARKET, "wav-1"), record), e.KieWrongTaskError)
 
     @pytest.mark.parametrize("route", ["market", "", None, 1])
     def test_a_route_that_does_not_exist(self, route):
-        with pytest.raises(KieValidationError, match="must be 'wav' or 'jobs'"):
+        with pytest.raises(e.KieValidationError, match=f"route is {route!r}, but must be 'wav' or 'jobs'"):
             row_of(route)
+        assert row_of("jobs") is self.MARKET
+        assert row_of("wav") is WAV
 
     @pytest.mark.parametrize("given", ["wav-1", {"kie_task_id": "wav-1"}, {"kie_task_id": "wav-1", "family": "jobs"}])
     def test_an_id_is_taken_out_of_a_whole_job(self, given):
         assert id_in(given) == "wav-1"
 
     def test_a_job_of_another_family_has_no_such_id(self):
-        with pytest.raises(KieValidationError, match="a job of family 'music'"):
+        with pytest.raises(e.KieValidationError, match="a job of family 'music'"):
             id_in({"kie_task_id": "m-1", "family": "music"})

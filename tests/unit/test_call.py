@@ -3,22 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-
 import pytest
-from jinja2.nativetypes import NativeEnvironment
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.fields import check_id
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieError,
-    KieNotFoundError,
-    KieServerError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-)
 from airflow_provider_kie.final_errors import final
 
 SEVEN = Response(200, b'{"code":200,"data":7}')
@@ -40,27 +30,22 @@ def test_a_call_asks_for_nothing_by_itself():
     assert call.repeat is Repeat.ALWAYS
 
 
-def test_a_call_stays_as_it_is():
-    with pytest.raises(FrozenInstanceError):
-        make().repeat = Repeat.GUARDED
-
-
 def test_the_data_is_parsed():
     assert make(lambda data: data + 1).read(SEVEN) == 8
     assert make(lambda data: data + 1, recover=raise_).read(SEVEN) == 8
 
 
 def test_a_long_error_says_the_same_wherever_it_is_rebuilt():
-    with pytest.raises(KieServerError) as caught:
+    with pytest.raises(e.KieServerError) as caught:
         make().read(Response(200, b'{"code":500,"msg":"' + b"x" * 600 + b'"}'))
     error = caught.value
-    assert str(KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
+    assert str(e.KieError.from_dict(error.to_dict())) == str(final(error)) == str(error)
 
 
 @pytest.mark.parametrize("recover", [None, raise_])
 @pytest.mark.parametrize("about", [None, "wav-1"])
-def test_an_error_says_what_was_being_done_and_to_which_task(recover, about):
-    with pytest.raises(KieAuthenticationError) as caught:
+def test_an_error_says_what_was_done_to_which_task(recover, about):
+    with pytest.raises(e.KieAuthenticationError) as caught:
         make(recover=recover, kie_task_id=about).read(REFUSED)
     error = caught.value
     assert error.problem == "Counting: KIE answered 401: 'no'"
@@ -71,14 +56,14 @@ def test_an_error_says_what_was_being_done_and_to_which_task(recover, about):
 
 
 def test_an_error_of_the_parser_is_explained_too():
-    with pytest.raises(KieNotFoundError, match=r"^Counting: gone \(WAV task 'wav-1'\)\. "):
-        make(lambda data: raise_(KieNotFoundError("gone")), kie_task_id="wav-1").read(SEVEN)
+    with pytest.raises(e.KieNotFoundError, match=r"^Counting: gone \(WAV task 'wav-1'\)\. "):
+        make(lambda data: raise_(e.KieNotFoundError("gone")), kie_task_id="wav-1").read(SEVEN)
 
 
 def test_the_cause_of_an_error_stays():
-    error, cause = KieServerError("down"), ValueError("below")
+    error, cause = e.KieServerError("down"), ValueError("below")
     error.__cause__ = cause
-    with pytest.raises(KieServerError) as caught:
+    with pytest.raises(e.KieServerError) as caught:
         make(lambda data: raise_(error)).read(SEVEN)
     assert caught.value is error
     assert error.__cause__ is cause
@@ -92,76 +77,62 @@ def test_a_refusal_can_be_a_result_in_truth(answer):
         seen.append(error)
         return "earlier"
 
-    call = make(lambda data: raise_(KieAuthenticationError("own")), recover=recover)
+    call = make(lambda data: raise_(e.KieAuthenticationError("own")), recover=recover)
     assert call.read(answer) == "earlier"
-    assert [type(error) for error in seen] == [KieAuthenticationError]
+    assert [type(error) for error in seen] == [e.KieAuthenticationError]
 
 
 def test_a_refusal_can_become_another_error():
-    call = make(recover=lambda error: raise_(KieServerError("turned", kie_task_id="wav-9")), kie_task_id="wav-1")
-    with pytest.raises(KieServerError) as caught:
+    call = make(recover=lambda error: raise_(e.KieServerError("turned", kie_task_id="wav-9")), kie_task_id="wav-1")
+    with pytest.raises(e.KieServerError) as caught:
         call.read(REFUSED)
     assert (caught.value.problem, caught.value.kie_task_id) == ("Counting: turned", "wav-9")
 
 
-def test_what_is_no_error_of_kie_is_a_fault_of_ours_and_shows():
+def test_a_fault_of_ours_shows():
     with pytest.raises(ZeroDivisionError):
         make(lambda data: 1 // 0, recover=lambda error: "hidden").read(SEVEN)
 
 
-def test_an_answer_that_is_nested_too_deeply_for_its_parser_cannot_be_read():
-    with pytest.raises(KieUnreadableAnswerError, match=r"^Counting: KIE's answer is nested too deeply") as caught:
+def test_an_answer_that_is_nested_too_deeply_is_unreadable():
+    with pytest.raises(e.KieUnreadableAnswerError, match=r"^Counting: KIE's answer is nested too deeply") as caught:
         make(lambda data: raise_(RecursionError()), recover=raise_).read(SEVEN)
     assert isinstance(caught.value.__cause__, RecursionError)
 
 
 def test_explain_gives_the_error_back():
-    error = KieServerError("down")
+    error = e.KieServerError("down")
     assert make(kie_task_id="wav-1").explain(error) is error
     assert (error.problem, error.kie_task_id) == ("Counting: down", "wav-1")
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["988e00aa", "a", "0", "none", "e231-4c-8d", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk_b-w==", "a~b"],
-)
+@pytest.mark.parametrize("value", ["988e00aa", "0", "none", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk_b-w==", "a~b+c"])
 def test_an_id_is_taken_as_it_is(value):
     assert check_id("kie_task_id", value) == value
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "\n\t", "None", " None\n"])
-@pytest.mark.parametrize("field", ["kie_task_id", "audio_id"])
-def test_an_empty_id_is_named(field, value):
-    with pytest.raises(KieValidationError) as caught:
-        check_id(field, value)
-    assert caught.value.problem == f"{field} is empty; the task that should provide it pushed nothing"
+def test_an_empty_id_is_named(value):
+    with pytest.raises(e.KieValidationError, match=r"^audio_id is empty; the task that should provide it"):
+        check_id("audio_id", value)
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        ("a b", "'a b'"),
-        ("a\n", "'a\\n'"),
-        (" a", "' a'"),
-        ("a/b", "'a/b'"),
-        ("../x", "'../x'"),
-        ("ä", "'ä'"),
-        ('{"taskId": "a"}', '\'{"taskId": "a"}\''),
-        ("a?b", "'a…'"),
-        ("x" * 129, f"'{'x' * 129}'"),
-        ("x" * 201, f"'{'x' * 200}…'"),
+        *((odd, repr(odd)) for odd in ("a b", "a\n", " a", "a/b", "../x", "ä", '{"taskId": "a"}', "x" * 129)),
+        *(("a?b", "'a…'"), ("x" * 201, f"'{'x' * 200}…'")),
     ],
 )
 def test_an_odd_id_is_shown_in_part(value, shown):
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
-    allowed = "but an id of KIE has only letters, digits and . _ : ~ + = -"
-    assert caught.value.problem == f"audio_id is {shown}, {allowed}"
+    assert caught.value.problem.startswith(f"audio_id is {shown}, but an id of KIE has only letters")
 
 
 @pytest.mark.parametrize("value", ["https://a.example/x?sig=1", "s3://bucket/x", "https://a.example/my song?sig=1"])
 def test_a_url_is_no_id(value):
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
     assert caught.value.problem.startswith(f"audio_id is '{value.split('?')[0]}")
     assert caught.value.problem.endswith("', a URL and not an id of KIE")
@@ -169,26 +140,20 @@ def test_a_url_is_no_id(value):
 
 
 @pytest.mark.parametrize(("value", "text"), [(7, "7"), (0, "0"), (10**31, "1" + "0" * 31)])
-def test_digits_that_a_native_template_made_a_number_of_are_an_id_again(value, text):
+def test_a_number_of_a_native_template_is_an_id_again(value, text):
     assert check_id("audio_id", value) == text
 
 
 @pytest.mark.parametrize(("value", "shown"), [(9.88e13, "98800000000000.0"), (float("inf"), "inf"), (1.5, "1.5")])
-def test_a_number_of_which_the_id_cannot_be_told_names_the_cause(value, shown):
-    with pytest.raises(KieValidationError, match="render_template_as_native_obj") as caught:
+def test_a_number_that_cannot_be_an_id_names_the_cause(value, shown):
+    with pytest.raises(e.KieValidationError, match="render_template_as_native_obj") as caught:
         check_id("audio_id", value)
     assert caught.value.problem.startswith(f"audio_id is the number {shown}: ")
 
 
-def test_what_the_message_advises_keeps_the_id():
-    render = NativeEnvironment().from_string
-    assert isinstance(render("{{ id }}").render(id="988e0011"), float)
-    assert check_id("audio_id", render("'{{ id }}'").render(id="988e0011")) == "988e0011"
-
-
 @pytest.mark.parametrize(("value", "kind"), [(False, "bool"), (["a"], "list"), (b"abc", "bytes"), (1j, "complex")])
 def test_an_id_is_a_text(value, kind):
-    with pytest.raises(KieValidationError) as caught:
+    with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
     assert caught.value.problem == f"audio_id must be a text, not {kind}"
 
@@ -200,7 +165,7 @@ def test_a_result_within_a_refusal_counts():
     call = make(found, salvage=found)
     assert call.read(Response(200, b'{"code":422,"msg":"no","data":{"links":[1]}}')) == [1]
     for body in (b'{"code":422,"msg":"no","data":{"links":[]}}', b'{"code":422,"msg":"no"}'):
-        with pytest.raises(KieValidationError, match="no"):
+        with pytest.raises(e.KieValidationError, match="no"):
             call.read(Response(200, body))
-    with pytest.raises(KieServerError):
+    with pytest.raises(e.KieServerError):
         call.read(Response(502, b"<html>"))

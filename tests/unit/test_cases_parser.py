@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of cases, put to the parser alone and to the hook over requests-mock."""
+"""The table of cases, put to the parser and the judge."""
 
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import requests
-from requests_mock import ANY
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import WAV, WAV_ROUTES
 from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.emulator.answers import ANSWERS
-from airflow_provider_kie.exceptions import KieConnectionError, KieError, KieUnexpectedCodeError
-from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.exceptions import KieError, KieUnexpectedCodeError
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
-from tests.cases import COMMON, ELSEWHERE, KIE_TASK_ID, LEFT_OUT, TABLE, WAV_URL
+from tests.cases import COMMON, KIE_TASK_ID, LEFT_OUT, TABLE, WAV_URL
 
 TRACK = ("music", "track", "https://api.example.com/callback")
 SUBMIT = wav.convert_to_wav(*TRACK)
@@ -58,14 +55,9 @@ def check_read(expected, outcome):
         assert type(outcome) is expected
 
 
-def test_every_answer_of_the_emulator_has_its_place_in_the_table():
+def test_every_answer_of_the_emulator_is_in_the_table():
     api_answers = {name for name, answer in ANSWERS.items() if answer.endpoint != "file"}
     assert set(TABLE) | set(COMMON) | set(LEFT_OUT) == api_answers
-
-
-def test_every_case_of_the_list_is_played_or_says_why_not():
-    played = {ANSWERS[name].case for name in (*TABLE, *COMMON, *LEFT_OUT)}
-    assert played | set(ELSEWHERE) == set(range(1, 54))
 
 
 @pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].submit is not None])
@@ -119,36 +111,3 @@ def test_waiting_rule(name, route):
 def test_common_endpoints(name):
     outcome = outcome_of(CALL_OF_COMMON[ANSWERS[name].endpoint].read, as_received(name))
     assert outcome == COMMON[name] or type(outcome) is COMMON[name]
-
-
-@pytest.mark.usefixtures("kie_connection")
-class TestHook:
-    """The same table over requests, without a socket."""
-
-    @pytest.fixture(autouse=True)
-    def _quick(self, short_times):
-        pass
-
-    def serve(self, requests_mock, name):
-        answer = ANSWERS[name]
-        requests_mock.register_uri(
-            ANY,
-            re.compile("https://api.kie.ai/"),
-            status_code=answer.status,
-            headers=dict(answer.headers),
-            content=answer.render(),
-        )
-
-    @pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].submit is not None])
-    def test_submit(self, requests_mock, name):
-        self.serve(requests_mock, name)
-        check_submit(TABLE[name].submit, outcome_of(KieHook().attempt, SUBMIT))
-
-    @pytest.mark.parametrize("name", [name for name in READABLE if TABLE[name].read is not None])
-    def test_read(self, requests_mock, name):
-        self.serve(requests_mock, name)
-        check_read(TABLE[name].read, outcome_of(KieHook().attempt, READ))
-
-    def test_silence(self, requests_mock):
-        requests_mock.get("https://api.kie.ai/api/v1/wav/record-info", exc=requests.ReadTimeout)
-        assert type(outcome_of(KieHook().attempt, READ)) is KieConnectionError

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -11,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from packaging.version import Version
 
 from airflow_provider_kie import cli, cli_jobs, terminal
 from airflow_provider_kie.api.families import FAMILIES
-from airflow_provider_kie.get_provider_info import get_provider_info
 from airflow_provider_kie.money import digest
 from tests.commands import stdout_to_claim
 
@@ -38,15 +35,13 @@ RECORD = {"taskId": "wav-1", "musicId": "a-1", "musicIndex": 0, "createTime": SA
 PENDING = RECORD | {"successFlag": "PENDING", "response": None}
 DONE = RECORD | {"successFlag": "SUCCESS", "response": {"audioWavUrl": "https://files.example/1.wav?sig=abc"}}
 CONVERSION = {
+    **dict.fromkeys(("complete_time", "error_code", "error_message")),
     "kie_task_id": "wav-1",
     "music_id": "a-1",
     "music_index": 0,
     "status": "SUCCESS",
-    "wav_url": "https://files.example/1.wav?sig=abc",
     "create_time": SAID,
-    "complete_time": None,
-    "error_code": None,
-    "error_message": None,
+    "wav_url": "https://files.example/1.wav?sig=abc",
 }
 
 
@@ -69,58 +64,15 @@ def run(kie_connection, short_times, kie_command):
 # --- One table, two command lines
 
 
-def arguments(parser: argparse.ArgumentParser) -> dict[str, tuple[object, ...]]:
-    """What a parser takes: flags, default, help and the rest of each argument, by destination."""
-    return {
-        action.dest: (
-            action.option_strings,
-            action.default,
-            action.help,
-            action.type,
-            action.choices,
-            action.metavar,
-            type(action),
-        )
-        for action in parser._actions
-        if action.dest != "help"
-    }
-
-
-def own_parsers(parser: argparse.ArgumentParser, *path: str) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of all commands, by what one types."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return {k: v for name, sub in action.choices.items() for k, v in own_parsers(sub, *path, name).items()}
-    return {" ".join(path): parser}
-
-
-def airflows_parsers(commands: Iterable[Any], *path: str) -> dict[str, argparse.ArgumentParser]:
-    found = {}
-    for command in commands:
-        if hasattr(command, "subcommands"):
-            found |= airflows_parsers(command.subcommands, *path, command.name)
-            continue
-        parser = found[" ".join([*path, command.name])] = argparse.ArgumentParser()
-        for arg in command.args:
-            arg.add_to_parser(parser)
-    return found
-
-
-def test_both_command_lines_have_the_same_commands_and_arguments():
+def test_both_command_lines_have_the_same_commands(capsys):
     (group,) = cli.get_commands()
-    assert group.name == "kie"
-    ours, theirs = own_parsers(cli._parser()), airflows_parsers(group.subcommands)
-    own = ["check", "families", "show", "wait", "convert", "submit"]
-    assert list(ours) == list(theirs) == [*own, "jobs show", "jobs adopt", "jobs forget"]
-    for name, parser in ours.items():
-        assert arguments(parser) == arguments(theirs[name])
-        assert "output" in arguments(parser)
-
-
-def test_the_metadata_names_the_function_that_gives_them():
-    (path,) = get_provider_info()["cli"]
-    module, _, name = path.rpartition(".")
-    assert (module, name) == (cli.__name__, cli.get_commands.__name__)
+    commands = {command.name: getattr(command, "subcommands", ()) for command in group.subcommands}
+    assert list(commands) == ["check", "families", "show", "wait", "convert", "submit", "jobs"]
+    assert [command.name for command in commands["jobs"]] == ["show", "adopt", "forget"]
+    for argv in (*([name] for name in commands), *(["jobs", command.name] for command in commands["jobs"])):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*argv, "--help"])
+        assert "--output" in capsys.readouterr().out or argv == ["jobs"]
 
 
 @pytest.mark.parametrize("command", ["convert", "submit", "jobs forget"])
@@ -141,46 +93,26 @@ print(json.dumps(["kie" in cli_parser.ALL_COMMANDS_DICT, sorted(sys.modules)]))
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 2), reason="the key 'cli' is read by Airflow 3.2 and later")
-def test_airflow_starts_with_the_commands_and_without_what_they_need():
+def test_airflow_starts_without_what_the_commands_need():
     where = os.environ | {"PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-c", LOADED_BY_AIRFLOWS_COMMAND_LINE]
     ended = subprocess.run(program, env=where, capture_output=True, text=True, timeout=120, check=True)
     known, loaded = json.loads(ended.stdout.splitlines()[-1])
     assert known
-    ours = {name for name in loaded if name.startswith("airflow_provider_kie")}
-    assert ours == {
-        "airflow_provider_kie",
-        "airflow_provider_kie.cli",
-        "airflow_provider_kie.connection",
-        "airflow_provider_kie.connection_fields",
-        "airflow_provider_kie.get_provider_info",
-        "airflow_provider_kie.hosts",
-        "airflow_provider_kie.redaction",
-        "airflow_provider_kie.terminal",
-    }
+    assert "airflow_provider_kie.cli" in loaded
+    assert not [name for name in loaded if re.match(r"airflow_provider_kie\.(api|cli_jobs|hooks|waiting)", name)]
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        [],
-        ["sing"],
-        ["show"],
-        ["check", "--output", "toml"],
-        ["wait", "wav-1", "--timeout", "0"],
-        ["wait", "wav-1", "--timeout", "nan"],
-        ["wait", "wav-1", "--poll-interval", "soon"],
-        ["convert", "m-1"],
-        ["jobs"],
-        ["jobs", "adopt", "dag", "run", "task"],
-        ["submit", "--family", "music"],
-        ["submit", "--family", "music", "--input", "[]"],
-        ["submit", "--family", "music", "--input", "prompt=x"],
-        ["submit", "--family", "music", "--input", "@no-such-file"],
-    ],
-)
+WRONG = [
+    *("", "sing", "show", "check --output toml", "wait wav-1 --timeout 0", "wait wav-1 --timeout nan", "jobs"),
+    *("wait wav-1 --poll-interval soon", "convert m-1", "jobs adopt dag run task", "submit --family music"),
+    *(f"submit --family music --input {given}" for given in ("[]", "prompt=x", "@no-such-file")),
+]
+
+
+@pytest.mark.parametrize("argv", WRONG)
 def test_wrong_usage_is_2_and_nothing_on_standard_output(run, requests_mock, argv):
-    code, out, err = run(*argv)
+    code, out, err = run(*argv.split())
     assert (code, out) == (2, "")
     assert err.startswith("usage: python -m airflow_provider_kie")
     assert not requests_mock.called
@@ -197,30 +129,9 @@ def lines(out: str) -> list[str]:
 def test_check(run, requests_mock):
     requests_mock.get(CREDIT, **says(5916.25))
     code, out, _ = run("check")
-    assert code == 0
-    assert lines(out) == [
-        "conn_id      | kie_default",
-        "base_url     | https://api.kie.ai",
-        "key_accepted | true",
-        "credits      | 5916.25",
-    ]
-    code, out, _ = run("check", "--output", "json")
-    assert code == 0
-    assert json.loads(out) == {
-        "conn_id": "kie_default",
-        "base_url": "https://api.kie.ai",
-        "key_accepted": True,
-        "credits": 5916.25,
-    }
-
-
-def test_another_connection(run, requests_mock, monkeypatch):
-    connection = {"conn_type": "kie", "password": "another-key", "host": "https://kie.example"}
-    monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", json.dumps(connection))
-    asked = requests_mock.get("https://kie.example/api/v1/chat/credit", **says(1))
-    code, out, _ = run("check", "--conn-id", "kie_other", "-o", "json")
-    assert (code, json.loads(out)["base_url"]) == (0, "https://kie.example")
-    assert asked.last_request.headers["Authorization"] == "Bearer another-key"
+    shown = dict(re.split(" +[|] ", line) for line in lines(out))
+    base_url = {"conn_id": "kie_default", "base_url": "https://api.kie.ai"}
+    assert (code, shown) == (0, base_url | {"key_accepted": "true", "credits": "5916.25"})
 
 
 def test_show_prints_the_conversion_as_it_stands(run, requests_mock):
@@ -229,18 +140,8 @@ def test_show_prints_the_conversion_as_it_stands(run, requests_mock):
     assert (code, json.loads(out)) == (0, CONVERSION)
     assert asked.last_request.qs == {"taskid": ["wav-1"]}
     code, out, _ = run("show", "wav-1")
-    assert code == 0
-    assert [line.split(" | ")[1] for line in lines(out)] == [
-        "wav-1",
-        "a-1",
-        "0",
-        "SUCCESS",
-        "https://files.example/1.wav?sig=abc",
-        SAID,
-        "-",
-        "-",
-        "-",
-    ]
+    shown = dict(re.split(" +[|] ", line) for line in lines(out))
+    assert (code, shown) == (0, {name: "-" if value is None else str(value) for name, value in CONVERSION.items()})
 
 
 @pytest.mark.parametrize("record", [PENDING, PENDING | {"successFlag": "GENERATE_WAV_FAILED", "errorCode": 500}])
@@ -252,62 +153,38 @@ def test_show_judges_nothing(run, requests_mock, record):
     assert json.loads(out)["error_code"] == record["errorCode"]
 
 
-def test_an_unknown_id_is_an_error_at_once(run, requests_mock):
-    asked = requests_mock.get(READ, **says(None))
-    requests_mock.get(READ_BY_MARKET, **says(None, 422, "recordInfo is null"))
-    code, out, err = run("show", "wav-1")
-    assert (code, out, asked.call_count) == (1, "", 1)
-    assert "KIE does not know this WAV task" in err
-    assert "WAV task 'wav-1', connection 'kie_default'" in err
-
-
 def test_wait_says_on_standard_error_how_it_goes(run, requests_mock):
     requests_mock.get(READ, [says(None), says(PENDING), says(PENDING), says(DONE)])
     requests_mock.get(READ_BY_MARKET, **says(None, 422, "recordInfo is null"))
     code, out, err = run("wait", "wav-1", "--timeout", "99", "--poll-interval", "0.01", "-o", "json")
     assert (code, json.loads(out)) == (0, CONVERSION)
-    assert err.splitlines() == [
-        "WAV task wav-1: KIE does not know this WAV task; up to 99 seconds left",
-        "WAV task wav-1: status PENDING; up to 99 seconds left",
-    ]
+    unknown, pending = err.splitlines()
+    assert "KIE does not know this WAV task; up to 99 seconds left" in unknown
+    assert "status PENDING; up to 99 seconds left" in pending
 
 
 def test_wait_says_what_is_odd_about_the_result(run, requests_mock):
     requests_mock.get(READ, **says(DONE | {"successFlag": "CALLBACK_EXCEPTION"}))
     code, out, err = run("wait", "wav-1", "-o", "json")
     assert (code, json.loads(out)["status"]) == (0, "CALLBACK_EXCEPTION")
-    assert err == "KIE gave a WAV URL together with status CALLBACK_EXCEPTION; the URL counts\n"
+    assert "together with status CALLBACK_EXCEPTION" in err
 
 
 def test_wait_ends_with_its_time(run, requests_mock):
     requests_mock.get(READ, **says(PENDING))
     code, out, err = run("wait", "wav-1", "--timeout", "0.05", "--poll-interval", "0.01")
     assert (code, out) == (1, "")
-    assert "not finished within 0.05 seconds; last: status PENDING (WAV task 'wav-1'" in err.splitlines()[-1]
+    assert "within 0.05 seconds; last: status PENDING" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("reused", [False, True])
 def test_convert_returns_after_the_submit(run, requests_mock, reused):
     submit = requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}, 409 if reused else 200))
-    code, out, err = run("convert", "m-1", "a-1", "-o", "json")
+    callback = "https://here.example/kie" if reused else "https://api.example.com/callback"
+    code, out, err = run("convert", "m-1", "a-1", "-o", "json", *(["--callback-url", callback] if reused else []))
     assert (code, json.loads(out)) == (0, {"kie_task_id": "wav-1", "reused": reused})
     assert "kie_task_id: wav-1" in err.splitlines()
-    sent = {"taskId": "m-1", "audioId": "a-1", "callBackUrl": "https://api.example.com/callback"}
-    assert submit.last_request.json() == sent
-
-
-def test_convert_sends_the_callback_url(run, requests_mock):
-    submit = requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
-    assert run("convert", "m-1", "a-1", "--callback-url", "https://here.example/kie")[0] == 0
-    assert submit.last_request.json()["callBackUrl"] == "https://here.example/kie"
-
-
-def test_convert_waits_if_told_to(run, requests_mock):
-    requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
-    requests_mock.get(READ, **says(DONE))
-    code, out, err = run("convert", "m-1", "a-1", "--wait", "-o", "json")
-    assert (code, json.loads(out)) == (0, {**CONVERSION, "reused": False})
-    assert err == "kie_task_id: wav-1\n"
+    assert submit.last_request.json() == {"taskId": "m-1", "audioId": "a-1", "callBackUrl": callback}
 
 
 def test_the_id_is_not_lost_with_standard_error(run, requests_mock, monkeypatch):
@@ -321,7 +198,7 @@ def test_the_id_is_not_lost_with_standard_error(run, requests_mock, monkeypatch)
     assert (code, json.loads(out)["kie_task_id"]) == (0, "wav-1")
 
 
-def test_the_id_comes_before_the_wait_and_stays_when_it_fails(run, requests_mock):
+def test_the_id_comes_before_the_wait(run, requests_mock):
     requests_mock.post(SUBMIT, **says({"taskId": "wav-1"}))
     requests_mock.get(READ, **says(None, 401, "You do not have access permissions"))
     code, out, err = run("convert", "m-1", "a-1", "--wait")
@@ -329,7 +206,6 @@ def test_the_id_comes_before_the_wait_and_stays_when_it_fails(run, requests_mock
     first, last = err.splitlines()
     assert first == "kie_task_id: wav-1"
     assert "WAV task 'wav-1'" in last
-    assert "https://kie.ai/api-key" in last
 
 
 # --- Jobs of any family
@@ -368,22 +244,22 @@ def test_an_unknown_id_names_the_family_that_was_asked(run, requests_mock):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["show", "job-1", "--family", "poems"], "family is 'poems', but must be one of 4o-image, "),
-        (["show", "job-1", "--family", "music", "--model", "m/1"], "--model goes with family 'jobs'"),
-        (["submit", "--input", "{}"], "either --model or --family is needed"),
-        (["submit", "--family", "jobs", "--input", "{}"], "family 'jobs' needs a model"),
-        (["submit", "--model", "m/1", "--input", '{"seed": NaN}'], "input cannot be sent"),
+        ("show job-1 --family poems", "family is 'poems', but must be one of 4o-image, "),
+        ("show job-1 --family music --model m/1", "--model goes with family 'jobs'"),
+        ("submit --input {}", "either --model or --family is needed"),
+        ("submit --family jobs --input {}", "family 'jobs' needs a model"),
+        ('submit --model m/1 --input {"seed":NaN}', "input cannot be sent"),
     ],
 )
 def test_what_cannot_be_asked_or_sent(run, requests_mock, argv, words):
-    code, out, err = run(*argv)
+    code, out, err = run(*argv.split())
     assert (code, out) == (1, "")
     assert words in err
     assert not requests_mock.called
 
 
 @pytest.mark.parametrize("way", ["argument", "file", "stdin"])
-def test_submit_takes_the_input_in_three_ways_and_says_the_id_at_once(run, requests_mock, monkeypatch, tmp_path, way):
+def test_submit_takes_the_input_in_three_ways(run, requests_mock, monkeypatch, tmp_path, way):
     fields = {"prompt": "a lighthouse", "n": 2, "deep": {"é": [None]}}
     (tmp_path / "input.json").write_text(json.dumps(fields, ensure_ascii=False), "utf-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(fields)))
@@ -395,15 +271,7 @@ def test_submit_takes_the_input_in_three_ways_and_says_the_id_at_once(run, reque
     assert sent.last_request.json() == {"model": "m/1", "input": fields}
 
 
-def test_submit_waits_if_told_to(run, requests_mock):
-    requests_mock.post(CREATE, **says({"taskId": "job-1"}))
-    requests_mock.get(READ_BY_MARKET, **says(JOB))
-    code, out, _ = run(*SUBMIT_IMAGE, "--wait", "--timeout", "20", "-o", "json")
-    job = json.loads(out)
-    assert (code, job["status"], job["reused"], len(job["files"])) == (0, "success", False, 1)
-
-
-def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(run, requests_mock):
+def test_a_dry_run_sends_nothing(run, requests_mock):
     argv = [*SUBMIT_MUSIC, "--callback-url", "https://here.example/kie?token=secret", "--dry-run", "-o", "json"]
     code, out, _ = run(*argv)
     shown = json.loads(out)
@@ -412,31 +280,25 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(run, requests_mock
     identity = {"account": "kie_default", "base_url": "https://api.kie.ai", "family": "music", "model": ""}
     assert shown["identity"] == identity | {"digest": digest({"prompt": "a sea shanty"})}
     assert "remembers nothing" in shown["remembered"]
-    assert "secret" not in out
     assert not requests_mock.called
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    [{"status_code": 502, "text": "<html>"}, says(None, 500, "Server exception"), {"exc": requests.ReadTimeout}],
-    ids=["bad gateway", "500", "no answer"],
-)
-def test_an_unknown_outcome_says_that_it_may_be_charged_and_is_not_repeated(run, requests_mock, trouble):
+@pytest.mark.parametrize("trouble", [says(None, 500, "Server exception"), {"exc": requests.ReadTimeout}], ids=str)
+def test_an_unknown_outcome_is_not_repeated(run, requests_mock, trouble):
     submit = requests_mock.post(CREATE, **trouble)
     code, out, err = run(*SUBMIT_IMAGE, "--wait")
     assert (code, out, submit.call_count) == (1, "", 1)
-    last = err.splitlines()[-1]
-    assert "KIE may have accepted the submit, and charged it. Look at https://kie.ai/logs" in last
-    assert last.endswith("python -m airflow_provider_kie wait ID --family jobs --conn-id kie_default")
+    assert "charged it. Look at https://kie.ai/logs" in err
+    assert err.splitlines()[-1].endswith("python -m airflow_provider_kie wait ID --family jobs --conn-id kie_default")
 
 
-def test_a_conversion_by_the_market_may_be_charged_too(run, requests_mock, monkeypatch):
-    connection = {"conn_type": "kie", "password": "canary-key-0123456789", "extra": {"wav_route": "jobs"}}
+def test_a_conversion_by_the_market_may_be_charged_too(run, requests_mock, monkeypatch, kie_connection):
+    connection = {"conn_type": "kie", "password": kie_connection, "extra": {"wav_route": "jobs"}}
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
     submit = requests_mock.post(CREATE, **says(None, 500, "Server exception"))
     code, out, err = run("convert", "m-1", "a-1")
     assert (code, out, submit.call_count) == (1, "", 1)
-    assert "KIE may have accepted the submit, and charged it" in err
+    assert "charged it" in err
     assert err.splitlines()[-1].endswith("python -m airflow_provider_kie wait ID --conn-id kie_default")
 
 
@@ -448,25 +310,11 @@ def test_a_refused_submit_is_only_that(run, requests_mock):
     assert "may have accepted" not in err
 
 
-def test_an_id_in_an_answer_that_nobody_understands_is_said(run, requests_mock):
+def test_an_id_in_an_unlisted_refusal_is_said(run, requests_mock):
     requests_mock.post(CREATE, **says({"taskId": "job-1"}, 531, "odd"))
     code, out, err = run(*SUBMIT_IMAGE)
     assert (code, out) == (1, "")
     assert err.splitlines()[:2] == ["kie_task_id: job-1", "family: jobs"]
-
-
-def test_ctrl_c_in_a_submit_waits_for_the_answer_and_says_how_to_go_on(run, requests_mock):
-    def press(*_: object) -> dict[str, Any]:
-        signal.raise_signal(signal.SIGINT)
-        return says({"taskId": "job-1"})["json"]
-
-    requests_mock.post(MUSIC, json=press)
-    code, out, err = run(*SUBMIT_MUSIC)
-    assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == (
-        "Interrupted. music job 'job-1' goes on at KIE; wait for it again with: "
-        "python -m airflow_provider_kie wait job-1 --family music --conn-id kie_default"
-    )
 
 
 def test_the_families_are_listed_without_a_connection(run, requests_mock, monkeypatch):
@@ -476,17 +324,11 @@ def test_the_families_are_listed_without_a_connection(run, requests_mock, monkey
     assert (code, list(listed)) == (0, list(FAMILIES))
     assert [name for name, each in listed.items() if each["second_submit"] == "guarded"] == ["wav"]
     assert listed["veo-extend"]["submit"] == "/api/v1/veo/extend"
-    assert listed["jobs"]["files"] == "result first_frame last_frame mask"
-    assert listed["lyrics"]["files"] is None
+    assert (listed["jobs"]["files"], listed["lyrics"]["files"]) == ("result first_frame last_frame mask", None)
     assert not requests_mock.called
 
 
 # --- How they end
-
-INTERRUPTED = (
-    "Interrupted. WAV task 'wav-1' goes on at KIE; wait for it again with: "
-    "python -m airflow_provider_kie wait wav-1 --conn-id kie_default\n"
-)
 
 
 @pytest.mark.parametrize(
@@ -501,62 +343,37 @@ def test_an_error_is_its_message_and_1(run, requests_mock, kie_connection, argv)
     assert "connection 'kie_default'" in line
 
 
-def test_an_unknown_connection_is_one_too(run, requests_mock):
-    code, out, err = run("check", "--conn-id", "nowhere")
-    assert (code, out) == (1, "")
-    assert "connection 'nowhere'" in err.splitlines()[-1]
-    assert "Traceback" not in err
-    assert not requests_mock.called
-
-
-def test_ctrl_c_while_waiting_names_the_task_and_how_to_go_on(run, requests_mock):
-    def press(*_: object) -> dict[str, Any]:
-        signal.raise_signal(signal.SIGINT)
-        return says(PENDING)["json"]
-
-    requests_mock.get(READ, json=press)
-    code, out, err = run("wait", "wav-1")
-    assert (code, out) == (130, "")
-    assert err == INTERRUPTED
-
-
 def test_ctrl_c_without_a_task(run, requests_mock):
     requests_mock.get(CREDIT, json=lambda *_: signal.raise_signal(signal.SIGINT))
     assert run("check") == (130, "", "Interrupted. Nothing was submitted.\n")
 
 
-def test_ctrl_c_does_not_cut_off_the_answer_that_names_the_task(run, requests_mock):
+@pytest.mark.parametrize(
+    ("argv", "url", "job", "again"),
+    [
+        (["convert", "m-1", "a-1"], SUBMIT, "WAV task", ""),
+        (SUBMIT_MUSIC, MUSIC, "music job", " --family music"),
+    ],
+)
+def test_ctrl_c_does_not_cut_off_the_answer(run, requests_mock, argv, url, job, again):
     def press(*_: object) -> dict[str, Any]:
         signal.raise_signal(signal.SIGINT)
-        return says({"taskId": "wav-1"})["json"]
+        return says({"taskId": "a1"})["json"]
 
-    requests_mock.post(SUBMIT, json=press)
-    code, out, err = run("convert", "m-1", "a-1")
+    requests_mock.post(url, json=press)
+    code, out, err = run(*argv)
     assert (code, out) == (130, "")
-    assert [line for line in err.splitlines() if line] == [
-        cli_jobs.HELD_BACK,
-        "kie_task_id: wav-1",
-        INTERRUPTED.rstrip(),
-    ]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_the_second_ctrl_c_does_and_says_what_is_not_known(run, requests_mock):
-    def press(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    requests_mock.post(SUBMIT, json=press)
-    code, out, err = run("convert", "m-1", "a-1")
-    assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == f"Interrupted. {cli_jobs.MAYBE_SUBMITTED}"
+    first, second, *_, last = [line for line in err.splitlines() if line]
+    assert (first, second) == (cli_jobs.HELD_BACK, "kie_task_id: a1")
+    assert last.startswith(f"Interrupted. {job} 'a1' goes on at KIE")
+    assert last.endswith(f"python -m airflow_provider_kie wait a1{again} --conn-id kie_default")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # --- The terminal
 
 
-def test_whatever_others_write_to_standard_output_goes_to_standard_error(capfd):
+def test_what_others_print_goes_to_standard_error(capfd):
     with stdout_to_claim():
         stdout = sys.stdout
         terminal.claim_stdout()
@@ -574,18 +391,13 @@ SHOWN = {"a[bold]x[/]:smile:": "a[bold]x[/]:smile:", "\x1b[2Jgone": '"\\u001b[2J
 
 @pytest.mark.parametrize("form", ["table", "plain"])
 @pytest.mark.parametrize("value", SHOWN)
-def test_a_text_is_shown_as_it_is_and_without_control_characters(value, form, capfd):
+def test_a_text_is_shown_without_control_characters(value, form, capfd):
     with stdout_to_claim():
         terminal.print_result({"status": value}, form)
     assert lines(capfd.readouterr().out)[-1].endswith(SHOWN[value])
 
 
-LONG = {
-    "url": "https://files.example/" + "x" * 500,
-    "text": "two words " * 60,
-    "nothing": None,
-    "many": [1.5, {"a": True}],
-}
+LONG = {"url": "https://files.example/" + "x" * 500, "text": "two words " * 60, "no": None, "many": [1.5, {"a": True}]}
 
 
 @pytest.mark.parametrize("result", [LONG, [LONG, LONG]], ids=["one", "list"])
@@ -621,7 +433,7 @@ def test_progress_is_a_line_now_and_then(capsys, clock):
     assert capsys.readouterr().err.splitlines() == ["pending; 60 left", "trouble; at 1002", "trouble; at 1062"]
 
 
-def test_progress_on_a_terminal_is_one_line_that_is_rewritten(capsys, monkeypatch):
+def test_progress_on_a_terminal_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "21")
     with terminal.ProgressLine() as line:

@@ -17,7 +17,6 @@ import airflow
 import certifi
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import Connection
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
@@ -73,53 +72,30 @@ def refused(field: str, extra: dict[str, Any] | None = None, **fields: Any) -> s
 # --- The API key
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["12345678", KEY, "0123456789abcdef" * 2, "eyJhbGciOi.eyJzdWIi.SflKxwRJ_-", "a+b/c+d==", "~._-~._-", "k" * 5000],
-)
+@pytest.mark.parametrize("key", ["12345678", KEY, "eyJhbGciOi.eyJzdW.SflKxwRJ_-", "a+b/c+d==", "~._-~._-", "k" * 5000])
 def test_a_key_is_taken_as_it_is(key: str) -> None:
     assert read(password=key).api_key == key
 
 
-@pytest.mark.parametrize("key", ["0", "abc", "1234567"])
-def test_a_key_that_is_too_short_to_be_hidden_safely_is_refused(key: str) -> None:
+@pytest.mark.parametrize("key", ["0", "1234567"])
+def test_a_key_that_is_too_short_is_refused(key: str) -> None:
+    """It could not be hidden safely in what is logged."""
     assert "fewer than 8 characters" in refused("password", password=key)
 
 
 @pytest.mark.parametrize("key", [None, ""])
-def test_a_missing_key_is_refused_and_the_message_says_where_keys_are(key: str | None) -> None:
+def test_a_missing_key_is_refused(key: str | None) -> None:
     assert "https://kie.ai/api-key" in refused("password", password=key)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        " ",
-        f" {KEY}",
-        f"{KEY} ",
-        f"{KEY}\n",
-        f"{KEY}\r\n",
-        f"\t{KEY}",
-        f"{KEY}\n{KEY}",
-        f"{KEY}\r\nX-Evil: 1",
-        f"Bearer {KEY}",
-        f'"{KEY}"',
-        f"{KEY},{KEY}",
-        f"{KEY}=x",
-        "=",
-        f"{KEY}\u200b",
-        f"\ufeff{KEY}",
-        f"{KEY}\u00a0",
-        f"{KEY}\x00",
-        f"{KEY}é",
-        "ключ",
-        "鍵",
-        "١٢٣",
-        "key🔑",
-        "***",
-    ],
-)
-def test_what_can_be_no_key_is_refused_before_it_is_sent(key: str) -> None:
+NO_KEYS = [
+    *(" ", f" {KEY}", f"{KEY}\r\n", f"{KEY}\nX-Evil: 1", f"Bearer {KEY}", f'"{KEY}"', f"{KEY},{KEY}", f"{KEY}=x"),
+    *("=", f"{KEY}\u200b", f"\ufeff{KEY}", f"{KEY}\u00a0", f"{KEY}\x00", f"{KEY}é", "ключ", "١٢٣", "key🔑", "***"),
+]
+
+
+@pytest.mark.parametrize("key", NO_KEYS)
+def test_what_can_be_no_key_is_refused(key: str) -> None:
     message = refused("password", password=key)
     assert "is no API key" in message
     assert len(key) < 4 or key.strip() not in message
@@ -131,123 +107,95 @@ def test_what_can_be_no_key_is_refused_before_it_is_sent(key: str) -> None:
 @pytest.mark.parametrize(
     ("host", "schema", "port", "base_url"),
     [
-        # Nothing set.
         (None, None, None, DEFAULT_BASE_URL),
         ("", "", None, DEFAULT_BASE_URL),
         # A bare host is reached over https.
-        ("api.kie.ai", None, None, "https://api.kie.ai"),
         ("api.kie.ai", "", None, "https://api.kie.ai"),
         ("api.kie.ai", "https", None, "https://api.kie.ai"),
         ("kie_mirror.internal", None, None, "https://kie_mirror.internal"),
-        ("10.0.0.7", None, None, "https://10.0.0.7"),
         # A whole base URL, as the form asks for.
-        ("https://api.kie.ai", None, None, "https://api.kie.ai"),
-        ("https://api.kie.ai/", None, None, "https://api.kie.ai"),
         ("https://api.kie.ai//", None, None, "https://api.kie.ai"),
         (" https://api.kie.ai \n", None, None, "https://api.kie.ai"),
-        ("HTTPS://api.kie.ai", None, None, "https://api.kie.ai"),
         ("https://api.kie.ai", "http", None, "https://api.kie.ai"),
         # The port stands in the host, or in a field of its own; the host's counts.
         ("api.kie.ai:8443", None, None, "https://api.kie.ai:8443"),
-        ("api.kie.ai", None, 8443, "https://api.kie.ai:8443"),
-        ("https://api.kie.ai", None, 8443, "https://api.kie.ai:8443"),
-        ("https://api.kie.ai/", None, 8443, "https://api.kie.ai:8443"),
+        ("api.kie.ai", None, 1, "https://api.kie.ai:1"),
+        ("https://api.kie.ai/", None, 65535, "https://api.kie.ai:65535"),
+        ("https://api.kie.ai:", None, 8443, "https://api.kie.ai:8443"),
         ("https://api.kie.ai:8443", None, 9000, "https://api.kie.ai:8443"),
         ("https://[2001:db8::1]", None, 8443, "https://[2001:db8::1]:8443"),
         # Plain http is fine as long as nothing leaves this machine.
-        ("http://localhost", None, None, "http://localhost"),
-        ("http://LOCALHOST:8080", None, None, "http://LOCALHOST:8080"),
-        ("http://127.0.0.1:8080/", None, None, "http://127.0.0.1:8080"),
+        ("http://LOCALHOST:8080", None, None, "http://localhost:8080"),
         ("http://127.8.9.10", None, 8080, "http://127.8.9.10:8080"),
         ("http://[::1]:8080", None, None, "http://[::1]:8080"),
         ("127.0.0.1", "http", 8080, "http://127.0.0.1:8080"),
         # International names are spelled as requests and aiohttp do.
-        ("https://äpi.kie.ai", None, None, "https://xn--pi-uia.kie.ai"),
         ("ÄPI.kie.ai:8443", None, None, "https://xn--pi-uia.kie.ai:8443"),
         ("https://straße.example", None, 8443, "https://xn--strae-oqa.example:8443"),
-        ("https://кие。рф/", None, None, "https://xn--e1aff.xn--p1ai"),
         ("http://１２７.0.0.1:8080", None, None, "http://127.0.0.1:8080"),
     ],
 )
-def test_the_base_url_is_put_together_from_what_is_set(
-    host: str | None, schema: str | None, port: int | None, base_url: str
-) -> None:
-    assert read(host=host, schema=schema, port=port).base_url.lower() == base_url.lower()
+def test_the_base_url_is_put_together(host: str | None, schema: str | None, port: int | None, base_url: str) -> None:
+    assert read(host=host, schema=schema, port=port).base_url.lower() == base_url
+
+
+NO_BASE_URLS = [
+    *("https://", "/", "   ", "https://api.kie.ai/api/v1/", "api.kie.ai/api", "https://api.kie.ai?a=b"),
+    *("https://api.kie.ai#top", f"https://user:{KEY}@api.kie.ai", f"https://{KEY}@api.kie.ai", f":{KEY}@api.kie.ai"),
+    *("https://api.kie.ai:port", "https://api.kie.ai:99999", "https://api.kie.ai:0", "https://api kie.ai"),
+    *(
+        "https://api.kie.ai\\@evil.example",
+        "https://☃.kie.ai",
+        f"https://{'ä' * 70}.kie.ai",
+        "https://api.kie.ai\u2100",
+    ),
+    *("https://[::1", "https://[fe80::1%25eth0]", "ftp://api.kie.ai", "://api.kie.ai"),
+    *("api.\nkie.ai", "https://api.kie.ai\t.evil.example"),
+]
 
 
 @pytest.mark.parametrize(
-    ("host", "schema"),
-    [
-        ("https://", None),
-        ("/", None),
-        ("   ", None),
-        ("https://api.kie.ai/api/v1", None),
-        ("https://api.kie.ai/api/v1/", None),
-        ("api.kie.ai/api", None),
-        ("https://api.kie.ai?a=b", None),
-        ("https://api.kie.ai#top", None),
-        (f"https://user:{KEY}@api.kie.ai", None),
-        (f"https://{KEY}@api.kie.ai", None),
-        (f":{KEY}@api.kie.ai", None),
-        ("https://api.kie.ai:port", None),
-        ("https://api.kie.ai:99999", None),
-        ("https://api.kie.ai:-1", None),
-        ("https://api kie.ai", None),
-        ("https://api.kie.ai\\@evil.example", None),
-        ("https://api.kie.ai:0", None),
-        ("https://☃.kie.ai", None),
-        (f"https://{'ä' * 70}.kie.ai", None),
-        ("https://api.kie.ai\u2100", None),
-        ("https://[::1", None),
-        ("https://[fe80::1%25eth0]", None),
-        ("ftp://api.kie.ai", None),
-        ("kie://api.kie.ai", None),
-        ("://api.kie.ai", None),
-        ("api.kie.ai", "ftp"),
-        ("api.kie.ai", "api/v1"),
-    ],
+    ("host", "schema"), [*((host, None) for host in NO_BASE_URLS), ("api.kie.ai", "ftp"), ("api.kie.ai", "api/v1")]
 )
 def test_a_host_that_is_no_base_url_is_refused(host: str, schema: str | None) -> None:
-    message = refused("host", host=host, schema=schema)
-    assert DEFAULT_BASE_URL in message
+    assert DEFAULT_BASE_URL in refused("host", host=host, schema=schema)
 
 
 ELSEWHERE = [
-    ("http://api.kie.ai", None),
-    ("http://kie.internal:8080", None),
     ("kie.internal", "http"),
-    ("http://10.0.0.7", None),
-    ("http://[2001:db8::1]:8080", None),
-    ("http://0.0.0.0:8080", None),
-    ("http://localhost.example.com", None),
-    ("http://127.0.0.1.example.com", None),
+    *((f"http://{host}", None) for host in ("api.kie.ai", "10.0.0.7", "[2001:db8::1]:8080", "0.0.0.0:8080")),
+    *((f"http://{host}", None) for host in ("localhost.example.com", "127.0.0.1.example.com")),
 ]
 
 
 @pytest.mark.parametrize(("host", "schema"), ELSEWHERE)
-@pytest.mark.parametrize("extra", [{}, {"insecure_http": False}, {"insecure_http": "no"}, {"insecure_http": ""}])
-def test_the_key_does_not_leave_this_machine_unencrypted_by_accident(
-    host: str, schema: str | None, extra: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("extra", [{}, {"insecure_http": "no"}])
+def test_plain_http_to_another_machine_is_refused(host: str, schema: str | None, extra: dict[str, Any]) -> None:
     message = refused("host", extra, host=host, schema=schema)
     assert "plain http" in message
     assert "'insecure_http'" in message
 
 
 @pytest.mark.parametrize(("host", "schema"), ELSEWHERE)
-def test_plain_http_to_another_machine_works_when_it_is_wanted(host: str, schema: str | None) -> None:
+def test_plain_http_works_when_it_is_wanted(host: str, schema: str | None) -> None:
     assert read({"insecure_http": True}, host=host, schema=schema).base_url.startswith("http://")
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        *("https://api.kie.ai", "https://api.kie.ai/", "api.kie.ai:8443", "https://api.kie.ai:443"),
-        *("http://[::1]:8080", "https://ÄPI.kie.ai", "https://straße.example:8443"),
+        *(
+            "https://api.kie.ai",
+            "api.kie.ai:8443",
+            "https://api.kie.ai:443",
+            "http://[::1]:8080",
+            "https://api.kie.ai:",
+        ),
+        *("https://ÄPI.kie.ai", "https://straße.example:8443", "https://API.kie.ai", "Api.Kie.AI:8443"),
     ],
 )
 def test_the_key_is_sent_to_the_base_url(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_MY_KIE", json.dumps({"conn_type": "kie", "password": KEY, "host": host}))
+    define(monkeypatch, {"password": KEY, "host": host})
     hook = KieHook(CONN_ID)
     request = requests.Request("GET", hook.settings.base_url + "/api/v1/chat/credit")
     assert hook.get_conn().prepare_request(request).headers.get("Authorization") == f"Bearer {KEY}"
@@ -261,33 +209,24 @@ CA_BUNDLE = certifi.where()
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("callback_url", None, DEFAULT_CALLBACK_URL),
-        ("callback_url", "", DEFAULT_CALLBACK_URL),
+        *(("callback_url", empty, DEFAULT_CALLBACK_URL) for empty in (None, "")),
         ("callback_url", "https://hooks.example.com/kie?run=1&t=a%20b", "https://hooks.example.com/kie?run=1&t=a%20b"),
-        ("callback_url", "http://10.0.0.7:8080", "http://10.0.0.7:8080"),
         ("callback_url", "https://[2001:db8::1]:8443/x", "https://[2001:db8::1]:8443/x"),
-        ("timeout", None, 30.0),
-        ("timeout", "", 30.0),
-        ("timeout", 5, 5.0),
+        ("callback_url", "https://ä.example/größe?a=b", "https://xn--4ca.example/größe?a=b"),
+        *(("timeout", empty, 30.0) for empty in (None, "")),
         ("timeout", 0.25, 0.25),
         ("timeout", 600, 600.0),
-        ("timeout", "12.5", 12.5),
-        ("timeout", " 60 ", 60.0),
-        ("timeout", "1e2", 100.0),
-        ("proxy", None, None),
-        ("proxy", "", None),
+        ("timeout", " 12.5 ", 12.5),
+        *(("proxy", empty, None) for empty in (None, "")),
         ("proxy", PROXY, PROXY),
         ("proxy", "https://proxy.example.com", "https://proxy.example.com"),
         ("proxy", "http://pröxy.example:3128/", "http://xn--prxy-6qa.example:3128"),
         ("proxy", "http://team@proxy.example.com", "http://team:@proxy.example.com"),
         ("proxy", "http://a%5Cb:c@d%c3%bc@proxy.example.com", "http://a%5Cb:c%40d%C3%BC@proxy.example.com"),
-        ("callback_url", "https://ä.example/größe?a=b", "https://xn--4ca.example/größe?a=b"),
-        ("verify", None, True),
-        ("verify", "", True),
-        ("verify", CA_BUNDLE, CA_BUNDLE),
-        ("verify", str(Path(CA_BUNDLE).parent), str(Path(CA_BUNDLE).parent)),
-        *[("verify", true, True) for true in (True, "true", "True", " TRUE ", "yes", "on", "1", 1)],
-        *[("verify", false, False) for false in (False, "false", "False", "no", "off", "0", 0)],
+        *(("verify", empty, True) for empty in (None, "")),
+        *(("verify", path, path) for path in (CA_BUNDLE, str(Path(CA_BUNDLE).parent))),
+        *(("verify", true, True) for true in (True, "true", " TRUE ", "yes", "on", "1", 1)),
+        *(("verify", false, False) for false in (False, "false", "False", "no", "off", "0", 0)),
     ],
 )
 def test_an_extra_field_works(field: str, value: Any, expected: Any) -> None:
@@ -296,31 +235,14 @@ def test_an_extra_field_works(field: str, value: Any, expected: Any) -> None:
     assert type(found) is type(expected)
 
 
-NO_URL = (
-    "text, not",
-    [1, 1.5, True, ["https://a.example"], {"url": "https://a.example"}],
-)
+NO_URL = ("text, not", [1, 1.5, True, ["https://a.example"], {"url": "https://a.example"}])
 BAD_URLS = (
     "must be a URL that starts with http:// or https://",
     [
-        "hooks.example.com/kie",
-        "/kie",
-        "https://",
-        "https:///kie",
-        "https://:8080",
-        "ftp://a.example",
-        "javascript:alert(1)",
-        "https://a.example/with space",
-        "https://a.example/\nX-Evil: 1",
-        " https://a.example",
-        "https://a.example:port",
-        "https://a.example:99999",
-        "https://[::1",
-        "https://a.example:0",
-        "https://☃.example",
-        "https://%61.example",
-        "https://ä%2Eexample",
-        "https://[fe80::1%25eth0]",
+        *("hooks.example.com/kie", "/kie", "https://", "https:///kie", "https://:8080", "ftp://a.example"),
+        *("https://a.example/with space", "https://a.example/\nX-Evil: 1", " https://a.example", "https://[::1"),
+        *("https://a.example:port", "https://a.example:99999", "https://a.example:0", "https://☃.example"),
+        *("https://%61.example", "https://ä%2Eexample", "https://[fe80::1%25eth0]"),
         f"http://{PROXY_PASSWORD}\\user:pw@a.example",
     ],
 )
@@ -330,74 +252,48 @@ NOT_FOR_HTTP = (
 )
 NO_NUMBER = (
     "must be a number of seconds above 0 and up to 600",
-    [0, -1, 600.5, 10**400, "0", "ten", "30s", "nan", "inf", "-inf", float("nan"), float("inf"), True, False, [], {}],
+    [0, -1, 600.5, 10**400, "0", "ten", "30s", "nan", "inf", float("nan"), float("inf"), True, [], KEY],
 )
-NO_FLAG = ("must be true or false", ["maybe", "2", 2, -1, 1.5, [], [True], {}, "truee", "ja"])
+NO_FLAG = ("must be true or false", ["maybe", "2", 2, -1, 1.5, [], [True], "truee"])
 NO_VERIFY = (
     "true, false or the path of a CA bundle that exists",
-    ["/no/such/ca.pem", "maybe", "\x00", "x" * 10_000, 2, 1.5, [], [CA_BUNDLE], {"path": CA_BUNDLE}],
+    ["/no/such/ca.pem", "maybe", "\x00", "x" * 10_000, 2, 1.5, [CA_BUNDLE], KEY],
 )
+PROXY_ALONE = (
+    BAD_URLS[0],
+    [*(f"{PROXY}{more}" for more in ("/wpad.dat", "?a=b", "#top")), f"socks5://{PROXY[7:]}", PROXY[7:]],
+)
+
+
+EXTRA_WITHIN = ("", ['{"proxy": "http://127.0.0.1:9"}', {"proxy": "http://127.0.0.1:9"}])
+WRONG = [
+    *(("callback_url", NO_URL), ("callback_url", BAD_URLS), ("extra", EXTRA_WITHIN)),
+    *(("proxy", NO_URL), ("proxy", BAD_URLS), ("proxy", NOT_FOR_HTTP), ("proxy", PROXY_ALONE)),
+    *(("timeout", NO_NUMBER), ("verify", NO_VERIFY), ("insecure_http", NO_FLAG)),
+    *((extra.name, ("", [{"of": "a kind that no field takes"}])) for extra in EXTRA_FIELDS),
+    ("proxy", ("", ["http://:password@127.0.0.1:9"])),
+]
 
 
 @pytest.mark.parametrize(
-    ("field", "why", "value"),
-    [
-        (field, why, value)
-        for field, (why, values) in [
-            ("callback_url", NO_URL),
-            ("callback_url", BAD_URLS),
-            ("proxy", NO_URL),
-            ("proxy", BAD_URLS),
-            ("proxy", NOT_FOR_HTTP),
-            ("proxy", (BAD_URLS[0], [f"{PROXY}/wpad.dat", f"{PROXY}?a=b", f"{PROXY}#top"])),
-            ("proxy", (BAD_URLS[0], [f"socks5://user:{PROXY_PASSWORD}@proxy.example.com", PROXY.partition("//")[2]])),
-            ("timeout", NO_NUMBER),
-            ("timeout", (NO_NUMBER[0], [KEY])),
-            ("verify", NO_VERIFY),
-            ("verify", (NO_VERIFY[0], [KEY])),
-            ("insecure_http", NO_FLAG),
-        ]
-        for value in values
-    ],
+    ("field", "why", "value"), [(field, why, value) for field, (why, values) in WRONG for value in values]
 )
 def test_an_extra_field_that_cannot_work_is_refused(field: str, why: str, value: Any) -> None:
     assert why in refused(field, {field: value})
 
 
-@pytest.mark.parametrize(
-    "unknown",
-    [
-        {"team": "sound"},
-        {"extra__kie__timeout": 1},
-        {"webhook_hmac_key": "of an older form"},
-        {"webhook_hmac_key": [1]},
-    ],
-)
+@pytest.mark.parametrize("unknown", [{"team": "sound"}, {"extra__kie__timeout": 1}, {"webhook_hmac_key": [1]}])
 def test_a_key_of_the_extra_that_is_no_field_is_ignored(unknown: dict[str, Any]) -> None:
     assert read(unknown) == read()
-
-
-@pytest.mark.parametrize("inner", ['{"proxy": "http://127.0.0.1:9"}', {"proxy": "http://127.0.0.1:9"}])
-def test_an_extra_within_the_extra_is_refused(inner: object) -> None:
-    refused("extra", {"extra": inner})
-
-
-def test_a_proxy_with_a_password_and_no_user_is_refused() -> None:
-    refused("proxy", {"proxy": "http://:password@127.0.0.1:9"})
-
-
-@pytest.mark.parametrize("field", [extra.name for extra in EXTRA_FIELDS])
-def test_every_field_of_the_form_is_read(field: str) -> None:
-    refused(field, {field: {"of": "a kind that no field takes"}})
 
 
 # --- What is shown
 
 
-def test_settings_show_neither_key_nor_proxy_and_stay_as_they_are() -> None:
+def test_settings_show_neither_key_nor_proxy() -> None:
     found = read({"proxy": PROXY})
     assert (found.api_key, found.proxy) == (KEY, PROXY)
-    assert_no_secret(repr(found), str(found), f"{found}", "%r" % [found])
+    assert_no_secret(repr(found), str(found))
     assert CONN_ID in repr(found)
     with pytest.raises(FrozenInstanceError):
         found.base_url = "https://evil.example"  # type: ignore[misc]  # it is frozen, which is the test
@@ -428,40 +324,30 @@ ANY_EXTRA = st.fixed_dictionaries(
 @example(extra={}, password=KEY, host=f"https://:{KEY}@api.kie.ai", schema=None, port=None)
 @example(extra={"proxy": f"//{PROXY}"}, password=KEY, host=None, schema=None, port=None)
 @example(extra={"verify": "\ud800"}, password=KEY, host="[", schema="http", port=1)
-def test_whatever_is_typed_in_gives_settings_or_one_clear_refusal_and_shows_no_secret(
-    extra: dict[str, Any], password: str | None, host: str | None, schema: str | None, port: int | None
-) -> None:
-    refusal, found = None, None
+def test_whatever_is_typed_in_shows_no_secret(extra: dict[str, Any], **fields: Any) -> None:
+    """It gives settings, or one clear refusal."""
     try:
-        found = read(extra, password=password, host=host, schema=schema, port=port)
-    except KieConfigurationError as error:
-        refusal = error
-    if refusal:
+        found = read(extra, **fields)
+    except KieConfigurationError as refusal:
         assert_no_secret(str(refusal), repr(refusal))
         named = re.match(r"Field '(\w+)' .* \(connection 'my_kie'\)\.", str(refusal))
         assert named
         assert named[1] in {"password", "host", *(extra.name for extra in EXTRA_FIELDS)}
-    else:
-        assert found
-        assert_no_secret(repr(found))
-        assert found.api_key == password
-        assert found.base_url.startswith(("http://", "https://"))
-        assert 0 < found.timeout <= 600
-        assert isinstance(found.verify, (bool, str))
+        return
+    assert_no_secret(repr(found))
+    assert found.api_key == fields["password"]
+    assert found.base_url.startswith(("http://", "https://"))
+    assert 0 < found.timeout <= 600
+    assert isinstance(found.verify, (bool, str))
 
 
 # --- The forms in which Airflow takes a connection
 
 FORMS: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
     "JSON, only the key": ({"password": KEY}, {}),
-    "JSON, base URL": ({"password": KEY, "host": "https://kie.example.com/"}, {"base_url": "https://kie.example.com"}),
     "JSON, host and port": (
-        {"password": KEY, "host": "127.0.0.1", "schema": "http", "port": 8080},
+        {"password": KEY, "host": "127.0.0.1", "schema": "http", "port": "8080"},
         {"base_url": "http://127.0.0.1:8080"},
-    ),
-    "JSON, port as text": (
-        {"password": KEY, "host": "a.example", "port": "8443"},
-        {"base_url": "https://a.example:8443"},
     ),
     "JSON, extra as object": (
         {"password": KEY, "extra": {"timeout": 5, "verify": False, "proxy": PROXY}},
@@ -469,19 +355,14 @@ FORMS: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
     ),
     "JSON, extra as text": ({"password": KEY, "extra": '{"timeout": 5}'}, {"timeout": 5.0}),
     "JSON, extra null": ({"password": KEY, "extra": None}, {}),
-    "JSON, extra from the form": (
-        # Fields that nobody filled in arrive as null or as an empty text.
-        {"password": KEY, "extra": dict.fromkeys((extra.name for extra in EXTRA_FIELDS), None)},
-        {},
-    ),
+    # Fields that nobody filled in arrive as null.
+    "JSON, extra of the form": ({"password": KEY, "extra": {extra.name: None for extra in EXTRA_FIELDS}}, {}),
     "URI, only the key": (f"kie://:{KEY}@", {}),
-    "URI, host": (f"kie://:{KEY}@api.kie.ai", {"base_url": "https://api.kie.ai"}),
     "URI, host and port": (f"kie://:{KEY}@api.kie.ai:8443", {"base_url": "https://api.kie.ai:8443"}),
     "URI, host and slash": (f"kie://:{KEY}@api.kie.ai/", {"base_url": "https://api.kie.ai"}),
-    "URI, base URL": (f"kie://https://:{KEY}@api.kie.ai", {"base_url": "https://api.kie.ai"}),
     "URI, base URL and port": (f"kie://https://:{KEY}@api.kie.ai:8443", {"base_url": "https://api.kie.ai:8443"}),
-    "URI, http to this machine": (f"kie://http://:{KEY}@127.0.0.1:8080", {"base_url": "http://127.0.0.1:8080"}),
-    "URI, scheme at the end": (f"kie://:{KEY}@127.0.0.1:8080/http", {"base_url": "http://127.0.0.1:8080"}),
+    "URI, http to this machine": (f"kie://http://:{KEY}@[::1]:8080", {"base_url": "http://[::1]:8080"}),
+    "URI, scheme at the end": (f"kie://:{KEY}@[::1]:8080/http", {"base_url": "http://[::1]:8080"}),
     "URI, quoted key": ("kie://:a%2Bb%2Fc%2Bd%3D@", {"api_key": "a+b/c+d="}),
     "URI, extra in the query": (
         f"kie://:{KEY}@?timeout=5&verify=false&callback_url=https%3A%2F%2Fa.example%2Fkie%3Fa%3Db",
@@ -500,79 +381,53 @@ def define(monkeypatch: pytest.MonkeyPatch, form: str | dict[str, Any]) -> None:
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", text)
 
 
+async def assert_settings(expected: KieSettings) -> None:
+    """Of the connection as it is defined, on the worker and in the triggerer."""
+    assert KieHook(CONN_ID).settings == expected
+    async with KieAsyncHook.connect(CONN_ID) as hook:
+        assert hook.settings == expected
+
+
+async def refused_alike(error: type[KieError], match: str) -> str:
+    """Return the message with which the worker and the triggerer refuse the connection as it is defined."""
+    with pytest.raises(error, match=match) as worker:
+        _ = KieHook(CONN_ID).settings
+    with pytest.raises(error) as triggerer:
+        async with KieAsyncHook.connect(CONN_ID):
+            pass
+    assert str(worker.value) == str(triggerer.value)
+    assert repr(CONN_ID) in str(worker.value)
+    assert_no_secret(str(worker.value), repr(worker.value))
+    return str(worker.value)
+
+
 @pytest.mark.parametrize(("form", "expected"), FORMS.values(), ids=FORMS)
-async def test_every_form_of_a_connection_works_on_the_worker_and_in_the_triggerer(
+async def test_every_form_of_a_connection_works(
     form: str | dict[str, Any], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define(monkeypatch, form)
-    whole = KieSettings(**{"conn_id": CONN_ID, "api_key": KEY, **expected})
-    assert KieHook(CONN_ID).settings == whole
-    async with KieAsyncHook.connect(CONN_ID) as hook:
-        assert hook.settings == whole
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"password": "a+b/c+d=="},
-        {"host": "https://kie.example.com"},
-        {"host": "https://kie.example.com", "port": 8443},
-        {"host": "http://127.0.0.1:8080"},
-        {"host": "127.0.0.1", "schema": "http", "port": 8080},
-        {"extra": {"timeout": 2.5, "verify": False, "proxy": PROXY, "callback_url": "https://a.example/?b=c&d"}},
-        {"host": "kie.internal", "schema": "http", "extra": {"insecure_http": True}},
-    ],
-)
-@pytest.mark.parametrize("way", ["get_uri", "as_json"])
-def test_a_connection_survives_the_way_through_airflows_own_uri_and_json(
-    fields: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = {"password": KEY, **fields}
-    define(monkeypatch, whole)
-    before = KieHook(CONN_ID).settings
-    original = Connection(conn_id=CONN_ID, conn_type="kie", **{**whole, "extra": json.dumps(whole.get("extra") or {})})
-    define(monkeypatch, getattr(original, way)())
-    assert KieHook(CONN_ID).settings == before
+    await assert_settings(KieSettings(**{"conn_id": CONN_ID, "api_key": KEY, **expected}))
 
 
 @pytest.mark.parametrize(
     ("form", "field"),
     [
-        ("kie://", "password"),
-        (f"kie://{KEY}@", "password"),
-        (f"kie://:{KEY}%0A@", "password"),
-        ({}, "password"),
-        ({"login": KEY}, "password"),
+        *((form, "password") for form in ("kie://", f"kie://{KEY}@", f"kie://:{KEY}%0A@", {"login": KEY})),
         (f"kie://:{KEY}@api.kie.ai/api/v1", "host"),
-        (f"kie://http://:{KEY}@kie.internal:8080", "host"),
-        (f"kie://:{KEY}@api.kie.ai/http", "host"),
         ({"password": KEY, "host": f"https://:{KEY}@api.kie.ai"}, "host"),
         (f"kie://:{KEY}@?timeout=soon", "timeout"),
-        (f"kie://:{KEY}@?verify=/no/such/file", "verify"),
-        (f"kie://:{KEY}@?insecure_http=maybe", "insecure_http"),
         (f"kie://:{KEY}@?wav_route=market", "wav_route"),
-        (f"kie://:{KEY}@?callback_url=a.example", "callback_url"),
-        ({"password": KEY, "extra": {"proxy": f"socks5://u:{PROXY_PASSWORD}@proxy.example.com"}}, "proxy"),
         ({"password": KEY, "extra": {"proxy": [PROXY]}}, "proxy"),
     ],
 )
-async def test_a_wrong_value_is_refused_alike_on_the_worker_and_in_the_triggerer(
+async def test_a_wrong_value_is_refused_alike(
     form: str | dict[str, Any], field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define(monkeypatch, form)
-    with pytest.raises(KieConfigurationError) as worker:
-        _ = KieHook(CONN_ID).settings
-    with pytest.raises(KieConfigurationError) as triggerer:
-        async with KieAsyncHook.connect(CONN_ID):
-            pass
-    assert str(worker.value) == str(triggerer.value)
-    assert f"Field {field!r}" in str(worker.value)
-    assert repr(CONN_ID) in str(worker.value)
-    assert_no_secret(str(worker.value), repr(worker.value))
+    await refused_alike(KieConfigurationError, f"Field '{field}'")
 
 
-def test_the_connection_test_of_the_form_gives_the_refusal_as_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_test_of_the_form_gives_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, {"password": KEY, "extra": {"timeout": "soon"}})
     passed, message = KieHook(CONN_ID).test_connection()
     assert not passed
@@ -582,13 +437,7 @@ def test_the_connection_test_of_the_form_gives_the_refusal_as_its_message(monkey
 
 
 async def test_a_missing_connection_is_named() -> None:
-    with pytest.raises(KieConnectionNotFoundError, match="'nowhere_to_be_found'") as worker:
-        _ = KieHook("nowhere_to_be_found").settings
-    with pytest.raises(KieConnectionNotFoundError, match="'nowhere_to_be_found'") as triggerer:
-        async with KieAsyncHook.connect("nowhere_to_be_found"):
-            pass
-    assert "is not defined" in str(worker.value)
-    assert str(worker.value) == str(triggerer.value)
+    await refused_alike(KieConnectionNotFoundError, "is not defined")
 
 
 # --- The form of Airflow 2.11 and 3.1
@@ -598,12 +447,7 @@ class StandInField:
     """What Airflow 3.1 puts in the place of a WTForms field; it takes these arguments and no others."""
 
     def __init__(
-        self,
-        label: str | None = None,
-        validators: Any = None,
-        description: str = "",
-        default: str | None = None,
-        widget: Any = None,
+        self, label: Any = None, validators: Any = None, description: str = "", default: Any = None, widget: Any = None
     ) -> None:
         self.field_class, self.args = type(self), (label,)
         self.kwargs = {"description": description} | ({"widget": widget} if widget else {})
@@ -612,52 +456,44 @@ class StandInField:
 @pytest.fixture
 def form_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real libraries where they are installed, else stand-ins with the names that Airflow 3.1 replaces."""
-    names = {
-        "wtforms": {name: type(name, (StandInField,), {}) for name in ("BooleanField", "PasswordField", "StringField")},
+    fields, widgets = ("BooleanField", "PasswordField", "StringField"), ("BS3PasswordFieldWidget", "BS3TextFieldWidget")
+    members: dict[str, dict[str, Any]] = {
+        "wtforms": {name: type(name, (StandInField,), {}) for name in fields},
         "flask_babel": {"lazy_gettext": str},
         "flask_appbuilder": {},
-        "flask_appbuilder.fieldwidgets": {
-            name: type(name, (), {}) for name in ("BS3PasswordFieldWidget", "BS3TextFieldWidget")
-        },
+        "flask_appbuilder.fieldwidgets": {name: type(name, (), {}) for name in widgets},
     }
-    if find_spec("flask_appbuilder"):
-        return
-    for module_name, members in names.items():
-        module = ModuleType(module_name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, module_name, module)
+    for name in () if find_spec("flask_appbuilder") else members:
+        module = ModuleType(name)
+        vars(module).update(members[name])
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Flask-AppBuilder itself
 @pytest.mark.usefixtures("form_libraries")
-def test_the_older_form_shows_every_field_with_its_caption_and_help_and_hides_the_secrets() -> None:
+def test_the_older_form_shows_every_field() -> None:
     shown = {
         name: (
-            field.field_class.__name__,
-            type(field.kwargs.get("widget")).__name__,
+            (field.field_class.__name__, type(field.kwargs.get("widget")).__name__),
             # Flask-Babel's lazy text would need a running web server to be read.
             str(getattr(field.args[0], "_args", field.args)[0]),
             field.kwargs["description"],
         )
         for name, field in KieHook.get_connection_form_widgets().items()
     }
-    looks = {
-        "text": ("StringField", "BS3TextFieldWidget"),
-        "secret": ("PasswordField", "BS3PasswordFieldWidget"),
-        "boolean": ("BooleanField", "NoneType"),
-    }
-    look_of = {"proxy": "secret", "insecure_http": "boolean"}
-    assert shown == {e.name: (*looks[look_of.get(e.name, "text")], e.label, e.description) for e in EXTRA_FIELDS}
+    text = ("StringField", "BS3TextFieldWidget")
+    looks = {"proxy": ("PasswordField", "BS3PasswordFieldWidget"), "insecure_http": ("BooleanField", "NoneType")}
+    assert shown == {e.name: (looks.get(e.name, text), e.label, e.description) for e in EXTRA_FIELDS}
 
 
-def test_the_older_form_calls_the_password_api_key_and_hides_what_has_no_meaning() -> None:
+def test_the_older_form_hides_what_has_no_meaning() -> None:
     look = KieHook.get_ui_field_behaviour()
     assert look["relabeling"] == {"password": "API key", "host": "Base URL"}
     assert set(look["hidden_fields"]) == {"schema", "login", "port", "extra"}
     assert look["placeholders"]["host"] == DEFAULT_BASE_URL
 
 
-def test_the_newer_form_has_the_same_fields_and_hides_the_same_secrets() -> None:
+def test_the_newer_form_has_the_same_fields_and_secrets() -> None:
     fields = subject.build_conn_fields()
     assert list(fields) == [extra.name for extra in EXTRA_FIELDS]
     assert [name for name, field in fields.items() if field["schema"].get("format") == "password"] == ["proxy"]
@@ -667,75 +503,31 @@ def test_the_newer_form_has_the_same_fields_and_hides_the_same_secrets() -> None
 # --- Spellings that once went wrong
 
 
-@pytest.mark.parametrize("host", ["https://API.kie.ai", "Api.Kie.AI:8443", "https://api.kie.ai:"])
-def test_the_key_is_sent_to_the_base_url_however_it_is_spelled(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    test_the_key_is_sent_to_the_base_url(host, monkeypatch)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Airflow 2.11, about the same fault
 @pytest.mark.parametrize("way", ["JSON", "URI"])
 @pytest.mark.parametrize(
-    "extra",
-    [
-        *("[1, 2]", '"text"', "5", "true", "null", '"{}"', "timeout=60", "{", "\ufeff{}"),
-        *(f"{{'proxy': '{PROXY}'}}", f'{{"proxy": "{PROXY}",}}', f'{{"proxy": "{PROXY}"}} {{}}'),
-    ],
+    "extra", ["[1, 2]", '"text"', "5", "null", '"{}"', "timeout=60", "{", "\ufeff{}", f'{{"proxy": "{PROXY}",}}']
 )
 async def test_extra_that_is_no_object_is_refused(extra: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    define(
-        monkeypatch,
-        {"password": KEY, "extra": extra} if way == "JSON" else f"kie://:{KEY}@?__extra__={quote(extra, safe='')}",
-    )
-    if Version(airflow.__version__).release[:2] == (3, 1):
-        said: tuple[type[KieError], str] = (
-            KieConnectionNotFoundError,
-            CONN_ID,
-        )  # Airflow itself takes it for none at all
+    in_json, in_uri = {"password": KEY, "extra": extra}, f"kie://:{KEY}@?__extra__={quote(extra, safe='')}"
+    define(monkeypatch, in_json if way == "JSON" else in_uri)
+    if Version(airflow.__version__).release[:2] == (3, 1):  # Airflow itself takes it for none at all
+        await refused_alike(KieConnectionNotFoundError, CONN_ID)
     else:
-        said = KieConfigurationError, f"'extra'.*{CONN_ID}"
-    with pytest.raises(said[0], match=said[1]) as worker:
-        _ = KieHook(CONN_ID).settings
-    with pytest.raises(said[0], match=said[1]) as triggerer:
-        async with KieAsyncHook.connect(CONN_ID):
-            pass
-    assert str(worker.value) == str(triggerer.value)
-    assert_no_secret(str(worker.value))
+        await refused_alike(KieConfigurationError, "'extra'")
 
 
-@pytest.mark.parametrize("extra", [None, "", "  ", "\n", "{}", " {} "])
-async def test_an_empty_extra_is_none(extra: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if extra and extra.isspace() and Version(airflow.__version__).release[:2] == (3, 1):
+@pytest.mark.parametrize("extra", ["", " \n", "{}", " {} "])
+async def test_an_empty_extra_is_none(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if extra.isspace() and Version(airflow.__version__).release[:2] == (3, 1):
         pytest.skip("Airflow itself takes it for no connection at all")
     define(monkeypatch, {"password": KEY, "extra": extra})
-    whole = KieSettings(CONN_ID, KEY)
-    assert KieHook(CONN_ID).settings == whole
-    async with KieAsyncHook.connect(CONN_ID) as hook:
-        assert hook.settings == whole
+    await assert_settings(KieSettings(CONN_ID, KEY))
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
 def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
     assert "must be between 1 and 65535" in refused("port", host="api.kie.ai", port=port)
-
-
-@pytest.mark.parametrize("port", [1, 65535])
-def test_the_first_and_the_last_port_exist(port: int) -> None:
-    assert read(host="https://api.kie.ai", port=port).base_url == f"https://api.kie.ai:{port}"
-
-
-def test_an_empty_port_in_the_host_leaves_the_field_port_to_count() -> None:
-    assert read(host="https://api.kie.ai:", port=8443).base_url == "https://api.kie.ai:8443"
-
-
-@pytest.mark.parametrize("uri", [f"kie://http://:{KEY}@[::1]:8080", f"kie://:{KEY}@[::1]:8080/http"])
-def test_a_uri_may_hold_an_ipv6_address(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    define(monkeypatch, uri)
-    assert KieHook(CONN_ID).settings.base_url == "http://[::1]:8080"
-
-
-@pytest.mark.parametrize("host", ["api.\nkie.ai", "https://api.kie.ai\t.evil.example"])
-def test_a_host_with_a_line_break_is_refused(host: str) -> None:
-    refused("host", host=host)
 
 
 def test_a_port_without_a_host_is_refused() -> None:

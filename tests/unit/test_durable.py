@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -53,53 +54,37 @@ def without(name, entry):
     return {key: value for key, value in entry.items() if key != name}
 
 
-#: An entry, what is read from it, and what the next try does where a second submit is charged.
+CLAIMED, SUBMITTED = Entry(State.CLAIMED, SAME), Entry(State.SUBMITTED, SAME, "a1")
 ENTRIES = {
     "nothing": (None, None, Submit()),
-    "claimed": (kept(), Entry(State.CLAIMED, SAME), Stop),
+    "claimed": (kept(), CLAIMED, Stop),
     "refused": (kept(state="refused"), Entry(State.REFUSED, SAME), Submit()),
-    "submitted": (kept(state="submitted", kie_task_id="a1"), Entry(State.SUBMITTED, SAME, "a1"), Resume("a1")),
+    "submitted": (kept(state="submitted", kie_task_id="a1"), SUBMITTED, Resume("a1")),
     "failed": (kept(state="failed", kie_task_id="a1"), Entry(State.FAILED, SAME, "a1"), Submit()),
     # of an earlier version, which wrote no state
-    "no state": (without("state", kept()), Entry(State.CLAIMED, SAME), Stop),
-    "no state, with an id": (
-        without("state", kept(kie_task_id="a1")),
-        Entry(State.SUBMITTED, SAME, "a1"),
-        Resume("a1"),
-    ),
-    "no state and no id": (SAME, Entry(State.CLAIMED, SAME), Stop),
+    "no state": (without("state", kept()), CLAIMED, Stop),
+    "no state, with an id": (without("state", kept(kie_task_id="a1")), SUBMITTED, Resume("a1")),
+    "no state and no id": (SAME, CLAIMED, Stop),
     # of an earlier version, which knew less of what it had submitted
     "less of the identity": (
         without("account", kept(kie_task_id="a1", state="submitted")),
-        Entry(State.SUBMITTED, {"digest": "1234"}, "a1"),
+        replace(SUBMITTED, identity={"digest": "1234"}),
         Stop,
     ),
     # of a later version
     "more of the identity": (kept(kie_task_id="a1", model="m"), Entry(State.CLAIMED, SAME, "a1"), Resume("a1")),
-    "unknown state": (kept(state="archived"), Entry(State.CLAIMED, SAME), Stop),
-    "unknown state, with an id": (
-        kept(state="archived", kie_task_id="a1"),
-        Entry(State.SUBMITTED, SAME, "a1"),
-        Resume("a1"),
-    ),
+    "unknown state": (kept(state="archived"), CLAIMED, Stop),
+    "unknown state, with an id": (kept(state="archived", kie_task_id="a1"), SUBMITTED, Resume("a1")),
     # of nobody that we know
-    "state of another type": (kept(state=["refused"]), Entry(State.CLAIMED, SAME), Stop),
-    "state is a number": (kept(state=1, kie_task_id="a1"), Entry(State.SUBMITTED, SAME, "a1"), Resume("a1")),
-    "state is null": (kept(state=None), Entry(State.CLAIMED, SAME), Stop),
-    "state in capitals": (kept(state="REFUSED"), Entry(State.CLAIMED, SAME), Stop),
+    "state of another type": (kept(state=["refused"]), CLAIMED, Stop),
+    "state is a number": (kept(state=1, kie_task_id="a1"), SUBMITTED, Resume("a1")),
+    "state in capitals": (kept(state="REFUSED"), CLAIMED, Stop),
     "id of another type": (kept(state="submitted", kie_task_id=7), Entry(State.SUBMITTED, SAME), Stop),
-    "empty id": (without("state", kept(kie_task_id="")), Entry(State.CLAIMED, SAME), Stop),
+    "empty id": (without("state", kept(kie_task_id="")), CLAIMED, Stop),
     "identity of another type": (kept(digest=1234), Entry(State.CLAIMED, SAME | {"digest": 1234}), Stop),
-    "another identity": (
-        kept(digest="5678", kie_task_id="a1"),
-        Entry(State.CLAIMED, SAME | {"digest": "5678"}, "a1"),
-        Stop,
-    ),
+    "another identity": (kept(digest="5678"), Entry(State.CLAIMED, SAME | {"digest": "5678"}), Stop),
     "an empty object": ({}, Entry(State.CLAIMED, {}), Stop),
-    "a text": ("a1", Entry(State.CLAIMED, SAME), Stop),
-    "an empty text": ("", Entry(State.CLAIMED, SAME), Stop),
-    "a number": (0, Entry(State.CLAIMED, SAME), Stop),
-    "a list": ([kept()], Entry(State.CLAIMED, SAME), Stop),
+    **{f"no object: {odd!r}": (odd, CLAIMED, Stop) for odd in ("a1", "", 0, [])},
 }
 
 
@@ -131,14 +116,9 @@ def test_what_is_written_is_what_the_next_try_reads(name, left):
     step, entry = STEPS[name]
     store = Store(left)
     step(record(store))
+    assert record(store).persistent
     assert record(store).load() == entry
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_an_entry_is_kept_longer_than_kie_keeps_a_file(name):
-    store = Store()
-    STEPS[name][0](record(store))
-    assert store.retention[KEY] > timedelta(days=14)
+    assert store.retention[KEY] > timedelta(days=14)  # longer than KIE keeps a file
 
 
 def test_an_entry_is_for_its_own_input():
@@ -149,28 +129,19 @@ def test_an_entry_is_for_its_own_input():
     assert "another digest" in str(decision.error)
 
 
-def test_a_store_that_cannot_be_read_is_an_error_and_never_nothing():
+@pytest.mark.parametrize("step", [Record.load, Record.begin])
+def test_without_the_store_nothing_is_submitted(step):
     store = Store()
     store.broken = True
     with pytest.raises(RuntimeError, match="no store today"):
-        record(store).load()
-
-
-def test_what_cannot_be_written_down_is_not_submitted():
-    store = Store()
-    store.broken = True
-    with pytest.raises(RuntimeError, match="no store today"):
-        record(store).begin()
+        step(record(store))
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("commit", "poems job a1 is submitted, but could not be kept for a retry."),
-        ("refuse", "The submit was refused, but that could not be kept for a retry."),
-    ],
+    ("name", "said"), [("commit", "poems job a1 is submitted, but"), ("refuse", "was refused, but")]
 )
-def test_a_store_that_fails_after_the_submit_leaves_the_outcome_unknown(name, said, caplog):
+def test_a_store_that_fails_after_the_submit(name, said, caplog):
+    """The outcome is unknown to the next try."""
     store = Store()
     record(store).begin()
     store.broken = True
@@ -178,10 +149,10 @@ def test_a_store_that_fails_after_the_submit_leaves_the_outcome_unknown(name, sa
     assert said in caplog.text
     assert "no store today" in caplog.text
     store.broken = False
-    assert record(store).load() == Entry(State.CLAIMED, SAME, guarded=False)
+    assert record(store).load() == replace(CLAIMED, guarded=False)
 
 
-def test_what_was_submitted_without_a_guard_is_so_whatever_is_submitted_next():
+def test_what_was_submitted_without_a_guard_stays_so():
     store = Store()
     record(store).begin()
     assert isinstance(next_try(WAV, record(store, WAV).load(), SAME), Stop)
@@ -198,25 +169,36 @@ def test_where_there_is_no_store_nothing_is_remembered(context):
     assert memory.load() is None
 
 
-def test_where_there_is_a_store_it_is_remembered():
-    assert record(Store()).persistent
-
-
-def test_the_identity_does_not_change_with_what_it_was_made_of():
+def test_the_identity_is_a_copy():
     identity = dict(SAME)
     memory = record(Store(), identity=identity)
     identity["digest"] = "5678"
     assert memory.identity == SAME
 
 
-def test_what_is_adopted_is_gone_on_with_and_a_clear_after_it_is_no_new_job():
+def test_what_is_adopted_is_resumed():
+    """A clear after it is no new job."""
     store = Store()
     record(store).begin()
     adopt(store, KEY, json.loads(store.kept[KEY]), "a1")
     assert store.retention[KEY] > timedelta(days=14)
     entry = record(store).load()
-    assert entry == Entry(State.SUBMITTED, SAME, "a1", guarded=False)
+    assert entry == replace(SUBMITTED, guarded=False)
     assert next_try(POEMS, entry, SAME, reuse="never", cleared=record(store).was_cleared_since(entry)) == Resume("a1")
+
+
+def test_a_resume_after_a_clear_is_written(caplog):
+    store = Store()
+    task = SimpleNamespace(**TASK, max_tries=3)
+    memory = Record({"task_state_store": store, "ti": task}, POEMS, KEY, SAME)
+    before = Entry(State.SUBMITTED, SAME, "a1", 1, guarded=False)
+    memory.resume(before)
+    assert memory.load() == replace(before, max_tries=3)
+    store.broken = True
+    memory.resume(replace(before, max_tries=3))  # nothing has changed
+    assert "could not be kept" not in caplog.text
+    memory.resume(before)
+    assert "poems job a1 is resumed" in caplog.text
 
 
 @pytest.mark.parametrize(

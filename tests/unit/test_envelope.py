@@ -11,28 +11,17 @@ from itertools import count
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from airflow_provider_kie.api.envelope import ERROR_BY_CODE, LONGEST_BODY, Response, decode
-from airflow_provider_kie.exceptions import (
-    KieAlreadyConvertedError,
-    KieAuthenticationError,
-    KieBlockedError,
-    KieError,
-    KieRateLimitError,
-    KieServerError,
-    KieUnexpectedCodeError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-)
-
-HOST, WITHOUT = "KIE's host answered HTTP", "without a result number"
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.api.envelope import Response, decode
+from tests.tables import each
 
 
 def body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def refusal(answer: Response) -> KieError:
-    with pytest.raises(KieError) as caught:
+def refusal(answer: Response) -> e.KieError:
+    with pytest.raises(e.KieError) as caught:
         decode(answer)
     return caught.value
 
@@ -46,119 +35,85 @@ def test_a_success_gives_its_data(status, data):
 @pytest.mark.parametrize("code", ["200", " 200\n"])
 def test_a_number_may_come_as_text(code):
     assert decode(Response(200, body(code=code, data=7))) == 7
+    assert decode(Response(200, body(code=code))) is None
 
 
-def test_a_success_needs_no_data():
-    assert decode(Response(200, body(code=200))) is None
-
-
-@pytest.mark.parametrize(
-    ("status", "content", "error_class", "problem", "code"),
-    [
-        # the number of the body counts
-        (200, body(code=401, msg="no"), KieAuthenticationError, "KIE answered 401: 'no'", 401),
-        (401, body(code=401, msg="no"), KieAuthenticationError, "KIE answered 401: 'no'", 401),
-        (500, body(code=422, msg="no"), KieValidationError, "KIE answered 422: 'no'", 422),
-        (200, body(code=0), KieUnexpectedCodeError, "KIE answered 0", 0),
-        (200, body(code=-1), KieUnexpectedCodeError, "KIE answered -1", -1),
-        (200, body(code=201), KieUnexpectedCodeError, "KIE answered 201", 201),
-        (200, body(code=199), KieUnexpectedCodeError, "KIE answered 199", 199),
-        (200, body(code=520), KieUnexpectedCodeError, "KIE answered 520", 520),
-        (520, body(code=520), KieUnexpectedCodeError, "KIE answered 520", 520),
-        (500, body(code=531), KieUnexpectedCodeError, "KIE answered 531", 531),
-        # also as text
-        (200, body(code="401", msg="no"), KieAuthenticationError, "KIE answered 401: 'no'", 401),
-        (500, body(code=" 422 "), KieValidationError, "KIE answered 422", 422),
-        (500, body(code="200"), KieServerError, f'{HOST} 500 {WITHOUT}: \'{{"code": "200"}}\'', 500),
-        # what HTTP says is not covered up by a 200 in the body
-        (199, body(code=200), KieUnreadableAnswerError, f"{HOST} 199 {WITHOUT}: '{{\"code\": 200}}'", 199),
-        (404, body(code=200), KieUnreadableAnswerError, f"{HOST} 404 {WITHOUT}: '{{\"code\": 200}}'", 404),
-        (500, body(code=200), KieServerError, f"{HOST} 500 {WITHOUT}: '{{\"code\": 200}}'", 500),
-        # without a number of KIE's, HTTP's counts as far as it can be KIE's
-        (401, body(code="four"), KieAuthenticationError, f'{HOST} 401 {WITHOUT}: \'{{"code": "four"}}\'', 401),
-        (404, b"{}", KieUnreadableAnswerError, f"{HOST} 404 {WITHOUT}: '{{}}'", 404),
-        (409, b"{}", KieUnreadableAnswerError, f"{HOST} 409 {WITHOUT}: '{{}}'", 409),
-        (199, b"{}", KieUnreadableAnswerError, f"{HOST} 199 {WITHOUT}: '{{}}'", 199),
-        (599, b"{}", KieServerError, f"{HOST} 599 {WITHOUT}: '{{}}'", 599),
-        # the text, as far as there is one
-        (200, body(code=500, msg=""), KieServerError, "KIE answered 500", 500),
-        (200, body(code=500, msg=" \n"), KieServerError, "KIE answered 500", 500),
-        (200, body(code=500, msg=" a b\n"), KieServerError, "KIE answered 500: 'a b'", 500),
-        (200, body(code=500, msg=None), KieServerError, "KIE answered 500", 500),
-        (200, body(code=500, msg=["x"]), KieServerError, "KIE answered 500", 500),
-        (200, body(code=500, msg="a\nb\x1b"), KieServerError, "KIE answered 500: 'a\\nb\\x1b'", 500),
-        (
-            200,
-            body(code=500, msg="at https://a.example/x?sig=1"),
-            KieServerError,
-            "KIE answered 500: 'at https://a.example/x?…",
-            500,
-        ),
-        # JSON that is no answer of KIE
-        (200, b"{}", KieUnreadableAnswerError, "KIE's answer has no result number: '{}'", None),
-        (
-            200,
-            b'{"code":"-1"}',
-            KieUnreadableAnswerError,
-            'KIE\'s answer has no result number: \'{"code":"-1"}\'',
-            None,
-        ),
-        (200, b'{"code":true}', KieUnreadableAnswerError, "KIE's answer has no result number: '{\"code\":true}'", None),
-        (
-            299,
-            b'{"code":200.0}',
-            KieUnreadableAnswerError,
-            "KIE's answer has no result number: '{\"code\":200.0}'",
-            None,
-        ),
-        (200, b"[]", KieUnreadableAnswerError, "KIE's answer has no result number: '[]'", None),
-        (200, b"null", KieUnreadableAnswerError, "KIE's answer has no result number: 'null'", None),
-        (200, b"", KieUnreadableAnswerError, "KIE's answer has no result number: an empty body", None),
-        (299, b"<p>", KieUnreadableAnswerError, "KIE's answer has no result number: '<p>'", None),
-        (200, b"\xff", KieUnreadableAnswerError, "KIE's answer has no result number: '\ufffd'", None),
-        (200, b'{"code":NaN}', KieUnreadableAnswerError, "KIE's answer has no result number: '{\"code\":NaN}'", None),
-        # no JSON
-        (403, b"error code: 1010", KieBlockedError, f"{HOST} 403 {WITHOUT}: 'error code: 1010'", 403),
-        (408, b"", KieServerError, f"{HOST} 408 {WITHOUT}: an empty body", 408),
-        (429, b"x", KieRateLimitError, f"{HOST} 429 {WITHOUT}: 'x'", 429),
-        (400, b"", KieUnreadableAnswerError, f"{HOST} 400 {WITHOUT}: an empty body", 400),
-        (199, b"", KieUnreadableAnswerError, f"{HOST} 199 {WITHOUT}: an empty body", 199),
-        (499, b"x", KieUnreadableAnswerError, f"{HOST} 499 {WITHOUT}: 'x'", 499),
-        (500, b"[]", KieServerError, f"{HOST} 500 {WITHOUT}: '[]'", 500),
-        (505, b"x", KieServerError, f"{HOST} 505 {WITHOUT}: 'x'", 505),
-        (524, b"x", KieServerError, f"{HOST} 524 {WITHOUT}: 'x'", 524),
-    ],
-)
-def test_anything_else_is_an_error(status, content, error_class, problem, code):
-    error = refusal(Response(status, content))
+def assert_error(answer: Response, error_class: type[e.KieError], problem: str, code: int | None) -> None:
+    error = refusal(answer)
     assert type(error) is error_class
     assert (error.problem, error.code) == (problem, code)
     assert error.retry_after is None
     assert error.existing_kie_task_id is None
 
 
-@pytest.mark.parametrize("code", ERROR_BY_CODE)
-@pytest.mark.parametrize("status", [200, 300, 404, 500])
-def test_every_number_of_kie_has_its_class_whatever_http_says(code, status):
-    error = refusal(Response(status, body(code=code)))
-    assert type(error) is ERROR_BY_CODE[code]
-    assert (error.problem, error.code) == (f"KIE answered {code}", code)
+@pytest.mark.parametrize(
+    ("code", "error_class"),
+    [
+        *((code, e.KieUnexpectedCodeError) for code in (0, -1, 199, 201, 520, 531)),
+        *((code, e.KieServerError) for code in (408, 500, 502, 503, 504)),
+        *((401, e.KieAuthenticationError), ("401", e.KieAuthenticationError), (403, e.KieBlockedError)),
+        *((422, e.KieValidationError), (" 422 ", e.KieValidationError)),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 300, 404, 500, 520])
+def test_the_number_of_the_body_counts(status, code, error_class):
+    assert_error(Response(status, body(code=code)), error_class, f"KIE answered {int(code)}", int(code))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        *((said, "") for said in ("", " \n", None, ["x"])),
+        *((" a b\n", ": 'a b'"), ("a\nb\x1b", ": 'a\\nb\\x1b'")),
+        ("at https://a.example/x?sig=1", ": 'at https://a.example/x?…"),
+    ],
+)
+def test_what_kie_says_is_shown(said, shown):
+    assert_error(Response(200, body(code=500, msg=said)), e.KieServerError, f"KIE answered 500{shown}", 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "error_class"),
+    [
+        # What HTTP says is not covered up by a 200 in the body.
+        *((status, '{"code": 200}', e.KieUnreadableAnswerError) for status in (199, 404)),
+        *((500, '{"code": 200}', e.KieServerError), (500, '{"code": "200"}', e.KieServerError)),
+        # Without a number of KIE's, HTTP's counts as far as it can be KIE's.
+        (401, '{"code": "four"}', e.KieAuthenticationError),
+        *((status, "{}", e.KieUnreadableAnswerError) for status in (199, 400, 404, 409, 499)),
+        *((403, "error code: 1010", e.KieBlockedError), (408, "x", e.KieServerError), (429, "x", e.KieRateLimitError)),
+        *((status, content, e.KieServerError) for status, content in ((500, "[]"), (505, "x"), (524, ""), (599, "{}"))),
+    ],
+)
+def test_without_a_number_of_kie_the_status_counts(status, content, error_class):
+    shown = repr(content) if content else "an empty body"
+    problem = f"KIE's host answered HTTP {status} without a result number: {shown}"
+    assert_error(Response(status, content.encode()), error_class, problem, status)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"code":"-1"}', '{"code":true}', '{"code":200.0}', "[]", "null", "", "<p>", '{"code":NaN}']
+)
+@pytest.mark.parametrize("status", [200, 299])
+def test_a_success_without_a_number_is_unreadable(status, content):
+    problem = f"KIE's answer has no result number: {repr(content) if content else 'an empty body'}"
+    assert_error(Response(status, content.encode()), e.KieUnreadableAnswerError, problem, None)
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_words_that_are_no_json_are_refused(constant):
     error = refusal(Response(200, f'{{"code":200,"data":{constant}}}'.encode()))
-    assert type(error) is KieUnreadableAnswerError
+    assert type(error) is e.KieUnreadableAnswerError
 
 
 @pytest.mark.parametrize(
     "content",
-    [b'{"code":200,"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"code":' + b"9" * 5000 + b"}"],
-    ids=["deep", "long number"],
+    [b'{"code":200,"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"code":' + b"9" * 5000 + b"}", b"\xff"],
+    ids=["deep", "long number", "no UTF-8"],
 )
 def test_what_python_cannot_read_is_unreadable(content):
     error = refusal(Response(200, content))
-    assert type(error) is KieUnreadableAnswerError
+    assert type(error) is e.KieUnreadableAnswerError
     assert error.problem.startswith("KIE's answer has no result number: '")
     assert len(error.problem) < 150
 
@@ -169,61 +124,37 @@ def test_only_the_start_of_a_body_is_shown(length, shown):
     assert refusal(Response(200, b"x" * length)).problem == f"KIE's answer has no result number: '{'x' * shown}{mark}'"
 
 
-@pytest.mark.parametrize("status", [300, 302, 307, 399])
-@pytest.mark.parametrize("content", [b"", b"{}", body(code=200)])
-def test_a_redirect_says_where_to_but_not_with_what(status, content):
-    error = refusal(Response(status, content, location="https://kie.invalid/login?from=1"))
-    assert type(error) is KieUnreadableAnswerError
-    assert error.code == status
-    assert error.problem == (
-        f"KIE's host redirects to 'https://kie.invalid/login…' (HTTP {status}); redirects are not followed, so that "
-        "the key stays with the host of the connection"
-    )
-
-
+@pytest.mark.parametrize("status", [300, 399])
+@pytest.mark.parametrize("content", [b"", body(code=200)])
 @pytest.mark.parametrize(
     ("location", "shown"),
     [
-        ("/login?from=1", "'/login…'"),
-        ("/login?from=1?2", "'/login…'"),
-        ("/login", "'/login'"),
-        ("", "''"),
-        (None, "''"),
+        ("https://kie.invalid/login?from=1", "'https://kie.invalid/login…'"),
+        *((f"/login{tail}", "'/login…'") for tail in ("?from=1?2", "#token=1")),
+        *(("/login", "'/login'"), ("", "''"), (None, "''")),
     ],
 )
-def test_a_redirect_may_be_relative_or_lead_nowhere(location, shown):
-    problem = refusal(Response(302, b"", location=location)).problem
-    assert problem.startswith(f"KIE's host redirects to {shown} (HTTP 302); ")
-
-
-def test_a_redirect_does_not_show_its_fragment():
-    assert "token" not in refusal(Response(302, b"", location="/login#token=1")).problem
+def test_a_redirect_says_where_to_but_not_with_what(status, content, location, shown):
+    error = refusal(Response(status, content, location=location))
+    assert type(error) is e.KieUnreadableAnswerError
+    assert error.code == status
+    assert error.problem.startswith(f"KIE's host redirects to {shown} (HTTP {status}); redirects are not followed")
 
 
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        ({"data": {"taskId": "wav-0"}}, "wav-0"),
         ({"data": {"taskId": " wav-0\n"}}, "wav-0"),
-        ({"data": None, "taskId": "wav-0"}, "wav-0"),
         ({"data": {"taskId": "wav-0"}, "taskId": "wav-9"}, "wav-0"),
-        ({"data": {"taskId": " "}, "taskId": "wav-0"}, "wav-0"),
-        ({"data": {"taskId": 5}, "taskId": "wav-0"}, "wav-0"),
-        ({"data": ["wav-0"], "taskId": "wav-0"}, "wav-0"),
-        ({"data": {"taskId": ""}}, None),
-        ({"data": {"taskId": None}, "taskId": None}, None),
-        ({"data": {"taskId": 5}}, None),
-        ({"data": {"taskId": "wav\ud800"}}, None),
-        ({"data": {"taskId": "wav\x00"}}, None),
-        ({"data": "wav-0"}, None),
-        ({"data": {"id": "wav-0"}}, None),
-        ({}, None),
+        *(({"data": data, "taskId": "wav-0"}, "wav-0") for data in (None, {"taskId": " "}, {"taskId": 5}, ["wav-9"])),
+        *(({"data": {"taskId": odd}, "taskId": odd}, None) for odd in ("", None, 5, "wav\ud800", "wav\x00")),
+        *(({"data": data}, None) for data in ("wav-0", {"id": "wav-0"}, None)),
     ],
 )
 @pytest.mark.parametrize("status", [200, 409])
 def test_a_refusal_may_name_a_conversion(status, fields, found):
     error = refusal(Response(status, body(code=409, msg="WAV record already exists", **fields)))
-    assert type(error) is KieAlreadyConvertedError
+    assert type(error) is e.KieAlreadyConvertedError
     assert error.existing_kie_task_id == found
     named = f", naming task {found!r}" if found else ""
     assert error.problem == f"KIE answered 409: 'WAV record already exists'{named}"
@@ -238,57 +169,28 @@ def test_also_another_refusal_may_name_it(code):
 
 PAST = datetime.now(UTC) - timedelta(days=3)
 FUTURE = datetime.now(UTC) + timedelta(minutes=30)
-ELSEWHERE = timezone(timedelta(hours=-9))
+FUTURE_ELSEWHERE = FUTURE.astimezone(timezone(timedelta(hours=-9)))
 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("0", 0.0),
-        ("1", 1.0),
-        ("2.5", 2.5),
-        (" 7 ", 7.0),
-        ("3599", 3599.0),
-        ("3600", 3600.0),
-        ("3601", 3600.0),
-        ("1e300", 3600.0),
-        ("9" * 5000, None),
-        ("-1", 0.0),
-        ("-1e300", 0.0),
-        ("nan", None),
-        ("inf", None),
-        ("-inf", None),
-        ("soon", None),
-        ("Wed, 99 Foo 2099 07:28:00 GMT", None),
-        ("Wed, 21 Oct 2015 07:28:00 +9999", None),
-        (format_datetime(PAST, usegmt=True), 0.0),
-        (format_datetime(FUTURE, usegmt=True), pytest.approx(1800, abs=900)),
-        (format_datetime(FUTURE.astimezone(ELSEWHERE)), pytest.approx(1800, abs=900)),
-        (format_datetime(FUTURE + timedelta(minutes=29), usegmt=True), pytest.approx(3540, abs=900)),
-        (format_datetime(FUTURE + timedelta(hours=10), usegmt=True), 3600.0),
-        ("Fri, 31 Dec 2199 23:59:59 GMT", 3600.0),
-    ],
+    each(
+        (None, [None, "", "9" * 5000, "nan", "inf", "-inf", "soon", "Wed, 99 Foo 2099 07:28:00 GMT"]),
+        (None, ["Wed, 21 Oct 2015 07:28:00 +9999", "99999999999999999999 Oct 2015 07:28:00 GMT"]),
+        *((0.0, ["0", "-1", "-1e300", format_datetime(PAST, usegmt=True)]), (2.5, ["2.5"]), (7.0, [" 7 "])),
+        *((3599.0, ["3599"]), (3600.0, ["3600", "3601", "1e300", "Fri, 31 Dec 2199 23:59:59 GMT"])),
+        (pytest.approx(1800, abs=900), [format_datetime(FUTURE, usegmt=True), format_datetime(FUTURE_ELSEWHERE)]),
+        (pytest.approx(3540, abs=900), [format_datetime(FUTURE + timedelta(minutes=29), usegmt=True)]),
+        (3600.0, [format_datetime(FUTURE + timedelta(hours=10), usegmt=True)]),
+        (None, ["Fri, 31 Dec 9999 23:59:59 -0100"]),
+    ),
     ids=map(str, count()),  # dates of today would give each process of pytest-xdist tests of its own
 )
 @pytest.mark.parametrize("content", [body(code=429, msg="slow"), b"slow"])
 def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
     error = refusal(Response(429, content, header))
-    assert type(error) is KieRateLimitError
+    assert type(error) is e.KieRateLimitError
     assert error.retry_after == seconds
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Fri, 31 Dec 9999 23:59:59 -0100",
-        "99999999999999999999 Oct 2015 07:28:00 GMT",
-        "Wed, 21 Oct 2015 07:28:00 +99999999999999999999",
-    ],
-)
-def test_a_date_beyond_the_calendar_is_no_retry_after(header):
-    assert refusal(Response(429, b"slow", header)).retry_after in (None, 3600.0)
 
 
 def test_a_retry_after_of_a_success_is_of_no_account():
@@ -301,8 +203,6 @@ class TestOf:
     def test_headers_are_found_in_any_letter_case(self):
         headers = CaseInsensitiveDict({"retry-after": "5", "LOCATION": "https://kie.invalid/"})
         assert Response.of(302, headers, b"x", secret="sk-1") == Response(302, b"x", "5", "https://kie.invalid/")
-
-    def test_headers_may_be_missing(self):
         assert Response.of(200, {}, b"", secret="sk-1") == Response(200, b"", None, None)
 
     @pytest.mark.parametrize(
@@ -322,7 +222,3 @@ class TestOf:
         assert Response.of(302, headers, b"", secret="sk-1") == Response(
             302, b"", "5", "https://kie.invalid/***/?key=***"
         )
-
-
-def test_a_body_is_read_up_to_a_mebibyte():
-    assert LONGEST_BODY == 1_048_576

@@ -59,17 +59,6 @@ def test_a_name_stands_in_its_row_and_only_once():
     assert sorted(names_in(ROWS)) == sorted(FAMILIES)
 
 
-def test_the_faces_are_there():
-    assert set(MODULES) >= {ROWS, *FACES}
-
-
-def test_the_search_finds_what_it_looks_for():
-    source = (
-        '"""wav"""\ndef f(x="wav"):\n    """wav"""\n    return {"wav": x == "wav"}, f"{x}wav", "wave", b"wav", wav\n'
-    )
-    assert sorted(texts(source)) == ["wav", "wav", "wav", "wav", "wave"]
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_found_by_its_name_and_as_it_travels(name):
     row = FAMILIES[name]
@@ -99,7 +88,7 @@ def test_every_row_has_other_paths(row):
     assert row.query.startswith("/api/v1/")
 
 
-def test_the_page_lists_every_family_with_its_path_and_what_a_second_submit_does():
+def test_the_page_lists_every_family():
     page = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "| `/api" in line]
     ends = {True: "refused (409)", False: "is charged"}

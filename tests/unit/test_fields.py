@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import UserDict, UserList
 
 import pytest
 
-from airflow_provider_kie.api.fields import dig, error_code, first, is_empty, number, storable
+from airflow_provider_kie.api.fields import dig, error_code, first, is_empty, number, plain, storable
+from tests.tables import each
 
 ONE = {"url": "a"}
 TWO = {"url": "b"}
@@ -76,11 +78,9 @@ def test_what_says_something(value):
 @pytest.mark.parametrize(
     ("value", "stored"),
     [
-        ("a\0b\ud800c\udfff", "a b c "),
-        ({"a\0": ["\0", {"b": "\udc00"}]}, {"a ": [" ", {"b": " "}]}),
+        *(("a\0b\ud800c\udfff", "a b c "), ({"a\0": ["\0", {"b": "\udc00"}]}, {"a ": [" ", {"b": " "}]})),
         ([math.inf, -math.inf, math.nan, 1.5], [None, None, None, 1.5]),
-        ("größe\n\U0001f3b5", "größe\n\U0001f3b5"),
-        ([None, True, 2**70, 0], [None, True, 2**70, 0]),
+        *((same, same) for same in ("größe\n\U0001f3b5", [None, True, 2**70, 0])),
     ],
 )
 def test_what_no_database_refuses(value, stored):
@@ -90,27 +90,20 @@ def test_what_no_database_refuses(value, stored):
 
 @pytest.mark.parametrize(
     ("value", "read"),
-    [
-        (5, 5.0),
-        (0, 0.0),
-        (0.25, 0.25),
-        ("0.25", 0.25),
-        (" 12 ", 12.0),
-        (-1, -1.0),
-        ("12 %", None),
-        ("", None),
-        ("inf", None),
-        ("nan", None),
-        (math.inf, None),
-        (10**400, None),
-        (True, None),
-        (None, None),
-        ([5], None),
-        ({}, None),
-    ],
+    each(
+        *((5.0, [5]), (0.0, [0]), (0.25, [0.25, "0.25"]), (12.0, [" 12 "]), (-1.0, [-1])),
+        (None, ["12 %", "", "inf", "nan", math.inf, 10**400, True, None, [5], {}]),
+    ),
 )
 def test_a_number(value, read):
     assert number(value) == read
+
+
+def test_what_behaves_like_a_dict_or_a_list_becomes_one():
+    given = UserDict(a=UserList([(1, "b"), UserDict(c=b"d")]))
+    assert json.dumps(plain(given["a"][0])) == '[1, "b"]'
+    assert plain(given) == {"a": [[1, "b"], {"c": b"d"}]}
+    assert type(plain(given)) is dict
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n", " 0 ", "200\n", "null", "None"])

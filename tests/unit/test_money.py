@@ -144,6 +144,14 @@ def test_inputs_that_are_the_same(one, other):
     assert digest(one) == digest(other)
 
 
+def test_a_digest_is_what_stored_entries_hold():
+    """An entry of an earlier version must not look like one of another input, for which a task stops."""
+    assert (
+        digest({"prompt": "größe", "n": [1, 2.0], "x": "\ud800"})
+        == "3c9eb7ad244c2828037c344a4603de57d7ea3f932b17c3985727b0904d54fb2f"
+    )
+
+
 @pytest.mark.parametrize(("one", "other"), OTHER_INPUTS)
 def test_inputs_that_differ(one, other):
     assert digest(one) != digest(other)
@@ -171,7 +179,7 @@ def test_after_a_clear_another_input_is_another_job(row):
     assert next_try(row, entry, SAME, cleared=True) == Resume("job-1")
 
 
-def test_where_nothing_is_reused_a_clear_is_another_job_and_a_retry_is_not():
+def test_without_reuse_a_clear_is_another_job():
     entry = Entry(State.SUBMITTED, SAME, "job-1")
     assert next_try(POEMS, entry, SAME, reuse="never", cleared=True) == Submit()
     assert next_try(POEMS, entry, SAME, reuse="never", cleared=False) == Resume("job-1")
@@ -193,14 +201,17 @@ def test_the_error_names_the_commands_that_settle_it():
     mapped = replace(task, map_index=0)
     told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=mapped).error)
     assert f"`airflow kie jobs adopt {of} --map-index 0 KIE_TASK_ID`" in told
+    told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=replace(task, conn_id="kie_2")).error)
+    assert f"`airflow kie jobs adopt {of} --conn-id kie_2 KIE_TASK_ID`" in told
+    assert f"`airflow kie jobs forget {of}`" in told
 
 
-def test_the_error_of_another_input_names_what_settles_that():
+def test_the_error_of_another_input_names_a_command():
     told = str(next_try(POEMS, entry(State.SUBMITTED, "a1", OTHER), SAME, task=TaskKey("dag", "run", "make")).error)
     assert "undo the change" in told
     assert "`airflow kie jobs forget dag run make`" in told
     assert "adopt" not in told
 
 
-def test_where_nothing_is_remembered_the_error_names_no_command():
+def test_without_a_store_the_error_names_no_command():
     assert "airflow kie" not in str(maybe_submitted(POEMS, "It broke off", None))

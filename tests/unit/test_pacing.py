@@ -10,25 +10,16 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
 from itertools import chain, repeat
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieConnectionError,
-    KieError,
-    KieMaintenanceError,
-    KieRateLimitError,
-    KieServerError,
-    KieUnreadableAnswerError,
-)
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
@@ -55,35 +46,28 @@ SAYS = {
     "unlisted": body(531),
     "rate, with an id": Response(200, b'{"code": 429, "msg": "x", "data": {"taskId": "t-1"}}'),
     "unreadable": Response(200, b"<html>"),
-    "reset": KieConnectionError("No answer"),
-    "unsent": KieConnectionError("No answer", sent=False),
+    "reset": e.KieConnectionError("No answer"),
+    "unsent": e.KieConnectionError("No answer", sent=False),
 }
 
 
 class Clock:
-    """Time that passes only by sleeping, for the thread of the test; an emulator in another one keeps its own."""
+    """Time that passes only by sleeping."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.pauses: list[float] = []
-        self._thread = threading.get_ident()
-        self._sleep, self._sleep_async = time.sleep, asyncio.sleep
 
     def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        if threading.get_ident() != self._thread:
-            return self._sleep(seconds)
         self.now += seconds
         if seconds:
             self.pauses.append(round(seconds, 6))
-        return None
 
-    async def sleep_async(self, seconds: float, *result: object) -> object:
-        if threading.get_ident() != self._thread:
-            return await self._sleep_async(seconds, *result)
-        return self.sleep(seconds)
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
 
 
 @pytest.fixture
@@ -111,8 +95,8 @@ class Script:
     def next(self, call):
         self.sent += 1
         said = SAYS[next(self.answers)]
-        if isinstance(said, KieConnectionError):
-            raise call.explain(KieConnectionError(said.problem, sent=not said.nothing_created))
+        if isinstance(said, e.KieConnectionError):
+            raise call.explain(e.KieConnectionError(said.problem, sent=not said.nothing_created))
         return Response(said.status, said.body, self.retry_after)
 
 
@@ -132,7 +116,7 @@ def play(names, call, *, retry_after=None, conn_id="kie_default"):
     script = Script(names, retry_after)
     try:
         return over_requests(script, conn_id).call(call), script.sent
-    except KieError as error:
+    except e.KieError as error:
         return type(error).__name__, script.sent
 
 
@@ -154,74 +138,63 @@ def attempt_over_aiohttp(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "outcome", "free", "paid", "unguarded"),
+    ("name", "outcome", "sent"),
     [
-        ("ok", "done", 1, 1, 1),
-        ("key", "KieAuthenticationError", 1, 1, 1),
-        ("cap", "KieKeyCapError", 1, 1, 1),
-        ("rate", "KieRateLimitError", 11, 11, 11),
-        ("maintenance", "KieMaintenanceError", 4, 4, 4),
-        ("server", "KieServerError", 4, 2, 1),
-        ("unlisted", "KieUnexpectedCodeError", 4, 1, 1),
-        ("rate, with an id", "KieRateLimitError", 11, 1, 1),
-        ("unreadable", "KieUnreadableAnswerError", 4, 2, 1),
-        ("reset", "KieConnectionError", 4, 2, 1),
-        ("unsent", "KieConnectionError", 4, 4, 4),
+        *(
+            ("ok", "done", (1, 1, 1)),
+            ("key", "KieAuthenticationError", (1, 1, 1)),
+            ("cap", "KieKeyCapError", (1, 1, 1)),
+        ),
+        *(("rate", "KieRateLimitError", (11, 11, 11)), ("rate, with an id", "KieRateLimitError", (11, 1, 1))),
+        ("maintenance", "KieMaintenanceError", (4, 4, 4)),
+        ("server", "KieServerError", (4, 2, 1)),
+        ("unlisted", "KieUnexpectedCodeError", (4, 1, 1)),
+        ("unreadable", "KieUnreadableAnswerError", (4, 2, 1)),
+        *(("reset", "KieConnectionError", (4, 2, 1)), ("unsent", "KieConnectionError", (4, 4, 4))),
     ],
 )
-def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, free, paid, unguarded):
-    for call, sent in ((FREE, free), (PAID, paid), (UNGUARDED, unguarded)):
+def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, sent):
+    for call, times in zip((FREE, PAID, UNGUARDED), sent, strict=True):
         COOLDOWNS.clear()
-        assert play([name], call) == (outcome, sent)
+        assert play([name], call) == (outcome, times)
+
+
+TROUBLES = ["server", "reset", "unreadable"] * 3
 
 
 @pytest.mark.parametrize(
     ("names", "kind", "outcome", "sent"),
     [
-        # a pause that helps
-        (["rate"] * 10 + ["ok"], "paid", "done", 11),
-        (["server"] * 3 + ["ok"], "free", "done", 4),
-        (["reset", "ok"], "paid", "done", 2),
         # each cause has repeats of its own
         (["rate"] * 10 + ["server"] * 3 + ["ok"], "free", "done", 14),
-        (["rate", "server"] * 3 + ["rate"] * 7 + ["ok"], "free", "done", 14),
-        (["server", "reset"] * 3 + ["ok"], "free", "done", 7),
         (["server", "reset"] * 3 + ["server"], "free", "KieServerError", 7),
         (["rate"] * 5 + ["server"] * 4, "free", "KieServerError", 9),
         # an unknown outcome is repeated once, whatever its cause
-        (["server", "reset"], "paid", "KieConnectionError", 2),
+        (["reset", "ok"], "paid", "done", 2),
         (["reset", "unreadable"], "paid", "KieUnreadableAnswerError", 2),
         (["rate"] * 3 + ["reset"] + ["rate"] * 3 + ["ok"], "paid", "done", 8),
         (["rate"] * 3 + ["reset"] + ["rate"] * 3 + ["server"], "paid", "KieServerError", 8),
         (["unsent"] * 3 + ["reset", "ok"], "paid", "done", 5),
-        (["reset", "unsent", "unsent", "unsent", "unsent"], "paid", "KieConnectionError", 5),
+        (["reset"] + ["unsent"] * 4, "paid", "KieConnectionError", 5),
         (["rate", "unsent", "maintenance", "ok"], "unguarded", "done", 4),
         (["rate", "unsent", "reset", "ok"], "unguarded", "KieConnectionError", 3),
         (["reset", "unlisted", "ok"], "paid", "KieUnexpectedCodeError", 2),
         # what cannot be helped ends it at once
         (["rate", "server", "key", "ok"], "free", "KieAuthenticationError", 3),
-        (["reset", "key", "ok"], "paid", "KieAuthenticationError", 2),
         # and there is an end to everything
-        (["rate"] * 10 + ["server", "reset", "unreadable"] * 3 + ["ok"], "free", "done", 20),
-        (["rate"] * 10 + ["server", "reset", "unreadable"] * 3 + ["maintenance"], "free", "KieMaintenanceError", 20),
+        (["rate"] * 10 + TROUBLES + ["ok"], "free", "done", 20),
+        (["rate"] * 10 + TROUBLES + ["maintenance"], "free", "KieMaintenanceError", 20),
     ],
 )
 def test_a_mixed_sequence(clock, names, kind, outcome, sent):
     assert play(names, KINDS[kind]) == (outcome, sent)
 
 
-def test_a_call_begins_its_count_again(clock):
-    assert play(["server"], FREE) == play(["server"], FREE) == ("KieServerError", 4)
-
-
 @pytest.mark.parametrize(
     ("name", "pauses"),
     [
-        ("server", [1.0, 2.0, 4.0]),
-        ("reset", [1.0, 2.0, 4.0]),
-        ("unlisted", [1.0, 2.0, 4.0]),
-        ("maintenance", [30.0, 30.0, 30.0]),
-        ("rate", [10.0] * 10),
+        *((name, [1.0, 2.0, 4.0]) for name in ("server", "reset", "unlisted")),
+        *(("maintenance", [30.0] * 3), ("rate", [10.0] * 10)),
     ],
 )
 @pytest.mark.usefixtures("no_jitter")
@@ -249,14 +222,10 @@ def test_the_pause_after_a_rate_limit_is_a_second_at_least(clock, header, pause)
 
 
 @pytest.mark.parametrize("header", ["61", "9999999"])
-def test_a_rate_limit_of_more_than_a_minute_is_not_waited_for(clock, header):
-    assert play(["rate"], FREE, retry_after=header) == ("KieRateLimitError", 1)
-    assert clock.pauses == []
-
-
-def test_a_rate_limit_of_more_than_a_minute_is_not_repeated_in_vain(clock, caplog):
+def test_a_longer_rate_limit_is_not_waited_for(clock, caplog, header):
     with caplog.at_level(logging.WARNING):
-        play(["rate"], FREE, retry_after="61")
+        assert play(["rate"], FREE, retry_after=header) == ("KieRateLimitError", 1)
+    assert clock.pauses == []
     assert "Sending it again" not in caplog.text
 
 
@@ -285,16 +254,9 @@ def test_calls_spread_when_the_window_is_over(clock, monkeypatch, draw, jitter):
 def test_a_repetition_is_announced(clock, caplog):
     with caplog.at_level(logging.WARNING):
         play(["server", "ok"], FREE)
-    expected = "Counting: KIE answered 500: 'x' (connection 'kie_default'). Retry later. Sending it again."
-    assert [entry.getMessage() for entry in caplog.records if entry.name.startswith("airflow_provider_kie")] == [
-        expected
-    ]
-
-
-def test_the_last_error_comes_out_as_it_is(clock):
-    with pytest.raises(KieServerError) as caught:
-        over_requests(Script(["reset", "server"])).call(PAID)
-    assert str(caught.value) == "Buying: KIE answered 500: 'x' (connection 'kie_default'). Retry later."
+    (said,) = (entry.getMessage() for entry in caplog.records if entry.name.startswith("airflow_provider_kie"))
+    assert said.startswith("Counting: KIE answered 500: 'x' (connection 'kie_default').")
+    assert said.endswith("Sending it again.")
 
 
 def test_what_is_no_error_of_kie_is_not_repeated(clock):
@@ -304,86 +266,70 @@ def test_what_is_no_error_of_kie_is_not_repeated(clock):
     assert script.sent == 1
 
 
-HELD_BACK = ("Not sent: the connection pauses for another 6 seconds after KIE's rate limit", 429, "kie_default")
-
-
-def refusal_of(caught):
-    return caught.value.problem, caught.value.code, caught.value.conn_id
-
-
 @pytest.mark.usefixtures("no_jitter")
 class TestCooldown:
     """A rate limit is the account's, so every call of the connection pauses; those of another do not."""
 
-    @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
-    @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
-    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, first, conn_id, pauses):
-        with contextlib.suppress(KieRateLimitError):
-            first("rate")
+    @pytest.fixture(params=[attempt_over_requests, attempt_over_aiohttp])
+    def limited(self, clock, request):
+        """Four seconds after one of the hooks has met a rate limit."""
+        with contextlib.suppress(e.KieRateLimitError):
+            request.param("rate")
         clock.now += 4.0
+
+    @pytest.mark.parametrize(("conn_id", "pauses"), [("kie_default", [6.0]), ("kie_other", [])])
+    def test_it_is_shared_by_the_hooks_of_a_connection(self, clock, limited, conn_id, pauses):
         assert play(["ok"], FREE, conn_id=conn_id) == ("done", 1)
         assert clock.pauses == pauses
 
-    @pytest.mark.parametrize(("patience", "pauses"), [(6.0, [6.0]), (60.0, [6.0]), (5.875, None), (0.0, None)])
-    def test_it_is_only_waited_for_as_long_as_the_caller_likes(self, clock, patience, pauses):
-        with contextlib.suppress(KieRateLimitError):
-            attempt_over_requests("rate")
-        clock.now += 4.0
-        if pauses is None:
-            with pytest.raises(KieRateLimitError) as caught:
-                attempt_over_requests("ok", patience=patience)
-            assert refusal_of(caught) == HELD_BACK
-        else:
-            assert attempt_over_requests("ok", patience=patience) == "done"
-        assert clock.pauses == (pauses or [])
+    @pytest.mark.parametrize("patience", [6.0, 60.0])
+    def test_a_patient_caller_waits_for_it(self, clock, limited, patience):
+        assert attempt_over_requests("ok", patience=patience) == "done"
+        assert clock.pauses == [6.0]
 
-    @pytest.mark.parametrize("first", [attempt_over_requests, attempt_over_aiohttp])
-    def test_a_wait_in_the_triggerer_leaves_it_to_the_next_look(self, clock, first):
-        with contextlib.suppress(KieRateLimitError):
-            first("rate")
-        clock.now += 4.0
-        with pytest.raises(KieRateLimitError) as caught:
-            attempt_over_aiohttp("ok")
-        assert refusal_of(caught) == HELD_BACK
+    def impatient(self, name):
+        return attempt_over_requests(name, patience=5.875)
+
+    @pytest.mark.parametrize("attempt", [impatient, lambda _, name: attempt_over_aiohttp(name)])
+    def test_others_and_the_triggerer_do_not_send_anything(self, clock, limited, attempt):
+        with pytest.raises(e.KieRateLimitError, match="Not sent: the connection pauses for another 6 sec") as caught:
+            attempt(self, "ok")
+        assert (caught.value.code, caught.value.conn_id, caught.value.retry_after) == (429, "kie_default", 6.0)
         assert clock.pauses == []
 
     @pytest.mark.parametrize("name", ["server", "maintenance", "unlisted", "key", "reset", "ok"])
     def test_other_answers_start_none(self, clock, name):
-        with contextlib.suppress(KieError):
+        with contextlib.suppress(e.KieError):
             attempt_over_requests(name)
         assert COOLDOWNS.pause(settings_of("kie_default"), 60.0) == 0.0
 
     def test_it_lasts_as_long_as_it_lasts(self, clock):
         cooldowns = Cooldowns()
         assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
         for elapsed, rest in ((0.0, 10.0), (4.0, 6.0), (9.875, 0.125), (10.0, 0.0), (11.0, 0.0)):
             clock.now = 1000.0 + elapsed
             assert cooldowns.pause(settings_of("a"), 60.0) == rest
-        assert cooldowns.pause(settings_of("b"), 60.0) == 0.0
         clock.now = 1000.0
-        assert cooldowns.pause(replace(settings_of("a"), api_key="of another account"), 60.0) == 0.0
+        for other in (settings_of("b"), replace(settings_of("a"), api_key="of another account")):
+            assert cooldowns.pause(other, 60.0) == 0.0
+        cooldowns.clear()
+        assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
 
     def test_a_shorter_one_does_not_cut_a_longer_one(self, clock):
         cooldowns = Cooldowns()
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=50.0))
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=1.0))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=50.0))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
         assert cooldowns.pause(settings_of("a"), 60.0) == 50.0
         clock.now += 49.0
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
+        cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))
         assert cooldowns.pause(settings_of("a"), 60.0) == 10.0
-
-    def test_clear_forgets_all(self, clock):
-        cooldowns = Cooldowns()
-        cooldowns.note(settings_of("a"), KieRateLimitError("slow"))
-        cooldowns.clear()
-        assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
 
 
 def test_a_thread_in_between_does_not_lose_its_pause(clock):
     """Another thread notes a longer pause at the worst moment: between the reading and the writing of this one."""
     cooldowns = Cooldowns()
-    longer = KieRateLimitError("slow", retry_after=50.0)
+    longer = e.KieRateLimitError("slow", retry_after=50.0)
     other = threading.Thread(target=cooldowns.note, args=(settings_of("a"), longer))
 
     class WorstMoment(dict):
@@ -395,51 +341,6 @@ def test_a_thread_in_between_does_not_lose_its_pause(clock):
             return found
 
     cooldowns._until = WorstMoment()
-    cooldowns.note(settings_of("a"), KieRateLimitError("slow", retry_after=1.0))
+    cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
     other.join(10)
     assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + pacing.RATE_JITTER
-
-
-@pytest.mark.usefixtures("short_times")
-def test_threads_with_hooks_of_their_own_all_get_through_a_rate_limit():
-    """In real time, with short constants: one refusal each, then all are served, none more than twice."""
-    refused = Counter()
-    lock = threading.Lock()
-
-    def answer(number):
-        with lock:
-            refused[number] += 1
-            return SAYS["rate"] if refused[number] == 1 else SAYS["ok"]
-
-    results = []
-
-    def work(number):
-        hook = KieHook()
-        hook.__dict__["settings"] = settings_of("kie_default")
-        hook._send = lambda call: answer(number)
-        results.append(hook.call(PAID))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert results == ["done"] * 6
-    assert set(refused.values()) == {2}
-
-
-def test_the_seconds_and_numbers_that_people_notice():
-    assert (pacing.RATE_WINDOW, pacing.RATE_JITTER, pacing.FIRST_PAUSE) == (10.0, 2.0, 1.0)
-    assert (pacing.MAINTENANCE_PAUSE, pacing.SHORTEST_PAUSE, pacing.LONGEST_PAUSE) == (30.0, 1.0, 60.0)
-    assert dict(pacing.MOST_REPEATS) == {KieRateLimitError: 10}
-    assert (pacing.MOST_REPEATS_OTHERWISE, pacing.MOST_REPEATS_GUARDED) == (3, 1)
-
-
-@pytest.mark.parametrize(
-    "error_class",
-    [KieAuthenticationError, KieMaintenanceError, KieUnreadableAnswerError],
-)
-def test_only_a_rate_limit_is_noted(clock, error_class):
-    cooldowns = Cooldowns()
-    cooldowns.note(settings_of("a"), error_class("x", retry_after=5.0))
-    assert cooldowns.pause(settings_of("a"), 60.0) == 0.0

@@ -124,6 +124,5 @@ def test_a_type_says_something(public: Public) -> None:
 
 
 def test_the_emulators_arguments_are_its_settings() -> None:
-    assert get_type_hints(SettingsArguments) == {
-        field.name: get_type_hints(Settings)[field.name] for field in fields(Settings)
-    }
+    types = get_type_hints(Settings)
+    assert get_type_hints(SettingsArguments) == {field.name: types[field.name] for field in fields(Settings)}

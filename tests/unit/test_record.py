@@ -9,19 +9,14 @@ import pytest
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.envelope import Response
-from airflow_provider_kie.api.job import read_job
+from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.waiting.verdict import Failed, Judge, Wait
 from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, B, C, end, job, reading
+from tests.tables import each
 
-#: How KIE says that it does not know an id (yet).
 UNKNOWN = [
-    (200, "success"),
-    (404, "Not Found"),
-    (404, ""),
-    (422, "recordInfo is null"),
-    (422, "Record not found"),
-    (500, "The task does not exist."),
-    (500, "RECORD IS NULL"),
+    *((200, "success"), (404, "Not Found"), (404, ""), (422, "recordInfo is null"), (422, "Record not found")),
+    *((500, "The task does not exist."), (500, "RECORD IS NULL")),
 ]
 
 
@@ -63,7 +58,7 @@ def test_a_record_that_is_no_object_is_waited_out(record):
     assert "Reading the job: the record is not an object but" in verdict.reason
 
 
-def test_the_record_of_another_job_ends_the_wait_and_is_not_used():
+def test_the_record_of_another_job_ends_the_wait():
     verdict = end(SCULPTURES, {"sculptureId": "18", "stage": 1, "response": {"full": [A]}})
     assert isinstance(verdict, Failed)
     assert type(verdict.error) is e.KieWrongTaskError
@@ -76,21 +71,8 @@ def test_a_record_that_names_no_other_job_is_used(given):
 
 
 def test_an_empty_record():
-    assert job(POEMS) == {
-        "family": "poems",
-        "model": None,
-        "kie_task_id": ID,
-        "status": "",
-        "files": [],
-        "result": None,
-        "tracks": [],
-        "progress": None,
-        "credits": None,
-        "create_time": None,
-        "complete_time": None,
-        "error_code": None,
-        "error_message": None,
-    }
+    nothing = dict.fromkeys(KieJob.__annotations__)
+    assert job(POEMS) == nothing | {"family": "poems", "kie_task_id": ID, "status": "", "files": [], "tracks": []}
 
 
 def test_a_full_record():
@@ -202,25 +184,10 @@ def test_tracks(songs, ids):
 
 @pytest.mark.parametrize(
     ("given", "share"),
-    [
-        (0, 0.0),
-        (0.25, 0.25),
-        ("0.25", 0.25),
-        (25, 0.25),
-        ("25", 0.25),
-        (1, 0.01),
-        ("1", 0.01),
-        (1.0, 1.0),
-        ("1.00", 1.0),
-        (100, 1.0),
-        (250, 1.0),
-        (-1, 0.0),
-        ("25 %", None),
-        ("", None),
-        (True, None),
-        (None, None),
-        ([], None),
-    ],
+    each(
+        *((0.0, [0, -1]), (0.25, [0.25, "0.25", 25, "25"]), (0.01, [1, "1"]), (1.0, [1.0, "1.00", 100, 250])),
+        (None, ["25 %", "", True, None, []]),
+    ),
 )
 def test_progress(given, share):
     assert job(POEMS, progress=given)["progress"] == share

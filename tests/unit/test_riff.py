@@ -62,7 +62,7 @@ def test_chunks_before_the_audio_are_passed_over(before):
     assert header.data_start == 44 + len(before)
 
 
-def test_the_format_may_come_after_other_chunks_but_not_after_the_audio():
+def test_the_format_comes_before_the_audio():
     audio = b"data" + struct.pack("<I", 8) + bytes(8)
     ordered = b"WAVE" + chunk(b"JUNK", b"12") + fmt() + audio
     assert read(b"RIFF" + struct.pack("<I", len(ordered)) + ordered).data_bytes == 8
@@ -76,7 +76,7 @@ def test_the_long_forms_take_their_sizes_from_ds64(magic):
     assert (header.data_bytes, header.channels) == (2000, 2)
 
 
-def test_a_long_form_of_six_gigabytes_is_understood_without_its_audio():
+def test_a_long_form_of_six_gigabytes():
     reader = WavReader()
     content = long_wav(10, declared_bytes=6 * 10**9)
     reader.feed(content)
@@ -139,7 +139,7 @@ def test_a_long_form_without_ds64_is_refused():
 
 
 @pytest.mark.parametrize(("frames", "riff_off"), [(101, 0), (101, -1), (100, 0)])
-def test_the_byte_that_pads_odd_audio_may_be_counted_or_not(frames, riff_off):
+def test_the_byte_that_pads_odd_audio_may_be_counted(frames, riff_off):
     content = wav(frames, channels=1, bits=8)
     declared = len(content) - 8 + riff_off
     assert read(wav(frames, channels=1, bits=8, riff_size=declared)).data_bytes == frames
@@ -151,7 +151,7 @@ def test_the_byte_that_pads_odd_audio_may_be_missing(frames):
     assert read(content).total_bytes == len(content)
 
 
-def test_the_byte_that_pads_a_chunk_behind_the_audio_may_be_missing():
+def test_the_byte_that_pads_a_last_chunk_may_be_missing():
     assert read(wav(after=chunk(b"LIST", b"abc"))[:-1]).data_bytes == 4000
 
 
@@ -159,11 +159,7 @@ def test_a_header_that_leaves_the_length_open_says_so():
     open_end, known = WavReader(), WavReader()
     open_end.feed(wav(data_size=UNKNOWN, riff_size=UNKNOWN))
     known.feed(wav())
-    assert (open_end.length_is_open, known.length_is_open, WavReader().length_is_open) == (
-        True,
-        False,
-        False,
-    )
+    assert [reader.length_is_open for reader in (open_end, known, WavReader())] == [True, False, False]
 
 
 LIST = chunk(b"LIST", b"INFOISFT\x0e\0\0\0Lavf58.29.100\0")
@@ -183,7 +179,6 @@ CUT_OFF = {
     "a chunk behind the audio, by one byte more than pads it": wav(after=chunk(b"LIST", b"abc"))[:-2],
     "the audio of a long form": long_wav()[:-1],
 }
-#: What readers read whole, and what is odd about it.
 ODD = {
     "RIFF size 8 too much": (wav(riff_size=4044), "it has 4,044 bytes and its header declares 4,052"),
     "RIFF size 8 too small": (wav(riff_size=4028), "it has 4,044 bytes and its header declares 4,036"),
@@ -192,24 +187,19 @@ ODD = {
     "RIFF size too much, with a chunk behind": (wav(after=LIST, riff_size=4100), "declares 4,108"),
     "RIFF size left open": (wav(riff_size=UNKNOWN), "it has 4,044 bytes and its header leaves that open"),
     "chunk not counted": (wav() + LIST, "it has 4,078 bytes and its header declares 4,044"),
-    "large chunk not counted": (wav() + PICTURE, "declares 4,044"),
-    "chunk not counted behind one that is": (wav(after=LIST) + PICTURE, "declares 4,078"),
+    "large chunk not counted": (wav() + chunk(b"id3 ", b"\x89PNG" * 500), "declares 4,044"),
     "chunk behind odd audio not counted": (wav(1333, bits=8, channels=3) + LIST, "declares 4,044"),
     "part of a chunk not counted": (wav(after=LIST, riff_size=4060), "declares 4,068"),
-    "ID3v1": (wav() + ID3V1, "it has 4,172 bytes"),
-    "APEv2": (wav() + APEV2, "it has 6,076 bytes"),
     "APEv2 and ID3v1": (wav() + APEV2 + ID3V1, "it has 6,204 bytes"),
     "ID3v2": (wav() + b"ID3\x03\0\0" + bytes(3000) + b"x", "declares 4,044"),
     "lyrics": (wav() + b"LYRICSBEGIN" + b"x" * 3000, "declares 4,044"),
     "a zero": (wav() + b"\0", "it has 4,045 bytes"),
     "many zeros": (wav() + bytes(70_000), "it has 74,044 bytes"),
-    "zeros and a chunk": (wav() + bytes(512) + PICTURE, "declares 4,044"),
     "a line break": (wav() + b"\r\n", "it has 4,046 bytes"),
     "the end of an upload": (wav() + b"\r\n------WebKitFormBoundary7MA4YWxkTrZu0gW--\r\n", "declares 4,044"),
     "as much as nobody hears": (wav() + b"x" * 1024, "declares 4,044"),
     "a long form with a tag": (long_wav() + ID3V1, "bytes and its header declares"),
 }
-#: The RIFF size and the audio's that writers leave when they cannot go back, with the bits they were seen with.
 LEFT_OPEN = {
     "ffmpeg": (UNKNOWN, UNKNOWN, 16),
     "ffmpeg, with the RIFF size patched": (None, UNKNOWN, 16),
@@ -251,9 +241,9 @@ def test_a_file_that_ends_in_its_header_is_refused(length_known):
     assert isinstance(error, KieFileCutOffError) is length_known
 
 
-@pytest.mark.parametrize("piece", [1, 7, 4045, 10**6])
+@pytest.mark.parametrize("piece", [1, 4045, 10**6])
 @pytest.mark.parametrize(("content", "oddity"), ODD.values(), ids=ODD)
-def test_a_file_whose_audio_is_whole_is_accepted_whatever_else_is_odd(content, oddity, piece):
+def test_a_file_whose_audio_is_whole_is_accepted(content, oddity, piece):
     header, oddities = read_with_oddities(content, piece)
     assert header.data_bytes in (3999, 4000)
     assert header.total_bytes == len(content)
@@ -261,12 +251,12 @@ def test_a_file_whose_audio_is_whole_is_accepted_whatever_else_is_odd(content, o
 
 
 @pytest.mark.parametrize("name", [name for name in ODD if "too much" in name])
-def test_what_the_header_declares_beyond_the_audio_may_still_come_if_nobody_vouches(name):
+def test_what_is_declared_may_still_come_if_nobody_vouches(name):
     assert "cut off" in refused(ODD[name][0], KieDownloadError, length_known=False)
 
 
 @pytest.mark.parametrize("name", [name for name in ODD if "too much" not in name])
-def test_without_a_length_all_that_the_header_declares_is_enough(name):
+def test_without_a_length_the_header_is_enough(name):
     assert read_with_oddities(ODD[name][0], 999, length_known=False) == read_with_oddities(ODD[name][0], 999)
 
 
@@ -278,12 +268,9 @@ def test_a_file_as_it_should_be_has_no_oddities(content):
     assert read_with_oddities(content, 999)[1] == ""
 
 
-@pytest.mark.parametrize("content", [wav() + b"x" * 1025, wav() + b"\n<!DOCTYPE html>" * 99, wav() + wav(seed=2)])
-def test_what_may_be_audio_that_no_player_plays_is_refused(content):
-    assert "declares 4,044" in refused(content)
-
-
-def test_a_header_that_declares_less_audio_than_there_is_is_refused():
+@pytest.mark.parametrize("more", [b"x" * 1025, b"\n<!DOCTYPE html>" * 99, wav(seed=2)])
+def test_what_may_be_audio_that_no_player_plays_is_refused(more):
+    assert "declares 4,044" in refused(wav() + more)
     assert "declares 2,044" in refused(wav(data_size=2000, riff_size=2036))
 
 
@@ -296,9 +283,7 @@ def test_without_audio_it_is_not_worth_storing(sizes, after):
 
 @pytest.mark.parametrize("piece", [1, 50, 10**6])
 @pytest.mark.parametrize(("riff_size", "data_size", "bits"), LEFT_OPEN.values(), ids=LEFT_OPEN)
-def test_a_size_that_is_left_open_is_accepted_only_if_the_host_said_how_long_the_file_is(
-    riff_size, data_size, bits, piece
-):
+def test_a_size_left_open_needs_the_length_of_the_host(riff_size, data_size, bits, piece):
     content = wav(riff_size=riff_size, data_size=data_size, bits=bits)
     header, oddities = read_with_oddities(content, piece)
     assert (header.data_bytes, header.total_bytes) == (len(content) - 44, len(content))
@@ -307,7 +292,7 @@ def test_a_size_that_is_left_open_is_accepted_only_if_the_host_said_how_long_the
     assert "unknown whether" in refused(content, KieDownloadError, length_known=False)
 
 
-def test_audio_that_is_as_long_as_a_size_that_is_left_open_is_whole():
+def test_audio_as_long_as_a_size_left_open_is_whole():
     reader = WavReader()
     reader.feed(wav(0, riff_size=0x7FFFF024, data_size=0x7FFFF000))
     assert reader.finish(44 + 0x7FFFF000, length_known=True).data_bytes == 0x7FFFF000
@@ -325,30 +310,16 @@ def test_a_frame_of_another_size_is_counted_as_players_do(bits, frame, frames):
     assert oddities == ("" if (bits, frame) == (24, 6) else odd)
 
 
-def test_all_that_is_odd_is_told():
-    _, oddities = read_with_oddities(wav(bits=24, frame=8) + b"\n", 999)
-    assert oddities == (
-        "its header declares frames of 8 bytes for 2 channels of 24 bit; "
-        "it has 6,045 bytes and its header declares 6,044"
-    )
-
-
 # --- What is no WAV file
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"<!DOCTYPE html><html><body>This file has expired",
-        b'{"code":404,"msg":"file does not exist","data":null}',
-        b"ID3\x04\0\0",
-        b"RIFX" + bytes(40),
-        b"RIFF\x24\0\0\0AVI LIST",
-        b"R",
-        b"x",
-        b"\0" * 100,
-    ],
-)
+NO_WAVS = [
+    *(b"<!DOCTYPE html><html><body>This file has expired", b'{"code":404,"msg":"file does not exist","data":null}'),
+    *(b"ID3\x04\0\0", b"RIFX" + bytes(40), b"RIFF\x24\0\0\0AVI LIST", b"R", b"x", b"\0" * 100),
+]
+
+
+@pytest.mark.parametrize("content", NO_WAVS)
 def test_what_is_no_wav_is_refused_with_its_first_bytes(content):
     message = refused(content)
     assert "is not a WAV file" in message
@@ -358,12 +329,6 @@ def test_what_is_no_wav_is_refused_with_its_first_bytes(content):
 
 def test_an_empty_file_is_called_so():
     assert "it is empty" in refused(b"")
-
-
-def test_an_error_page_is_refused_at_its_first_bytes():
-    reader = WavReader()
-    with pytest.raises(KieNotAWavError):
-        reader.feed(b"<")
 
 
 def test_what_is_shown_is_short_and_holds_no_signature():
@@ -376,15 +341,14 @@ def test_what_is_shown_is_short_and_holds_no_signature():
 @pytest.mark.parametrize(
     "bad",
     [
-        chunk(b"fmt ", b"short"),
-        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 0, 48_000, 0, 0, 16)),
-        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, 0, 0, 4, 16)),
-        chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, 48_000, 192_000, 0, 0)),
-        chunk(b"fmt ", struct.pack("<HHIIHH", 0x55, 2, 48_000, 0, 1, 0)),
+        b"short",
+        *(struct.pack("<HHIIHH", 1, *fields) for fields in ((0, 48_000, 0, 0, 16), (2, 0, 0, 4, 16))),
+        struct.pack("<HHIIHH", 1, 2, 48_000, 192_000, 0, 0),
+        struct.pack("<HHIIHH", 0x55, 2, 48_000, 0, 1, 0),
     ],
 )
 def test_a_format_that_makes_no_sense_is_refused(bad):
-    body = b"WAVE" + bad + chunk(b"data", bytes(8))
+    body = b"WAVE" + chunk(b"fmt ", bad) + chunk(b"data", bytes(8))
     refused(b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
@@ -419,25 +383,15 @@ def test_every_wav_is_read_right(before, after, piece, **shape):
     assert header.total_bytes == len(content)
 
 
-@given(
-    frames=st.integers(1, 300),
-    channels=st.integers(1, 8),
-    rate=st.integers(1, 400_000),
-    width=st.integers(1, 4),
-)
+@given(st.integers(1, 300), st.integers(1, 8), st.integers(1, 400_000), st.integers(1, 4))
 def test_it_agrees_with_the_standard_library(frames, channels, rate, width):
     target = io.BytesIO()
     with wave.open(target, "wb") as file:
         file.setparams((channels, width, rate, 0, "NONE", ""))
         file.writeframes(bytes(frames * channels * width))
     header = read(target.getvalue())
-    with wave.open(io.BytesIO(target.getvalue())) as file:
-        assert (header.channels, header.sample_rate, header.bits) == (
-            file.getnchannels(),
-            file.getframerate(),
-            8 * file.getsampwidth(),
-        )
-        assert header.data_bytes == file.getnframes() * channels * width
+    assert (header.channels, header.sample_rate, header.bits) == (channels, rate, 8 * width)
+    assert header.data_bytes == frames * channels * width
 
 
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=200).map(lambda tail: b"RIFF\xff\xff\xff\xffWAVE" + tail)))
@@ -450,12 +404,3 @@ def test_any_bytes_give_a_header_or_our_error(content):
     else:
         assert found.data_bytes
         assert found.seconds >= 0
-
-
-@given(st.data())
-def test_a_damaged_header_gives_a_header_or_our_error(data):
-    content = bytearray(wav(20))
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, 43))] = data.draw(st.integers(0, 255))
-    found = header_or_error(bytes(content))
-    assert isinstance(found, KieError) or found.total_bytes == len(content)

@@ -4,72 +4,58 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api import single
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.emulator.cases import SINGLES
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieError,
-    KieInsufficientCreditsError,
-    KieJobFailedError,
-    KieServerError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-)
 
-IN_1080P = single.upscale_veo("a6", "1080p")
-IN_4K = single.upscale_veo("a6", "4k")
-STYLE = single.boost_style("slow strings")
-RECOVER = single.recover_songs("a1")
-RECOVERED = single.recovered_songs("r1")
+# Made anew for each test, so that a fault in their making shows.
+IN_1080P = partial(single.upscale_veo, "a6", "1080p")
+IN_4K = partial(single.upscale_veo, "a6", "4k")
+STYLE = partial(single.boost_style, "slow strings")
+RECOVER = partial(single.recover_songs, "a1")
+RECOVERED = partial(single.recovered_songs, "r1")
 
 
-def outcome(call: Call[Any], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
+def outcome(call: Callable[[], Call[Any]], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
     """Return the result, or the class of the error."""
     return read(call, Response(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
 
 
-def read(call: Call[Any], answer: Response) -> Any:
+def read(call: Callable[[], Call[Any]], answer: Response) -> Any:
     try:
-        return call.read(answer)
-    except KieError as error:
+        return call().read(answer)
+    except e.KieError as error:
         return type(error)
 
 
 @pytest.mark.parametrize(
     ("name", "call", "meaning"),
     [
-        ("recovery-no-parent", RECOVER, KieValidationError),
+        ("recovery-no-parent", RECOVER, e.KieValidationError),
         ("veo-1080p-rendering", IN_1080P, None),
         ("veo-1080p-processing", IN_1080P, None),
         ("veo-1080p-done", IN_1080P, "https://t.example/hd.mp4"),
         ("veo-4k-begun", IN_4K, None),
         ("veo-4k-processing", IN_4K, None),
         ("veo-4k-done", IN_4K, "https://t.example/4k.mp4"),
-        ("veo-4k-refused", IN_4K, KieValidationError),
+        ("veo-4k-refused", IN_4K, e.KieValidationError),
         ("recovery-not-visible", RECOVERED, None),
         ("recovery-running", RECOVERED, None),
         ("style-boosted", STYLE, "Warm strings"),
-        ("style-empty", STYLE, KieJobFailedError),
+        ("style-empty", STYLE, e.KieJobFailedError),
     ],
 )
-def test_a_case(name: str, call: Call[Any], meaning: object) -> None:
+def test_a_case(name: str, call: Callable[[], Call[Any]], meaning: object) -> None:
     assert read(call, Response(200, SINGLES[name].render("a6"))) == meaning
-
-
-@pytest.mark.parametrize("call", [IN_1080P, IN_4K, STYLE, RECOVER], ids=["1080p", "4k", "style", "recovery"])
-def test_what_is_paid_is_never_repeated_after_an_unknown_outcome(call: Call[Any]) -> None:
-    assert call.repeat is Repeat.NEVER_TWICE
-
-
-def test_reading_a_recovery_is_free() -> None:
-    assert RECOVERED.repeat is Repeat.ALWAYS
 
 
 @pytest.mark.parametrize(
@@ -82,20 +68,25 @@ def test_reading_a_recovery_is_free() -> None:
     ],
 )
 def test_a_request_is_repeated_only_where_that_is_free(method: str, path: str, repeat: Repeat) -> None:
-    assert single.request(method, path, None, None).repeat is repeat
+    call = single.request(method, path, {"a": "b"}, {"c": 1})
+    assert (call.method, call.path, call.repeat) == (method.upper(), path, repeat)
+    assert (call.params, call.json) == ({"a": "b"}, {"c": 1})
+    assert call.purpose.startswith(f"{method.upper()} {path.partition('?')[0]}")
+    assert outcome(lambda: call, 200, [1]) == [1]
 
 
 def test_what_is_sent() -> None:
-    sent = [(call.method, call.path, call.params, call.json) for call in (IN_1080P, IN_4K, STYLE, RECOVER, RECOVERED)]
-    assert sent == [
+    calls = [make() for make in (IN_1080P, IN_4K, STYLE, RECOVER, RECOVERED)]
+    assert [(call.method, call.path, call.params, call.json) for call in calls] == [
         ("GET", "/api/v1/veo/get-1080p-video", {"taskId": "a6", "index": "0"}, None),
         ("POST", "/api/v1/veo/get-4k-video", None, {"taskId": "a6", "index": 0}),
         ("POST", "/api/v1/style/generate", None, {"content": "slow strings"}),
         ("POST", "/api/v1/suno/recovery", None, {"task_id": "a1"}),
         ("GET", "/api/v1/suno/recovery/record-info", {"task_id": "r1"}, None),
     ]
-    known = {(row.method, row.path) for row in SINGLE_CALLS}
-    assert {(method, path) for method, path, _, _ in sent} <= known
+    # What is paid is never repeated after an unknown outcome.
+    assert [call.repeat for call in calls] == [*[Repeat.NEVER_TWICE] * 4, Repeat.ALWAYS]
+    assert {(call.method, call.path) for call in calls} <= {(row.method, row.path) for row in SINGLE_CALLS}
 
 
 @pytest.mark.parametrize(
@@ -110,22 +101,22 @@ def test_what_is_sent() -> None:
         (lambda: single.recovered_songs("None"), "recovery_task_id is empty"),
     ],
 )
-def test_wrong_arguments_are_named_before_anything_is_sent(call: Any, says: str) -> None:
-    with pytest.raises(KieValidationError) as caught:
+def test_wrong_arguments_are_named(call: Any, says: str) -> None:
+    with pytest.raises(e.KieValidationError) as caught:
         call()
     assert says in str(caught.value)
 
 
 @pytest.mark.parametrize("call", [IN_1080P, IN_4K], ids=["1080p", "4k"])
-def test_an_upscale_that_is_not_under_way(call: Call[Any]) -> None:
-    assert outcome(call, 401) is KieAuthenticationError
-    assert outcome(call, 402) is KieInsufficientCreditsError
-    assert outcome(call, 422, msg="Record does not exist") is KieValidationError
-    assert outcome(call, 500, msg="This interface is temporarily paused") is KieValidationError
-    assert outcome(call, 501, msg="Generation failed") is KieJobFailedError
+def test_an_upscale_that_is_not_under_way(call: Callable[[], Call[Any]]) -> None:
+    assert outcome(call, 401) is e.KieAuthenticationError
+    assert outcome(call, 402) is e.KieInsufficientCreditsError
+    assert outcome(call, 422, msg="Record does not exist") is e.KieValidationError
+    assert outcome(call, 500, msg="This interface is temporarily paused") is e.KieValidationError
+    assert outcome(call, 501, msg="Generation failed") is e.KieJobFailedError
     # Something between KIE and us.
-    assert read(call, Response(500, b"")) is KieServerError
-    assert read(call, Response(502, b"<html>")) is KieServerError
+    assert read(call, Response(500, b"")) is e.KieServerError
+    assert read(call, Response(502, b"<html>")) is e.KieServerError
 
 
 def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
@@ -137,29 +128,29 @@ def test_texts_of_two_clients_for_an_upscale_that_runs() -> None:
 def test_500_means_rendering_for_1080p_alone() -> None:
     """Of 4K nobody has seen that, and another call may cost 120 credits."""
     assert outcome(IN_1080P, 500, msg="Server exception") is None
-    assert outcome(IN_4K, 500, msg="Server exception") is KieServerError
+    assert outcome(IN_4K, 500, msg="Server exception") is e.KieServerError
 
 
-def test_a_link_that_cannot_be_used_is_no_reason_to_go_on_asking() -> None:
+def test_a_link_that_cannot_be_used_is_an_error() -> None:
     answer = {"resultUrl": "s3://bucket/v.mp4?X-Amz-Signature=0123abcd"}
-    with pytest.raises(KieUnreadableAnswerError) as caught:
-        IN_1080P.read(Response(200, json.dumps({"code": 200, "data": answer}).encode()))
+    with pytest.raises(e.KieUnreadableAnswerError) as caught:
+        IN_1080P().read(Response(200, json.dumps({"code": 200, "data": answer}).encode()))
     assert "veo job 'a6'" in str(caught.value)
     assert "0123abcd" not in repr(caught.value.to_dict())
 
 
 def test_a_style_that_is_missing_says_why() -> None:
-    with pytest.raises(KieJobFailedError, match="too short"):
-        STYLE.read(Response(200, SINGLES["style-empty"].render()))
-    assert outcome(STYLE, 200, None) is KieJobFailedError
-    assert outcome(STYLE, 200, {"result": ["a"]}) is KieJobFailedError
+    with pytest.raises(e.KieJobFailedError, match="too short"):
+        STYLE().read(Response(200, SINGLES["style-empty"].render()))
+    assert outcome(STYLE, 200, None) is e.KieJobFailedError
+    assert outcome(STYLE, 200, {"result": ["a"]}) is e.KieJobFailedError
 
 
 @pytest.mark.parametrize("data", [{"task_id": "r1"}, {"taskId": "r1"}])
 def test_a_recovery_gives_an_id_of_its_own(data: object) -> None:
     assert outcome(RECOVER, 200, data) == "r1"
-    assert outcome(RECOVER, 200, {}) is KieUnreadableAnswerError
-    assert outcome(RECOVER, 500, msg="Server exception") is KieServerError
+    assert outcome(RECOVER, 200, {}) is e.KieUnreadableAnswerError
+    assert outcome(RECOVER, 500, msg="Server exception") is e.KieServerError
 
 
 def test_recovered_songs() -> None:
@@ -174,7 +165,7 @@ def test_recovered_songs() -> None:
     assert outcome(RECOVERED, 200, songs) == expected
     assert outcome(RECOVERED, 200, {"data": songs}) == expected
     assert outcome(RECOVERED, 200, None) is None
-    assert outcome(RECOVERED, 500, msg="all songs failed") is KieServerError
+    assert outcome(RECOVERED, 500, msg="all songs failed") is e.KieServerError
 
 
 @pytest.mark.parametrize(
@@ -186,5 +177,5 @@ def test_recovered_songs() -> None:
     ],
 )
 def test_a_request_that_cannot_be_one_is_refused(asked, problem):
-    with pytest.raises(KieValidationError, match=problem):
+    with pytest.raises(e.KieValidationError, match=problem):
         single.request(*asked)

@@ -66,7 +66,7 @@ def test_a_failure_is_read_and_written_the_same():
     assert write_wav_event(end) == event
 
 
-def test_no_event_of_a_wav_conversion_has_a_key_that_is_new():
+def test_no_event_of_a_wav_conversion_has_a_new_key():
     known = set(json.loads(FAILURE)["error"])
     trigger = WavConversionTrigger("988e00aa", "kie_default", 10.0, None, 3600.0)
     assert set(trigger.serialize()[1]) == set(json.loads(TRIGGER)[1])
@@ -94,7 +94,7 @@ def test_a_store_entry_means_what_it_meant(kept, decision):
     assert store["kie_wav_conversion"].items() >= (TRACK | {"kie_task_id": "new-id"}).items()
 
 
-def test_the_links_of_a_serialized_dag_are_those_of_the_operators():
+def test_the_links_of_a_serialized_dag_exist():
     from airflow_provider_kie.operators.wav import ConvertToWavOperator
 
     links = {link.name: f"_link_{type(link).__name__}" for link in ConvertToWavOperator.operator_extra_links}

@@ -12,22 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.family import Family
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieConfigurationError,
-    KieConnectionNotFoundError,
-    KieConversionFailedError,
-    KieError,
-    KieNotFoundError,
-    KieNotReadyError,
-    KieServerError,
-    KieUnreadableAnswerError,
-    KieValidationError,
-    KieWaitTimeoutError,
-)
-from airflow_provider_kie.waiting import pace as times
 from airflow_provider_kie.waiting.course import Pause, poll, wait
 from airflow_provider_kie.waiting.pace import Pace, as_seconds, on_tick
 from airflow_provider_kie.waiting.verdict import (
@@ -43,10 +30,10 @@ from airflow_provider_kie.waiting.verdict import (
 )
 from tests.jobs import URL
 from tests.jobs import wav_job as record
-from tests.unit.test_exceptions import CLASSES, TREE
+from tests.unit.test_exceptions import CLASSES
 
-TROUBLE = KieServerError("It thundered")
-BAD_KEY = KieAuthenticationError("No key")
+TROUBLE = e.KieServerError("It thundered")
+BAD_KEY = e.KieAuthenticationError("No key")
 
 
 JOB = (WAV, "wav-1", "kie_default")
@@ -56,129 +43,65 @@ def new_judge() -> Judge:
     return Judge(*JOB)
 
 
-#: Readings that go on waiting, by their reason and whether a user should see it.
 WAITS = {
     "pending": (record(), "status PENDING", False),
-    "new word": (record("QUEUED"), "status QUEUED, which is not one of KIE's documented words", True),
-    "no word": (record(""), "status none, which is not one of KIE's documented words", True),
-    "word with failed inside": (
-        record("_FAILED_ONCE"),
-        "status _FAILED_ONCE, which is not one of KIE's documented words",
-        True,
-    ),
-    "failed without underscore": (record("FAILED"), "status FAILED, which is not one of KIE's documented words", True),
+    "no word": (record(""), "status none, ", True),
+    "word with failed inside": (record("_FAILED_ONCE"), "status _FAILED_ONCE, ", True),
+    "failed without underscore": (record("FAILED"), "status FAILED, ", True),
     "empty message": (record(error_message=""), "status PENDING", False),
 }
 
-#: Readings that may still settle, by their problem and code.
 SETTLES = {
-    "unknown": (None, KieNotFoundError, "KIE does not know this WAV task", None),
-    "success": (
-        record("SUCCESS"),
-        KieConversionFailedError,
-        "The conversion ended in SUCCESS without a WAV URL",
-        None,
-    ),
+    "unknown": (None, e.KieNotFoundError, "KIE does not know this WAV task", None),
+    "success": (record("SUCCESS"), e.KieConversionFailedError, "ended in SUCCESS without a WAV URL", None),
     "callback": (
         record("CALLBACK_EXCEPTION", error_code=500, error_message="dead"),
-        KieConversionFailedError,
-        "The conversion ended in CALLBACK_EXCEPTION without a WAV URL: code 500, 'dead'",
+        e.KieConversionFailedError,
+        "ended in CALLBACK_EXCEPTION without a WAV URL: code 500, 'dead'",
         500,
     ),
-    "refused by code": (
-        record(error_code=413),
-        KieConversionFailedError,
-        "KIE refused the conversion (status PENDING): code 413",
-        413,
-    ),
-    "refused by text": (
-        record("", error_message="no audio"),
-        KieConversionFailedError,
-        "KIE refused the conversion (status none): 'no audio'",
-        None,
-    ),
-    "refused by a code that is no number": (
-        record("QUEUED", error_code="E1"),
-        KieConversionFailedError,
-        "KIE refused the conversion (status QUEUED): code E1",
-        None,
-    ),
-    "refused by code zero": (  # the parser gives None for it; the rule does not rely on that
-        record(error_code=0),
-        KieConversionFailedError,
-        "KIE refused the conversion (status PENDING): code 0",
-        0,
-    ),
-}
-
-#: Readings that end the wait at once.
-FAILS = {
-    "GENERATE_WAV_FAILED": (
-        record("GENERATE_WAV_FAILED", error_code=500, error_message="later"),
-        "The conversion failed with status GENERATE_WAV_FAILED: code 500, 'later'",
-    ),
-    "CREATE_TASK_FAILED": (
-        record("CREATE_TASK_FAILED"),
-        "The conversion failed with status CREATE_TASK_FAILED",
-    ),
-    "new word of failure": (record("NEW_FAILED"), "The conversion failed with status NEW_FAILED"),
-    "new word of error": (record("NEW_ERROR"), "The conversion failed with status NEW_ERROR"),
-}
-
-ODD_SUCCESSES = {
-    "SUCCESS": "",
-    "CALLBACK_EXCEPTION": "KIE gave a WAV URL together with status CALLBACK_EXCEPTION; the URL counts",
-    "GENERATE_WAV_FAILED": "KIE gave a WAV URL together with status GENERATE_WAV_FAILED; the URL counts",
-    "": "KIE gave a WAV URL together with status none; the URL counts",
+    "refused": (record("", error_message="no"), e.KieConversionFailedError, "conversion (status none): 'no'", None),
+    "no number": (record("QUEUED", error_code="E1"), e.KieConversionFailedError, "(status QUEUED): code E1", None),
+    # The parser gives None for it; the rule does not rely on that.
+    "code zero": (record(error_code=0), e.KieConversionFailedError, "(status PENDING): code 0", 0),
 }
 
 
-def test_the_seconds_that_people_wait():
-    assert (times.GRACE_SECONDS, times.SETTLING_SECONDS, times.SHORTEST_DELAY) == (60.0, 5.0, 0.1)
+SUCCESSES = {"SUCCESS": False, "GENERATE_WAV_FAILED": True, "": True}
 
 
 @pytest.mark.parametrize("now", [0.0, 100.0, math.inf])
 @pytest.mark.parametrize("name", WAITS)
 def test_an_unfinished_conversion_is_waited_for(name, now):
     reading, reason, warning = WAITS[name]
-    assert new_judge().judge(reading, now) == Wait(reason, settling=False, warning=warning, trouble=None)
+    verdict = new_judge().judge(reading, now)
+    assert verdict == Wait(verdict.reason, settling=False, warning=warning, trouble=None)
+    assert verdict.reason.startswith(reason)
+    assert ("not one of KIE's documented words" in verdict.reason) is warning
 
 
-@pytest.mark.parametrize("name", FAILS)
-def test_a_failure_ends_the_wait_at_once(name):
-    reading, problem = FAILS[name]
-    verdict = new_judge().judge(reading, 0.0)
-    assert isinstance(verdict, Failed)
-    assert type(verdict.error) is KieConversionFailedError
-    assert verdict.error.problem == problem
-    assert verdict.error.kie_task_id == "wav-1"
-    assert verdict.error.code == reading["error_code"]
-
-
-@pytest.mark.parametrize("status", ODD_SUCCESSES)
+@pytest.mark.parametrize("status", SUCCESSES)
 @pytest.mark.parametrize("trouble", [{}, {"error_code": 500, "error_message": "dead"}])
 def test_a_url_wins_over_the_status(status, trouble):
     reading = record(status, wav_url=URL, **trouble)
-    assert new_judge().judge(reading, 0.0) == Done(reading, ODD_SUCCESSES[status])
-
-
-def test_done_is_not_odd_by_itself():
-    assert Done(record("SUCCESS", wav_url=URL)).warning == ""
+    verdict = new_judge().judge(reading, 0.0)
+    odd = f"KIE gave a WAV URL together with status {status or 'none'}; the URL counts"
+    assert verdict == Done(reading, odd if SUCCESSES[status] else "")
 
 
 @pytest.mark.parametrize("start", [0.0, 1000.0])
 @pytest.mark.parametrize("name", SETTLES)
-def test_what_may_settle_is_read_again_for_the_grace_and_no_longer(name, start):
+def test_what_may_settle_is_read_again_for_the_grace(name, start):
     reading, error_class, problem, code = SETTLES[name]
     judge = new_judge()
     for elapsed in (0.0, 30.0, 59.875):
-        expected = Wait(problem, settling=True, warning=True, trouble=None)
-        assert judge.judge(reading, start + elapsed) == expected
-    verdict = judge.judge(reading, start + 60.0)
-    assert isinstance(verdict, Failed)
-    assert type(verdict.error) is error_class
-    assert (verdict.error.problem, verdict.error.code) == (problem, code)
-    assert verdict.error.kie_task_id == "wav-1"
+        verdict = judge.judge(reading, start + elapsed)
+        assert verdict == Wait(verdict.reason, settling=True, warning=True, trouble=None)
+        assert problem in verdict.reason
+    error = judge.judge(reading, start + 60.0).error
+    assert type(error) is error_class
+    assert problem in error.problem
+    assert (error.kie_task_id, error.code) == ("wav-1", code)
 
 
 @pytest.mark.parametrize("first", SETTLES)
@@ -201,7 +124,7 @@ def test_an_ordinary_answer_ends_the_grace(name):
 
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
-def test_trouble_alone_is_waited_out_without_reading_again_soon(now):
+def test_trouble_alone_does_not_settle(now):
     judge = new_judge()
     for later in (0.0, 59.0, 1e6):
         expected = Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
@@ -213,36 +136,25 @@ def test_trouble_neither_starts_nor_ends_the_grace():
     judge.judge(TROUBLE, 0.0)
     assert judge.judge(None, 70.0).settling
     assert judge.judge(TROUBLE, 100.0) == Wait("It thundered", settling=True, warning=True, trouble=TROUBLE)
+    assert judge.judge(BAD_KEY, 101.0) == Failed(BAD_KEY)
     assert judge.judge(TROUBLE, 129.875).settling
     assert judge.judge(TROUBLE, 130.0) == Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
     assert isinstance(judge.judge(None, 130.0), Failed)
 
 
-@pytest.mark.parametrize("name", TREE)
-def test_only_trouble_that_can_pass_is_waited_out(name):
-    error = CLASSES[name]("It broke")
+@pytest.mark.parametrize("error_class", CLASSES)
+def test_only_trouble_that_can_pass_is_waited_out(error_class):
+    error = error_class("It broke")
     verdict = new_judge().judge(error, 0.0)
-    reason = RATE_LIMITED if name == "KieRateLimitError" else "It broke"
-    expected = Wait(reason, warning=True, trouble=error) if TREE[name][0] else Failed(error)
-    assert verdict == expected
-    assert getattr(verdict, "error", None) is (None if TREE[name][0] else error)
-
-
-def test_what_cannot_be_helped_ends_even_a_grace():
-    judge = new_judge()
-    judge.judge(None, 0.0)
-    assert judge.judge(BAD_KEY, 1.0) == Failed(BAD_KEY)
-
-
-def test_two_looks_know_nothing_of_each_other():
-    new_judge().judge(None, 0.0)
-    assert new_judge().judge(None, 100.0).settling
+    reason = RATE_LIMITED if error_class is e.KieRateLimitError else "It broke"
+    assert verdict == (Wait(reason, warning=True, trouble=error) if error.transient else Failed(error))
+    assert getattr(verdict, "error", None) is (None if error.transient else error)
 
 
 def test_conclude_gives_the_conversion_or_raises_the_end():
     done = record("SUCCESS", wav_url=URL)
     assert conclude(Done(done)) is done
-    with pytest.raises(KieError) as caught:
+    with pytest.raises(e.KieError) as caught:
         conclude(Failed(BAD_KEY))
     assert caught.value is BAD_KEY
 
@@ -250,25 +162,13 @@ def test_conclude_gives_the_conversion_or_raises_the_end():
 @pytest.mark.parametrize(
     ("arguments", "options", "nominal"),
     [
-        ((30.0, 1), {}, 30.0),
-        ((30.0, 7), {}, 30.0),
-        ((30.0, 7), {"exponential_backoff": False}, 30.0),
-        ((30.0, 1), {"exponential_backoff": True}, 30.0),
-        ((30.0, 2), {"exponential_backoff": True}, 60.0),
-        ((30.0, 4), {"exponential_backoff": True}, 240.0),
-        ((1.0, 31), {"exponential_backoff": True}, 2.0**30),
-        ((1.0, 32), {"exponential_backoff": True}, 2.0**30),
-        ((1.0, 10**9), {"exponential_backoff": True}, 2.0**30),
-        ((30.0, 4), {"exponential_backoff": True, "max_wait": 100.0}, 100.0),
-        ((30.0, 4), {"exponential_backoff": True, "max_wait": 240.0}, 240.0),
-        ((30.0, 4), {"exponential_backoff": True, "max_wait": 500.0}, 240.0),
+        *(((30.0, polls), {}, 30.0) for polls in (1, 7)),
+        *(((30.0, polls), {"exponential_backoff": True}, nominal) for polls, nominal in ((1, 30), (2, 60), (4, 240))),
+        *(((1.0, polls), {"exponential_backoff": True}, 2.0**30) for polls in (31, 32, 10**9)),
+        *(((30.0, 4), {"exponential_backoff": True, "max_wait": most}, min(most, 240)) for most in (100, 240, 500)),
         ((30.0, 4), {"exponential_backoff": True, "max_wait": 0.0}, 0.1),
-        # as Airflow's own modes, which look at it only with back-off
-        ((30.0, 1), {"max_wait": 10.0}, 30.0),
-        ((0.1, 1), {}, 0.1),
-        ((0.09, 1), {}, 0.1),
-        ((0.0, 1), {}, 0.1),
-        ((-5.0, 1), {}, 0.1),
+        ((30.0, 1), {"max_wait": 10.0}, 30.0),  # as Airflow's own modes, which look at it only with back-off
+        *(((interval, 1), {}, 0.1) for interval in (0.1, 0.09, -5.0)),
     ],
 )
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
@@ -279,26 +179,11 @@ def test_the_pause_between_two_looks(monkeypatch, arguments, options, nominal, d
 
 
 @pytest.mark.parametrize(
-    ("waited", "poll_interval", "looks"),
-    [
-        (-5.0, 10.0, 0),
-        (0.0, 10.0, 0),
-        (9.0, 10.0, 0),
-        (11.0, 10.0, 1),
-        (29.0, 10.0, 1),
-        (31.0, 10.0, 2),
-        (0.35, 0.0, 2),
-    ],
+    ("waited", "interval", "looks"),
+    [(-5.0, 10.0, 0), (0.0, 10.0, 0), (9.0, 10.0, 0), (11.0, 10.0, 1), (29.0, 10.0, 1), (31.0, 10.0, 2), (0.35, 0, 2)],
 )
-def test_a_wait_that_moves_on_knows_how_often_it_has_looked(waited, poll_interval, looks):
-    assert Pace(poll_interval).polls_within(waited) == looks
-
-
-def test_pauses_differ():
-    pauses = {Pace(100.0).pause(1) for _ in range(200)}
-    assert len(pauses) > 100
-    assert 90.0 <= min(pauses) < 95.0
-    assert 105.0 < max(pauses) <= 110.0
+def test_a_wait_knows_how_often_it_has_looked(waited, interval, looks):
+    assert Pace(interval).polls_within(waited) == looks
 
 
 @given(delay=st.floats(1.0, 86400.0), now=st.floats(0.0, 1e9))
@@ -309,7 +194,7 @@ def test_waits_that_share_a_clock_wake_up_on_its_ticks(delay, now):
     assert delay - 1e-6 <= pause <= delay + 0.1 + 1e-6
 
 
-def test_waits_of_one_tick_wake_up_together_and_others_stay_apart():
+def test_waits_of_one_tick_wake_up_together():
     moments = {round(now + on_tick(10.0, now), 6) for now in (70.001, 70.05, 70.099, 70.151)}
     assert moments == {80.1, 80.2}
 
@@ -319,11 +204,11 @@ def test_a_short_delay_stays_as_it_is(delay):
     assert on_tick(delay, 70.05) == delay
 
 
-@pytest.mark.parametrize(("poll_interval", "nominal"), [(30.0, 5.0), (5.0, 5.0), (2.0, 2.0), (0.0, 0.1)])
+@pytest.mark.parametrize(("interval", "nominal"), [(30.0, 5.0), (5.0, 5.0), (2.0, 2.0), (0.0, 0.1)])
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
-def test_the_pause_between_two_readings_of_one_look(monkeypatch, poll_interval, nominal, draw, factor):
+def test_the_pause_between_two_readings_of_one_look(monkeypatch, interval, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
-    assert Pace(poll_interval).settling_pause() == pytest.approx(nominal * factor, rel=1e-12)
+    assert Pace(interval).settling_pause() == pytest.approx(nominal * factor, rel=1e-12)
 
 
 class Drive:
@@ -363,31 +248,28 @@ def test_a_poll_reads_again_what_may_settle_until_it_does(monkeypatch):
     assert all(4.5 <= pause.seconds <= 5.5 for pause in drive.pauses)
 
 
-def test_a_job_that_its_row_does_not_know_is_looked_for_by_the_other(monkeypatch):
+def test_an_unknown_job_is_looked_for_by_the_other_row(monkeypatch):
     found = record("SUCCESS", wav_url=URL) | {"model": WAV.also.model}
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=found)
     assert drive(poll(new_judge(), Pace(30.0), drive.left)) == Done(found)
     assert drive.pauses == []
 
 
-def test_what_a_record_means_is_said_by_the_row_that_knew_it(monkeypatch):
+def test_a_record_is_judged_by_the_row_that_knew_it(monkeypatch):
     """A success without a file is a failed conversion only where a second submit is not paid for."""
     bare = record("SUCCESS")
     drive = Drive(monkeypatch, bare, seconds=3600.0)
-    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieConversionFailedError
+    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is e.KieConversionFailedError
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=bare | {"model": WAV.also.model})
-    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieUnreadableAnswerError
+    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is e.KieUnreadableAnswerError
 
 
-def test_trouble_of_the_other_row_that_may_pass_is_waited_out(monkeypatch):
-    """The job may be there, so nobody knows that it is unknown."""
+def test_trouble_of_the_other_row(monkeypatch):
+    """While it may pass, the job may be there, so nobody knows that it is unknown. Other trouble says nothing."""
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=TROUBLE)
     assert drive(poll(new_judge(), Pace(30.0), drive.left)).trouble is TROUBLE
-
-
-def test_other_trouble_of_the_other_row_says_nothing(monkeypatch):
     drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=BAD_KEY)
-    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is KieNotFoundError
+    assert type(drive(poll(new_judge(), Pace(30.0), drive.left)).error) is e.KieNotFoundError
 
 
 def test_a_poll_ends_with_the_grace(monkeypatch):
@@ -402,7 +284,7 @@ def test_a_poll_does_not_settle_longer_than_it_has_time(monkeypatch):
     assert drive.left() >= 0
 
 
-def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
+def test_a_wait_says_why_it_goes_on(monkeypatch):
     drive = Drive(monkeypatch, record(), TROUBLE, record("QUEUED"), record("SUCCESS", wav_url=URL), seconds=3600.0)
     assert isinstance(drive(wait(*JOB, Pace(30.0), drive.left)), Done)
     assert [(pause.reason.partition(",")[0], pause.warning) for pause in drive.pauses] == [
@@ -413,7 +295,7 @@ def test_a_wait_polls_until_the_end_and_says_why_it_goes_on(monkeypatch):
     assert drive.pauses[0].text == "status PENDING; up to 3600 seconds left."
 
 
-def test_a_wait_whose_time_is_up_polls_once_more_and_says_what_was_last(monkeypatch):
+def test_a_wait_whose_time_is_up_polls_once_more(monkeypatch):
     drive = Drive(monkeypatch, record(), seconds=100.0)
     assert drive(wait(*JOB, Pace(30.0), drive.left)) == Wait("status PENDING")
     assert sum(pause.seconds for pause in drive.pauses) == pytest.approx(100.0)
@@ -428,12 +310,12 @@ def test_a_wait_backs_off_from_where_it_was(monkeypatch):
 @pytest.mark.parametrize(("timeout", "shown"), [(3600, "3600"), (3600.0, "3600"), (0.5, "0.5"), (0, "0")])
 def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
     error = timed_out(WAV, "wav-1", "kie_other", timeout, "status PENDING").error
-    assert type(error) is KieWaitTimeoutError
+    assert type(error) is e.KieWaitTimeoutError
     assert (error.kie_task_id, error.conn_id) == ("wav-1", "kie_other")
-    assert error.problem == f"The WAV conversion was not finished within {shown} seconds; last: status PENDING"
+    assert f"not finished within {shown} seconds; last: status PENDING" in error.problem
 
 
-@pytest.mark.parametrize("reading", [KieAuthenticationError("No key"), record("WAV_FAILED")], ids=["error", "record"])
+@pytest.mark.parametrize("reading", [e.KieAuthenticationError("No key"), record("WAV_FAILED")], ids=["error", "record"])
 def test_a_failure_says_through_which_connection(reading):
     assert Judge(WAV, "wav-1", "kie_other").judge(reading, 0.0).error.conn_id == "kie_other"
 
@@ -444,12 +326,8 @@ TEN_YEARS = 315_360_000
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (30, 30.0),
-        (0.5, 0.5),
-        (1e-9, 1e-9),
-        (TEN_YEARS, 315_360_000.0),
-        (timedelta(minutes=2), 120.0),
-        (timedelta(days=3650), 315_360_000.0),
+        *((30, 30.0), (0.5, 0.5), (1e-9, 1e-9), (TEN_YEARS, 315_360_000.0)),
+        *((timedelta(minutes=2), 120.0), (timedelta(days=3650), 315_360_000.0)),
     ],
 )
 def test_a_length_of_time(value, seconds):
@@ -460,52 +338,35 @@ def test_a_length_of_time(value, seconds):
 
 @pytest.mark.parametrize(
     "value",
-    [
-        0,
-        -1,
-        0.0,
-        TEN_YEARS + 1,
-        timedelta(0),
-        timedelta(seconds=-1),
-        math.nan,
-        math.inf,
-        -math.inf,
-        True,
-        None,
-        "30",
-        [],
-    ],
+    [0, -1, 0.0, TEN_YEARS + 1, timedelta(0), timedelta(seconds=-1), math.nan, math.inf, -math.inf, True, None, "30"],
 )
-@pytest.mark.parametrize("name", ["timeout", "poll_interval"])
-def test_no_length_of_time(name, value):
-    with pytest.raises(KieValidationError) as caught:
-        as_seconds(name, value)
-    assert (
-        caught.value.problem == f"{name} is {value!r}, but must be seconds or a timedelta, above 0 and up to ten years"
-    )
+def test_no_length_of_time(value):
+    with pytest.raises(e.KieValidationError) as caught:
+        as_seconds("poll_interval", value)
+    assert caught.value.problem.startswith(f"poll_interval is {value!r}, but must be seconds or a timedelta, above 0")
 
 
-def test_who_does_not_wait_gets_the_end_or_what_stands_in_the_way():
+def test_who_does_not_wait_gets_the_end_or_the_reason():
     done = Done(record("SUCCESS", wav_url=URL))
     assert finished(WAV, "wav-1", done) is done
-    with pytest.raises(KieNotReadyError, match="not finished: status PENDING") as early:
+    with pytest.raises(e.KieNotReadyError, match="not finished: status PENDING") as early:
         finished(WAV, "wav-1", Wait("status PENDING"))
     assert early.value.kie_task_id == "wav-1"
-    with pytest.raises(KieServerError) as trouble:
+    with pytest.raises(e.KieServerError) as trouble:
         finished(WAV, "wav-1", Wait("It thundered", trouble=TROUBLE))
     assert trouble.value is TROUBLE
     with pytest.raises(AirflowFailException, match="It failed"):
-        finished(WAV, "wav-1", Failed(KieConversionFailedError("It failed")))
+        finished(WAV, "wav-1", Failed(e.KieConversionFailedError("It failed")))
 
 
 @pytest.mark.parametrize(
     ("error", "waited", "was_found", "ends"),
     [
-        (KieConnectionNotFoundError("None"), 59.9, False, False),
-        (KieConnectionNotFoundError("None"), 60.0, False, True),
-        (KieConnectionNotFoundError("None"), 86400.0, True, False),
-        (KieConfigurationError("Wrong host"), 0.0, True, True),
-        (KieServerError("It thundered"), 86400.0, False, False),
+        (e.KieConnectionNotFoundError("None"), 59.9, False, False),
+        (e.KieConnectionNotFoundError("None"), 60.0, False, True),
+        (e.KieConnectionNotFoundError("None"), 86400.0, True, False),
+        (e.KieConfigurationError("Wrong host"), 0.0, True, True),
+        (e.KieServerError("It thundered"), 86400.0, False, False),
     ],
 )
 def test_what_ends_the_search_for_the_connection(error, waited, was_found, ends):
