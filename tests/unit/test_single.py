@@ -17,7 +17,7 @@ from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.emulator.cases import SINGLES
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS
 
-# Made anew for each test, so that a fault in their making shows.
+# Made again for each test, so that a fault in their making shows.
 IN_1080P = partial(single.upscale_veo, "a6", "1080p")
 IN_4K = partial(single.upscale_veo, "a6", "4k")
 STYLE = partial(single.boost_style, "slow strings")
