@@ -16,6 +16,7 @@ from airflow_provider_kie.api.wav import (
     Submitted,
     WavConversion,
     as_conversion,
+    as_job,
     convert_to_wav,
     id_in,
     row_of,
@@ -321,3 +322,28 @@ class TestRoutes:
     def test_a_job_of_another_family_has_no_such_id(self):
         with pytest.raises(e.KieValidationError, match="a job of family 'music'"):
             id_in({"kie_task_id": "m-1", "family": "music"})
+
+
+def test_a_conversion_is_read_back_as_the_job_that_it_was():
+    conversion = WavConversion(
+        kie_task_id="wav-1",
+        music_id="track-1",
+        music_index=1,
+        status="SUCCESS",
+        wav_url=URL,
+        create_time="2026-01-01",
+        complete_time="2026-01-02",
+        error_code=5,
+        error_message="odd",
+    )
+    job = as_job(conversion)
+    assert as_conversion(job) == conversion
+    assert (job["family"], job["model"], job["progress"], job["credits"], job["tracks"]) == (
+        "wav",
+        None,
+        None,
+        None,
+        [],
+    )
+    assert job["files"] == [{"url": URL, "name": "result", "index": 0}]
+    assert as_job(conversion | {"wav_url": None})["files"] == []

@@ -532,3 +532,13 @@ def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
 
 def test_a_port_without_a_host_is_refused() -> None:
     assert "is empty, but a port is set; put both into the base URL" in refused("host", port=8443)
+
+
+@pytest.mark.parametrize(
+    ("stored", "extra", "problem"),
+    [("[1]", {}, "must be a JSON object"), ("{}", {"extra": {}}, "holds another extra")],
+)
+def test_an_extra_of_another_shape_is_named(stored, extra, problem):
+    found = SimpleNamespace(password=KEY, host=None, schema=None, port=None, extra=stored)
+    with pytest.raises(KieConfigurationError, match=f"'extra' of the Airflow connection {problem}"):
+        KieSettings.from_connection(CONN_ID, found, extra)

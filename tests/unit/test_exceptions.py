@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_kie import exceptions as subject
+from airflow_provider_kie import final_errors
 from airflow_provider_kie.exceptions import (
     KieConnectionError,
     KieConnectionNotFoundError,
@@ -222,3 +223,14 @@ def test_a_final_error_travels_as_the_class_it_stands_for():
 def test_a_class_of_somebody_else_does_not_travel():
     own = type("KieOwnError", (subject.KieServerError,), {"__module__": "dags"})
     assert type(KieError.from_dict(own("It broke").to_dict())) is KieError
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_a_final_twin_is_made_as_its_original_is(again, monkeypatch):
+    monkeypatch.setattr(final_errors, "_TWINS", {})  # as in a process that has made none
+    ended = again(final(full(KieNotFoundError)))
+    assert isinstance(ended, KieNotFoundError)
+    assert isinstance(ended, AirflowFailException)
+    assert (type(ended).__name__, type(ended).__module__) == ("KieNotFoundError", KieNotFoundError.__module__)
+    assert type(ended).__doc__ == KieNotFoundError.__doc__
+    assert ended.to_dict() == full(KieNotFoundError).to_dict()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_kie
-from airflow_provider_kie.api.families import FAMILIES, find_family, tag_of
+from airflow_provider_kie.api.families import FAMILIES, _suno, find_family, tag_of
+from airflow_provider_kie.api.family import Means, Words
 from airflow_provider_kie.exceptions import KieValidationError
 
 ROOT = Path(airflow_provider_kie.__file__).parent
@@ -95,3 +96,38 @@ def test_the_page_lists_every_family():
     assert [(name, path, again) for name, path, _, again in rows] == [
         (row.name, row.submit, ends[row.guarded]) for row in FAMILIES.values()
     ]
+
+
+def test_the_words_of_a_row_are_what_it_names():
+    """Built here, because the rows themselves are built before any test."""
+    words = _suno("GENERATE_AUDIO_FAILED")
+    meanings = {word: words.meaning(words.spelled(word)) for word in ("pending", "Success", "callback_exception", "?")}
+    assert list(meanings.values()) == [Means.RUNNING, Means.DONE, Means.DONE_IF_RESULT, None]
+    assert words.spelled("create_task_failed") == "CREATE_TASK_FAILED"
+    assert words.spelled("generate_audio_failed") == "GENERATE_AUDIO_FAILED"
+    assert words.meaning("CREATE_TASK_FAILED") is words.meaning("GENERATE_AUDIO_FAILED") is Means.FAILED
+    assert words.spelled("Success-Success") == "SUCCESS"
+    assert words.is_unlisted_number("7")
+
+
+def test_numbers_stand_for_the_first_word_where_there_are_only_words():
+    words = Words(running=("WAIT", "QUEUED", 0), done=("DONE", 1), failed=("FAILED",), only_words=True)
+    assert [words.spelled(given) for given in (0, "1", "queued", 7)] == ["WAIT", "DONE", "QUEUED", "7"]
+    assert not words.is_unlisted_number("7")
+
+
+def test_all_words_may_be_spelled_as_the_first_of_their_meaning():
+    words = Words(running=("WAIT", "queued", 0), done=("DONE",), failed=("FAILED", "fail"), spelled_as_first=True)
+    assert [words.spelled(given) for given in ("Queued", 0, "done", "FAIL", "?")] == [
+        "WAIT",
+        "WAIT",
+        "DONE",
+        "FAILED",
+        "?",
+    ]
+    assert words.is_unlisted_number("7")
+
+
+def test_a_wrong_family_is_named():
+    with pytest.raises(KieValidationError, match="family is 'holograms', but must be one of"):
+        find_family("holograms")

@@ -215,3 +215,21 @@ def test_the_error_of_another_input_names_a_command():
 
 def test_without_a_store_the_error_names_no_command():
     assert "airflow kie" not in str(maybe_submitted(POEMS, "It broke off", None))
+
+
+def test_the_error_is_about_the_family_and_the_connection():
+    error = maybe_submitted(POEMS, "It broke off", None, "kie_other")
+    assert (error.family, error.conn_id, error.problem) == ("poems", "kie_other", "It broke off")
+    assert "airflow kie" not in str(error)
+
+
+def test_a_text_with_a_url_in_it_is_no_url():
+    one, other = ({"prompt": f"https://a.example/x?style={style} please"} for style in ("oil", "ink"))
+    assert digest(one) != digest(other)
+    assert digest({"url": " https://a.example/x?1"}) == digest({"url": " https://a.example/x?2"})
+
+
+def test_the_connection_is_named_where_it_is_not_the_default():
+    task = TaskKey("dag", "run", "make", 3, "kie_other")
+    assert task.command("adopt") == "airflow kie jobs adopt dag run make --map-index 3 --conn-id kie_other"
+    assert task.command("forget") == "airflow kie jobs forget dag run make --map-index 3"

@@ -179,3 +179,42 @@ def test_recovered_songs() -> None:
 def test_a_request_that_cannot_be_one_is_refused(asked, problem):
     with pytest.raises(e.KieValidationError, match=problem):
         single.request(*asked)
+
+
+@pytest.mark.parametrize(
+    ("call", "about"),
+    [
+        (IN_1080P, ("Asking for the Veo video in 1080p", "a6", "veo")),
+        (IN_4K, ("Asking for the Veo video in 4k", "a6", "veo")),
+        (STYLE, ("Boosting the style", None, None)),
+        (RECOVER, ("Recovering the songs", "a1", "music")),
+        (RECOVERED, ("Reading the recovered songs", "r1", "recovery")),
+    ],
+)
+def test_an_error_says_what_it_is_about(call, about):
+    sent = call()
+    with pytest.raises(e.KieInsufficientCreditsError) as caught:
+        sent.read(Response(200, b'{"code": 402, "msg": "no credits"}'))
+    assert (caught.value.problem.partition(":")[0], caught.value.kie_task_id, caught.value.family) == about
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/veo/get-1080p-video", "//api/v1//veo/Get-1080p-video//", "/api/v1/veo/get-1080p-video?x=/"]
+)
+def test_the_get_that_is_paid_is_never_repeated_however_it_is_spelled(path):
+    assert single.request("get", path, None, None).repeat is Repeat.NEVER_TWICE
+    assert single.request("get", path.replace("1080p", "720p"), None, None).repeat is Repeat.ALWAYS
+
+
+@pytest.mark.parametrize(("method", "path", "named"), [("P OST", "/x", "'P OST'"), ("POST", "x", "'x'")])
+def test_a_wrong_request_is_quoted(method, path, named):
+    with pytest.raises(e.KieValidationError, match=named):
+        single.request(method, path, None, None)
+
+
+@pytest.mark.parametrize(
+    ("index", "link"), [(0, "https://t.example/0.mp4"), (1, "https://t.example/1.mp4"), (2, "https://t.example/0.mp4")]
+)
+def test_the_link_of_the_video_that_was_asked_for(index, link):
+    links = {"resultUrls": ["https://t.example/0.mp4", "https://t.example/1.mp4"]}
+    assert outcome(partial(single.upscale_veo, "a6", "4k", index), 200, links) == link
