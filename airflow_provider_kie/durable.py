@@ -119,10 +119,10 @@ class Record:
         except Exception:
             log.exception("The submit was refused, but that could not be kept for a retry.")
 
-    def _write(self, state: State, kie_task_id: str | None = None, *, guarded: bool = True) -> None:
+    def _write(self, state: State, kie_task_id: str | None = None, *, guarded: bool | None = None) -> None:
         if self._store is not None:
             entry = {**self.identity, "kie_task_id": kie_task_id, "state": state.value, "max_tries": self.max_tries}
-            if not (self._row.guarded and guarded):
+            if not (self._row.guarded if guarded is None else guarded):
                 entry["guarded"] = False
             self._store.set(self._key, entry, retention=RETENTION)
 

@@ -228,10 +228,10 @@ def next_try(
     if entry is None or entry.state in (State.REFUSED, State.FAILED) or (cleared and reuse == NEVER):
         return Submit()
     guarded = row.guarded and entry.guarded
-    # Entries of earlier versions have no account for a guarded job.
-    known = entry.identity if guarded else dict.fromkeys(identity)
-    differing = sorted(name for name, value in identity.items() if name in known and entry.identity.get(name) != value)
-    if differing and (cleared or (guarded and not PAYER & set(differing))):
+    # Entries of earlier versions have no account.
+    known = {name: value for name, value in identity.items() if name in entry.identity or name not in PAYER}
+    differing = sorted(name for name, value in known.items() if entry.identity.get(name) != value)
+    if set(differing) - PAYER and (guarded or cleared):
         return Submit()
     if differing:
         return Stop(_other_job(row, entry, differing, task))

@@ -96,7 +96,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [plain(each) for each in value]
     return value
 

@@ -108,7 +108,7 @@ class KieHook(KieBaseHook):
         """
         row = self.wav_route(route)
         url = callback_url or self._default_callback_url(row)
-        submitted = self.call(wav.convert_to_wav(music_task_id, audio_id, url, row))
+        submitted = self._submit(wav.convert_to_wav(music_task_id, audio_id, url, row))
         if submitted.reused:
             what = f"WAV task {submitted.kie_task_id}"
             self.log.warning("KIE has converted track %s before: %s is reused.", audio_id, what)
@@ -142,15 +142,18 @@ class KieHook(KieBaseHook):
         :raises KieError: the cause, as for every method.
         """
         call = self.submit_call(input=input, model=model, family=family, callback_url=callback_url)
+        submitted = self._submit(call)
+        if submitted.reused:
+            self.log.warning("KIE has made this before: %s is reused.", named(call.family, submitted.kie_task_id))
+        return submitted.kie_task_id
+
+    def _submit(self, call: Call[Submitted]) -> Submitted:
         try:
-            submitted = self.call(call)
+            return self.call(call)
         except KieError as error:
             if call.repeat is Repeat.GUARDED or outcome_of(error) is not Outcome.UNKNOWN:
                 raise
             raise KieMaybeSubmittedError(error.problem, conn_id=error.conn_id, family=call.family) from error
-        if submitted.reused:
-            self.log.warning("KIE has made this before: %s is reused.", named(call.family, submitted.kie_task_id))
-        return submitted.kie_task_id
 
     def submit_call(
         self,

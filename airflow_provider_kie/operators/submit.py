@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
     XComArg,
     conf,
@@ -178,8 +179,9 @@ class SubmitOperator(JobTask, Generic[R]):
             result: R = super().resume_execution(next_method, next_kwargs, context)
             return result
         ti = context["ti"]
-        kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
-        return self._end_wait(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
+        with self._no_retry_without_the_id(context, None):
+            kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
+            return self._end_wait(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
 
     def on_kill(self) -> None:
         """Log that the job continues after a user killed the task."""
@@ -294,10 +296,12 @@ class SubmitOperator(JobTask, Generic[R]):
         """Make errors final if nothing is remembered, because a retry would pay for the job again."""
         try:
             yield
-        except (KieError, AirflowFailException, AirflowSkipException, TaskDeferred):
+        except (AirflowFailException, AirflowSkipException, TaskDeferred):
             raise
-        except BaseException as error:  # also Airflow's time-out, or the end of the process
+        except (Exception, AirflowTaskTimeout) as error:  # but no termination, of which others decide what becomes
             if not self._remembers_nothing(context):
+                raise
+            if isinstance(error, KieError) and worth_a_new_submit(error, guarded=self.row.guarded):
                 raise
             problem = f"The task was broken off after the submit ({type(error).__name__}: {error})"
             where, family = self.kie_conn_id, self.row.tag

@@ -7,7 +7,7 @@ import json
 import signal
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.server import KieEmulator
@@ -22,10 +22,6 @@ IMAGE = {"model": "google/nano-banana", "input": {"prompt": "a lighthouse"}}
 TRACK = {"music_task_id": "music-1", "audio_id": "track-1"}
 
 
-class Broken(BaseException):
-    """Airflow's time-out and termination are no ``Exception`` either."""
-
-
 @pytest.fixture
 def slow(kie):
     kie.configure(conversion_seconds=60)
@@ -38,7 +34,7 @@ def image(store, **arguments):
 
 def break_off_in(seconds):
     def broken(*_):
-        raise Broken("Timeout")
+        raise AirflowTaskTimeout("Timeout")
 
     signal.signal(signal.SIGALRM, broken)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -46,7 +42,7 @@ def break_off_in(seconds):
 
 def test_a_task_that_is_broken_off_while_it_waits_is_not_retried_where_nothing_is_remembered(slow):
     break_off_in(0.5)
-    with pytest.raises(e.KieWaitTimeoutError, match="Broken: Timeout") as end:
+    with pytest.raises(e.KieWaitTimeoutError, match="AirflowTaskTimeout") as end:
         image(None).run_once()
     assert isinstance(end.value, AirflowFailException)
     assert end.value.kie_task_id
@@ -55,12 +51,27 @@ def test_a_task_that_is_broken_off_while_it_waits_is_not_retried_where_nothing_i
 def test_where_the_job_is_remembered_a_retry_follows(slow):
     task = image(Store())
     break_off_in(0.5)
-    with pytest.raises(Broken):
+    with pytest.raises(AirflowTaskTimeout):
         task.run_once()
     slow.configure(conversion_seconds=0)
     with pytest.raises(e.KieWaitTimeoutError):
         task.run_once(timeout=0.1)
     assert slow.accepted_submits == 1
+
+
+def test_what_becomes_of_a_terminated_task_is_left_to_airflow(slow, monkeypatch):
+    """On Airflow 2.11 somebody may have set its state meanwhile."""
+
+    class Terminated(BaseException):
+        pass
+
+    def terminated(*_):
+        raise Terminated
+
+    signal.signal(signal.SIGALRM, terminated)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    with pytest.raises(Terminated):
+        image(None).run_once()
 
 
 def test_an_xcom_that_cannot_be_pushed_is_no_reason_to_pay_again(kie, monkeypatch):
@@ -109,6 +120,9 @@ def test_a_job_that_another_account_does_not_know_is_no_failed_one(slow, monkeyp
     with KieEmulator(submits_per_window=None) as other:
         monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", other.connection_json())
         with pytest.raises(e.KieMaybeSubmittedError, match="another account"):
+            task.run_once(kie_conn_id="kie_other")
+        task.clear()
+        with pytest.raises(e.KieMaybeSubmittedError, match="another account"):  # a clear is no consent to pay there
             task.run_once(kie_conn_id="kie_other")
         assert other.accepted_submits == 0
 

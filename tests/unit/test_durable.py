@@ -67,9 +67,14 @@ ENTRIES = {
     "no state and no id": (SAME, CLAIMED, Stop),
     # of an earlier version, which knew less of what it had submitted
     "less of the identity": (
+        without("digest", kept(kie_task_id="a1", state="submitted")),
+        replace(SUBMITTED, identity={"account": SAME["account"]}),
+        Stop,
+    ),
+    "no account": (
         without("account", kept(kie_task_id="a1", state="submitted")),
         replace(SUBMITTED, identity={"digest": "1234"}),
-        Stop,
+        Resume("a1"),
     ),
     # of a later version
     "more of the identity": (kept(kie_task_id="a1", model="m"), Entry(State.CLAIMED, SAME, "a1"), Resume("a1")),
