@@ -322,11 +322,11 @@ def pauses(monkeypatch):
         return 0.0
 
     monkeypatch.setattr(Pace, "pause", keep)
-    monkeypatch.setattr(Pace, "polls_within", lambda self, seconds: 0)  # however slow the machine is
     return asked
 
 
-def test_backing_off_doubles_the_pauses_up_to_max_wait(kie, pauses):
+def test_backing_off_doubles_the_pauses_up_to_max_wait(kie, pauses, monkeypatch):
+    monkeypatch.setattr(Pace, "polls_within", lambda self, seconds: 0)  # however slow the machine is
     kie_task_id = kie.create_conversion(finished=True)
     kie.play(*["pending"] * 6)
     waiting = trigger(kie_task_id, poll_interval=0.5, exponential_backoff=True, max_wait=5.0)
