@@ -187,7 +187,7 @@ def _dry_run(hook: KieHook, row: Family, args: Namespace, call: Call[Submitted])
     }
 
 
-# # --- The entries of task instances
+# --- The entries of task instances
 
 
 def show_entry(run: Invocation) -> Result:

@@ -50,6 +50,7 @@ __all__ = [
     "Submit",
     "TaskKey",
     "digest",
+    "has_failed",
     "identity_of",
     "maybe_submitted",
     "next_try",
@@ -278,6 +279,18 @@ def _other_job(row: Family, entry: Entry, differing: list[str], task: TaskKey | 
         else None
     )
     return KieMaybeSubmittedError(problem, kie_task_id=entry.kie_task_id, family=row.tag, next_step=settle)
+
+
+def has_failed(row: Family, entry: Entry, decision: NextTry, error: KieError) -> bool:
+    """
+    Return whether the job of an entry has ended so that this try should submit again.
+
+    :param decision: what :func:`next_try` says of the entry.
+    :param error: how the job ended. To another account, for which the decision is to stop, the job is unknown, and that
+        is no failure of the job.
+    """
+    guarded = row.guarded and entry.guarded and not isinstance(decision, Stop)
+    return worth_a_new_submit(error, guarded=guarded)
 
 
 def worth_a_new_submit(error: KieError, *, guarded: bool) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "WavStatus",
     "as_conversion",
     "as_job",
+    "check_route",
     "convert_to_wav",
     "id_in",
     "row_of",
@@ -77,6 +78,18 @@ def row_of(route: str) -> Family:
     if row is None:
         raise KieValidationError(f"route is {quoted(route)}, but must be {' or '.join(map(repr, WAV_ROUTES))}")
     return row
+
+
+def check_route(route: str | None) -> str | None:
+    """
+    Return the route that a task was given; None stands for the connection's.
+
+    :param route: see :func:`row_of`.
+    :raises KieValidationError: there is no such route.
+    """
+    if route is not None:
+        row_of(route)
+    return route
 
 
 def id_in(given: object) -> str:

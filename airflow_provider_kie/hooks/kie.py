@@ -18,7 +18,7 @@ from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
 from airflow_provider_kie.hooks.base import KieBaseHook
-from airflow_provider_kie.money import Outcome, outcome_of
+from airflow_provider_kie.money import Outcome, outcome_of, stops_after_unknown
 from airflow_provider_kie.waiting.pace import as_seconds
 from airflow_provider_kie.waiting.verdict import conclude
 
@@ -151,7 +151,8 @@ class KieHook(KieBaseHook):
         try:
             return self.call(call)
         except KieError as error:
-            if call.repeat is Repeat.GUARDED or outcome_of(error) is not Outcome.UNKNOWN:
+            guarded = call.repeat is Repeat.GUARDED
+            if outcome_of(error) is not Outcome.UNKNOWN or not stops_after_unknown(guarded, on_unknown_submit=None):
                 raise
             raise KieMaybeSubmittedError(error.problem, conn_id=error.conn_id, family=call.family) from error
 

@@ -24,6 +24,7 @@ from airflow_provider_kie.api.job import no_cancel
 from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
+    KieConnectionNotFoundError,
     KieError,
     KieMaybeSubmittedError,
     KieValidationError,
@@ -44,6 +45,7 @@ from airflow_provider_kie.money import (
     Stop,
     Submit,
     TaskKey,
+    has_failed,
     maybe_submitted,
     next_try,
     outcome_of,
@@ -156,7 +158,7 @@ class SubmitOperator(JobTask, Generic[R]):
                 return self._finish(context, verdict)
             if self.deferrable:
                 self.defer(**deferral(self._trigger(kie_task_id, **wait)))
-            return self._end_wait(context, self.hook.wait(self.row, kie_task_id, **wait))
+            return self._finish(context, self.hook.wait(self.row, kie_task_id, **wait))
 
     def _check_words(self, name: str, *allowed: str | None) -> None:
         if getattr(self, name) not in allowed:
@@ -171,7 +173,7 @@ class SubmitOperator(JobTask, Generic[R]):
         end = read_event(event)
         kie_task_id = end.job["kie_task_id"] if isinstance(end, Done) else end.error.kie_task_id
         with self._no_retry_without_the_id(context, kie_task_id):
-            return self._end_wait(context, self._with_result(end))
+            return self._finish(context, self._with_result(end))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
         """Resume after the deferral, even if Airflow ended it: Airflow's own error would be retried without the id."""
@@ -181,7 +183,7 @@ class SubmitOperator(JobTask, Generic[R]):
         ti = context["ti"]
         with self._no_retry_without_the_id(context, None):
             kie_task_id = ti.xcom_pull(task_ids=self.task_id, key="kie_task_id", map_indexes=ti.map_index)
-            return self._end_wait(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
+            return self._finish(context, ended_by_airflow(self.row, kie_task_id, self.kie_conn_id, next_kwargs))
 
     def on_kill(self) -> None:
         """Log that the job continues after a user killed the task."""
@@ -206,9 +208,7 @@ class SubmitOperator(JobTask, Generic[R]):
             family = entry.identity.get("family")
             row = find_family(family) if family else self.row
             verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
-            # To another account the job is unknown, which is no failure of the job.
-            guarded = row.guarded and entry.guarded and not isinstance(decision, Stop)
-            if isinstance(verdict, Failed) and worth_a_new_submit(verdict.error, guarded=guarded):
+            if isinstance(verdict, Failed) and has_failed(row, entry, decision, verdict.error):
                 decision = self._next_try(record, replace(entry, state=State.FAILED))
         if isinstance(decision, Stop):
             raise decision.error
@@ -277,36 +277,36 @@ class SubmitOperator(JobTask, Generic[R]):
         self._kie_task_id = kie_task_id
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
 
-    def _end_wait(self, context: Context, end: Done | Failed) -> R:
-        if (
-            isinstance(end, Failed)
-            and self._remembers_nothing(context)
-            and not worth_a_new_submit(end.error, guarded=self.row.guarded)
-        ):
-            # A retry would clear the id from XCom and submit again, which KIE may refuse without naming it.
-            end = Failed(final(end.error))
-        return self._finish(context, end)
-
     def _remembers_nothing(self, context: Context) -> bool:
         # Asked without a record, whose identity may no longer be in XCom.
         return not self.durable or task_state_store(context) is None
 
     @contextmanager
     def _no_retry_without_the_id(self, context: Context, kie_task_id: str | None) -> Iterator[None]:
-        """Make errors final if nothing is remembered, because a retry would pay for the job again."""
+        """
+        Make errors final if nothing is remembered and the job has not failed.
+
+        A retry would clear the id from XCom and submit again, which is charged, or refused without naming the job.
+        """
         try:
             yield
         except (AirflowFailException, AirflowSkipException, TaskDeferred):
             raise
-        except (Exception, AirflowTaskTimeout) as error:  # but no termination, of which others decide what becomes
+        except KieError as error:
+            if not self._remembers_nothing(context) or worth_a_new_submit(error, guarded=self.row.guarded):
+                raise
+            if isinstance(error, KieConnectionNotFoundError):  # which final() leaves retryable
+                raise self._broken_off(error, kie_task_id) from error
+            raise final(error) from error.__cause__
+        except (Exception, AirflowTaskTimeout) as error:  # but no termination: somebody may have set the task's state
             if not self._remembers_nothing(context):
                 raise
-            if isinstance(error, KieError) and worth_a_new_submit(error, guarded=self.row.guarded):
-                raise
-            problem = f"The task was broken off after the submit ({type(error).__name__}: {error})"
-            where, family = self.kie_conn_id, self.row.tag
-            end = KieWaitTimeoutError(problem, kie_task_id=kie_task_id, conn_id=where, family=family)
-            raise final(end) from error
+            raise self._broken_off(error, kie_task_id) from error
+
+    def _broken_off(self, error: BaseException, kie_task_id: str | None) -> KieError:
+        problem = f"The task was broken off after the submit ({type(error).__name__}: {error})"
+        where, family = self.kie_conn_id, self.row.tag
+        return final(KieWaitTimeoutError(problem, kie_task_id=kie_task_id, conn_id=where, family=family))
 
     def _finish(self, context: Context, end: Done | Failed) -> R:
         job = conclude(end)

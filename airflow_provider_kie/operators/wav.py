@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import XComArg, conf
 
 from airflow_provider_kie.api.families import JOBS
 from airflow_provider_kie.api.fields import check_id, is_blank
-from airflow_provider_kie.api.wav import as_conversion, convert_to_wav, id_in, row_of
+from airflow_provider_kie.api.wav import as_conversion, check_route, convert_to_wav, id_in, row_of
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.durable import Record
 from airflow_provider_kie.exceptions import KieError
@@ -38,11 +38,6 @@ class _WavTask(JobTask):
 
     operator_extra_links = (KieLogsLink(), WavFileLink())
     route: str | None
-
-    def _set_route(self, route: str | None) -> None:
-        if route is not None:
-            row_of(route)
-        self.route = route
 
     @property
     def row(self) -> Family:
@@ -114,7 +109,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
             on_unknown_submit=on_unknown_submit,
             **kwargs,
         )
-        self._set_route(route)
+        self.route = check_route(route)
         self.music_task_id = as_rendered(music_task_id)
         self.audio_id = as_rendered(audio_id)
         self.callback_url = as_rendered(callback_url)
@@ -172,7 +167,7 @@ class WavUrlOperator(_WavTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._set_route(route)
+        self.route = check_route(route)
         self.kie_task_id = as_rendered(kie_task_id)
         self.kie_conn_id = as_rendered(kie_conn_id)
 

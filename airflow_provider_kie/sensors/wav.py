@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.api.wav import WavConversion, as_conversion, id_in, row_of
+from airflow_provider_kie.api.wav import WavConversion, as_conversion, check_route, id_in
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.sensors.job import WaitSensor
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -47,9 +47,7 @@ class WavConversionSensor(WaitSensor):
     row = WAV
 
     def __init__(self, *, route: str | None = None, **kwargs: Any) -> None:
-        if route is not None:
-            row_of(route)
-        self.route = route  # before Airflow's constructor, which reads start_trigger_args
+        self.route = check_route(route)  # before Airflow's constructor, which reads start_trigger_args
         super().__init__(**kwargs)
 
     def _row_to_read(self) -> Family:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
-from airflow_provider_kie.api.wav import as_conversion, id_in, row_of
+from airflow_provider_kie.api.wav import as_conversion, check_route, id_in
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import (
     KieDestinationExistsError,
@@ -85,9 +85,7 @@ class WavToObjectStorageOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if route is not None:
-            row_of(route)
-        self.route = route
+        self.route = check_route(route)
         self.kie_task_id = as_rendered(kie_task_id)
         self.wav_url = as_rendered(wav_url)
         self.destination = as_rendered(destination)

@@ -146,7 +146,7 @@ class KieJobTrigger(BaseTrigger):
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
                     self._was_found = True
-                    return self._conclude(row, await self._wait(self._row_for(hook), hook))
+                    return self._conclude(row, await self._wait(self._row_by(row, hook), hook))
             except Exception as error:
                 # Reading is free and the job is paid for, so only the deadline ends the wait.
                 waited = time.time() - self._began
@@ -168,9 +168,9 @@ class KieJobTrigger(BaseTrigger):
         waited = max(time.time() - self._began, 0.0)  # the worker's clock may be ahead
         return pause + max(limits.DEFERRAL_SECONDS - waited, 0.0)
 
-    def _row_for(self, hook: KieAsyncHook) -> Family:
+    def _row_by(self, row: Family, hook: KieAsyncHook) -> Family:
         """Return the row to read by, which may depend on the connection."""
-        return find_family(self.family)
+        return row
 
     def _wait(self, row: Family, hook: KieAsyncHook) -> Coroutine[Any, Any, Done | Failed | Wait]:
         pace = Pace(self.poll_interval, self.exponential_backoff, self.max_wait)

@@ -66,6 +66,8 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
             # kind.
             counts = not isinstance(elsewhere, KieError) or elsewhere.transient
             reading = elsewhere if counts or isinstance(elsewhere, KieWrongTaskError) else None
+            if isinstance(reading, dict):
+                judge.row = row = row.also
         verdict = judge.judge(reading, time.monotonic())
         if not (isinstance(verdict, Wait) and verdict.settling):
             return verdict
@@ -84,12 +86,16 @@ def wait(
 
     :param polls: polls made before, for the back-off.
     """
-    while isinstance(verdict := (yield from poll(Judge(row, kie_task_id, conn_id), pace, left)), Wait):
+    while True:
+        judge = Judge(row, kie_task_id, conn_id)
+        verdict = yield from poll(judge, pace, left)
+        if not isinstance(verdict, Wait):
+            return verdict
+        row = judge.row  # the other one, if that found the job
         polls += 1
         rest = left()
         if rest <= 0:
             return verdict
         reason, warning = verdict.reason, verdict.warning
-        del verdict
+        del judge, verdict
         yield Pause(min(pace.pause(polls), rest), reason, warning, rest)
-    return verdict

@@ -7,16 +7,18 @@ import json
 
 import pytest
 
+from airflow_provider_kie import connection
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
-from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.api.families import WAV, WAV_ROUTES
 from airflow_provider_kie.api.job import KieJob, read_job
 from airflow_provider_kie.api.wav import (
     Submitted,
     WavConversion,
     as_conversion,
     as_job,
+    check_route,
     convert_to_wav,
     id_in,
     row_of,
@@ -314,6 +316,14 @@ class TestRoutes:
             row_of(route)
         assert row_of("jobs") is self.MARKET
         assert row_of("wav") is WAV
+
+    def test_a_task_may_leave_the_route_to_the_connection(self):
+        assert [check_route(route) for route in (None, "wav", "jobs")] == [None, "wav", "jobs"]
+        with pytest.raises(e.KieValidationError, match="route is 'market'"):
+            check_route("market")
+
+    def test_the_connection_knows_the_same_routes(self):
+        assert tuple(WAV_ROUTES) == connection.WAV_ROUTES
 
     @pytest.mark.parametrize("given", ["wav-1", {"kie_task_id": "wav-1"}, {"kie_task_id": "wav-1", "family": "jobs"}])
     def test_an_id_is_taken_out_of_a_whole_job(self, given):

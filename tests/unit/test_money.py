@@ -19,6 +19,7 @@ from airflow_provider_kie.money import (
     Submit,
     TaskKey,
     digest,
+    has_failed,
     identity_of,
     maybe_submitted,
     next_try,
@@ -233,3 +234,18 @@ def test_the_connection_is_named_where_it_is_not_the_default():
     task = TaskKey("dag", "run", "make", 3, "kie_other")
     assert task.command("adopt") == "airflow kie jobs adopt dag run make --map-index 3 --conn-id kie_other"
     assert task.command("forget") == "airflow kie jobs forget dag run make --map-index 3"
+
+
+@pytest.mark.parametrize(
+    ("row", "guarded", "decision", "failed"),
+    [
+        (WAV, True, Resume("a1"), True),
+        (WAV, True, Stop(e.KieMaybeSubmittedError("another account")), False),
+        (WAV, False, Resume("a1"), False),
+        (POEMS, True, Resume("a1"), False),
+    ],
+)
+def test_an_unknown_id_is_a_failure_only_to_the_account_that_the_guard_covers(row, guarded, decision, failed):
+    left = replace(entry(State.SUBMITTED, "a1"), guarded=guarded)
+    assert has_failed(row, left, decision, e.KieNotFoundError("x")) is failed
+    assert has_failed(row, left, decision, e.KieJobFailedError("x"))

@@ -371,3 +371,18 @@ def test_who_does_not_wait_gets_the_end_or_the_reason():
 )
 def test_what_ends_the_search_for_the_connection(error, waited, was_found, ends):
     assert connection_is_lost(error, waited, was_found=was_found) is ends
+
+
+def test_a_job_that_the_other_row_knows_is_read_by_that_one_from_then_on(monkeypatch):
+    """Otherwise each poll of a long wait would read twice."""
+    known = record() | {"model": WAV.also.model}
+    found = record("SUCCESS", wav_url=URL) | {"model": WAV.also.model}
+    drive = Drive(monkeypatch, None, seconds=3600.0, elsewhere=known)
+    course = wait(*JOB, Pace(30.0), drive.left)
+    asked = [next(course)]
+    for reading in (None, known, None, known, None):
+        asked.append(course.send(reading))
+    rows = [step for step in asked if isinstance(step, Family)]
+    assert rows == [WAV, WAV.also, WAV.also, WAV.also]
+    drive.elsewhere = found
+    assert drive(wait(*JOB, Pace(30.0), drive.left)) == Done(found)
