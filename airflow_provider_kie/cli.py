@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["get_commands", "main"]
 
-HELP = "Submit jobs to KIE.ai, show them, and settle what tasks remember of them"
+HELP = "Submit jobs to KIE.ai, show them, and settle which of them tasks have paid for"
 WITHIN_AIRFLOW = "airflow kie"
 WITHOUT_AIRFLOW = "python -m airflow_provider_kie"
 
@@ -126,25 +126,25 @@ _TASK = (
     _option("dag_id", metavar="DAG", help="the DAG"),
     _option("run_id", metavar="RUN", help="the id of its run"),
     _option("task_id", metavar="TASK", help="the task that submits"),
-    _option("--map-index", type=int, default=-1, help="which one of a mapped task's instances"),
+    _option("--map-index", type=int, default=-1, help="the map index of the instance, if the task is mapped"),
 )
 
 COMMANDS: tuple[_Command | _Group, ...] = (
     _Command("check", "check host and API key, and show the credits left (free)", "check", _EACH),
     _Command("families", "list the families of jobs (free)", "families", (_OUTPUT,)),
-    _Command("show", "show a job as it stands (free)", "show", (_ID, *_KIND_OF_ID, *_EACH)),
+    _Command("show", "show the current state of a job (free)", "show", (_ID, *_KIND_OF_ID, *_EACH)),
     _Command("wait", "wait for the end of a job, and show it (free)", "wait", (_ID, *_KIND_OF_ID, *_TIMES, *_EACH)),
     _Command("convert", "submit a WAV conversion; THIS COSTS CREDITS", "convert", (*_TRACK, *_SUBMIT, *_EACH)),
     _Command("submit", "submit a job; THIS COSTS CREDITS", "submit", (*_KIND, *_INPUT, *_SUBMIT, *_EACH)),
     _Group(
         "jobs",
-        "settle by hand what a task instance remembers of its job (Airflow 3.3 and later)",
+        "settle by hand which job a task instance has paid for (Airflow 3.3 and later)",
         (
             _Command("show", "show what is remembered", "show_entry", (*_TASK, _OUTPUT)),
             _Command("adopt", "let the next try go on with a job (free)", "adopt", (*_TASK, _ID, *_EACH)),
             _Command(
                 "forget",
-                "forget the job, so that the next try submits again; THAT COSTS CREDITS, perhaps for the second time",
+                "forget the job, so that the next try submits again; THAT COSTS CREDITS, perhaps a second time",
                 "forget",
                 (*_TASK, _OUTPUT),
             ),

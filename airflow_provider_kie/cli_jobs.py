@@ -35,14 +35,14 @@ from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, conclude
 
 __all__ = ["adopt", "check", "convert", "families", "forget", "show", "show_entry", "submit", "wait"]
 
-HELD_BACK = "Waiting for KIE's answer, which names the job. Press Ctrl-C again to do without it."
+HELD_BACK = "Waiting for KIE's answer, which names the job. Press Ctrl-C again to stop without it."
 MAYBE_SUBMITTED = (
     "KIE may have accepted the submit. Look at https://kie.ai/logs: if the conversion is listed, wait for its id. If "
     "not, run the same command again; KIE's documentation says that it refuses a second conversion of a track."
 )
 MAYBE_CHARGED = (
-    "KIE may have accepted the submit, and charged it. Look at https://kie.ai/logs before you run the command again: a "
-    "job that is listed there can be waited for with: "
+    "KIE may have accepted the submit, and charged it. Look at https://kie.ai/logs before you run the command again. "
+    "To wait for a job that is listed there: "
 )
 NOTHING_REMEMBERED = (
     "This command looks nothing up and remembers nothing, so that it submits again when it is run again."
@@ -115,7 +115,7 @@ def _row(args: Namespace, default: str | None = None) -> Family:
 def _read(hook: KieHook, row: Family, kie_task_id: str) -> KieJob:
     job = hook.get_job(kie_task_id, row.name)
     if job is None:
-        problem = f"KIE does not know this {label(row.tag)}, or not yet: a new one may be invisible for a minute"
+        problem = f"KIE does not know this {label(row.tag)}; one that is new may take a minute to become visible"
         raise KieNotFoundError(problem, kie_task_id=kie_task_id, conn_id=hook.kie_conn_id, family=row.tag)
     return job
 
@@ -210,7 +210,7 @@ def adopt(run: Invocation) -> Result:
     if (before := entry.get("kie_task_id")) and before != job["kie_task_id"]:
         terminal.say(f"It replaces {named(row.tag, before)}, which is paid for too.")
     entry = durable.adopt(store, key, entry, job["kie_task_id"])
-    what = f"{named(row.tag, job['kie_task_id'])}, which stands at {job['status']}"
+    what = f"{named(row.tag, job['kie_task_id'])}, whose status is {job['status']}"
     terminal.say(f"The next try goes on with {what}. Clear the task to start it.")
     return {"key": key, **entry}
 
@@ -247,10 +247,11 @@ def _store(args: Namespace) -> StoreFromOutside:
         hint = "DAG, RUN and TASK are ids, and a mapped task needs --map-index"
         raise KieError(f"Airflow has no task instance {_name(args)}; {hint}") from None
     except SQLAlchemyError as error:
-        where = "run this where Airflow's other commands find it"
+        where = "run this where Airflow's own commands can reach it"
         raise KieError(f"Airflow's metadata database gave no answer ({type(error).__name__}); {where}") from error
     if store is None:
-        raise KieError(f"Airflow {airflow_version} keeps nothing from try to try, so nothing can be settled; 3.3 does")
+        why = f"Airflow {airflow_version} stores nothing from one try to the next; Airflow 3.3 and later do"
+        raise KieError(f"There is no entry to settle: {why}")
     return store
 
 
@@ -265,7 +266,7 @@ def _entries(store: StoreFromOutside, args: Namespace) -> dict[str, Any]:
     kept = {key: store.get(key) for key in (JOB_KEY, WAV_KEY)}
     found = {key: entry for key, entry in kept.items() if entry is not None}
     if not found:
-        instead = "A job that KIE's website lists can be waited for with a KieJobSensor or a WavConversionSensor"
+        instead = "To wait for a job that KIE's website lists, use a KieJobSensor or a WavConversionSensor"
         raise KieError(f"Nothing is remembered for {_name(args)}, so its next try submits. {instead}")
     return found
 

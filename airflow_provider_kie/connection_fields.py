@@ -49,11 +49,11 @@ class Fields:
         if not password:
             raise self.refuse("password", "is empty; it holds the API key of https://kie.ai/api-key")
         if len(password) < SHORTEST_KEY:
-            raise self.refuse("password", f"is no API key: it has fewer than {SHORTEST_KEY} characters")
+            raise self.refuse("password", f"is not an API key: it has fewer than {SHORTEST_KEY} characters")
         if not _TOKEN.fullmatch(password):
             raise self.refuse(
                 "password",
-                "is no API key: it holds a space, a line break or another character that no key has",
+                "is not an API key: it holds a space, a line break or another character that no key has",
             )
         return password
 

@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise AirflowOptionalProviderFeatureException(
         "airflow_provider_kie.retry_policy needs Airflow 3.3 or later; on this Airflow leave out retry_policy= and set "
-        "retry_delay instead. Errors that repeating cannot help are not retried on any version."
+        "retry_delay instead. Errors that a retry cannot help are not retried on any version."
     ) from error
 
 __all__ = ["KIE_RETRY_POLICY"]
@@ -51,7 +51,7 @@ KIE_RETRY_POLICY = ExceptionRetryPolicy(
         RetryRule(
             exception=exceptions.KieRateLimitError,
             retry_delay=timedelta(minutes=1),
-            reason="KIE's limit of new conversions; its window is 10 seconds",
+            reason="KIE's limit on new jobs, which holds for 10 seconds",
         ),
         RetryRule(
             exception=exceptions.KieMaintenanceError,

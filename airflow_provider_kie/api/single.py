@@ -40,7 +40,7 @@ def request(method: str, path: str, params: Mapping[str, str] | None, json: Mapp
     :raises KieValidationError: it cannot be sent.
     """
     if not (isinstance(method, str) and method.isalpha()):
-        raise KieValidationError(f"method {quoted(method)} is no HTTP method")
+        raise KieValidationError(f"method {quoted(method)} is not an HTTP method")
     if not (isinstance(path, str) and path.startswith("/")):
         raise KieValidationError(f"path {quoted(path)} does not start with '/'")
     try:

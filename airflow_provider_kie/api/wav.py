@@ -102,7 +102,7 @@ def id_in(given: object) -> str:
     if not isinstance(given, Mapping):
         return cast("str", given)
     if (family := given.get("family", WAV.name)) not in WAV_ROUTES:
-        raise KieValidationError(f"kie_task_id is a job of family {quoted(family)}, and no WAV conversion")
+        raise KieValidationError(f"kie_task_id is a job of family {quoted(family)}, not a WAV conversion")
     return cast("str", given.get("kie_task_id", ""))
 
 

@@ -29,7 +29,7 @@ def find_answer(name: str) -> Answer:
     if answer := _PLAYABLE.get(name):
         return answer
     near = difflib.get_close_matches(name, _PLAYABLE, n=3, cutoff=0.4)
-    raise LookupError(f"no answer is called {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+    raise LookupError(f"no answer is called {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
 
 
 @dataclass(frozen=True, slots=True)

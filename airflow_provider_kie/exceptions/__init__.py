@@ -269,13 +269,13 @@ class KieLinkExpiredError(KieError, AirflowFailException):
 class KieNotAWavError(KieError, AirflowFailException):
     """The download is not a WAV file; nothing was stored."""
 
-    next_step = "Look at the first bytes: an error page there is KIE's; if it persists, report it to support@kie.ai."
+    next_step = "Look at the first bytes: an error page is the file host's; if it persists, tell support@kie.ai."
 
 
 class KieFileTooLargeError(KieError, AirflowFailException):
     """The file is larger than the task allows; nothing was stored."""
 
-    next_step = "Raise the operator's max_bytes if the file is meant to be so large."
+    next_step = "Raise the operator's max_bytes if the file is meant to be that large."
 
 
 class KieUnsafeUrlError(KieError, AirflowFailException):

@@ -140,7 +140,7 @@ class KieBaseHook(BaseHook):
         found = self._look_up()
         if found == self.settings:
             return False
-        self.log.warning("KIE refused the key, and connection %r has changed: going on with it.", self.kie_conn_id)
+        self.log.warning("KIE refused the key, and connection %r has changed: using the new one.", self.kie_conn_id)
         self._session.close()
         del self._session
         self.settings = found

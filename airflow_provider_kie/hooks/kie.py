@@ -144,7 +144,7 @@ class KieHook(KieBaseHook):
         call = self.submit_call(input=input, model=model, family=family, callback_url=callback_url)
         submitted = self._submit(call)
         if submitted.reused:
-            self.log.warning("KIE has made this before: %s is reused.", named(call.family, submitted.kie_task_id))
+            self.log.warning("KIE has made the same before: %s is reused.", named(call.family, submitted.kie_task_id))
         return submitted.kie_task_id
 
     def _submit(self, call: Call[Submitted]) -> Submitted:

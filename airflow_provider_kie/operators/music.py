@@ -67,6 +67,6 @@ class MusicTracksOperator(JobTask):
         self._log_end(end)
         if not end.job["tracks"]:
             # With an empty list all tasks mapped over it would be skipped, and the run would succeed.
-            problem = "The job has no track; songs have, such as those of family music"
+            problem = "The job has no tracks; only jobs that make songs have them, such as those of family music"
             raise KieValidationError(problem, kie_task_id=kie_task_id, family=row.tag)
         return end.job["tracks"]

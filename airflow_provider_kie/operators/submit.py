@@ -237,7 +237,7 @@ class SubmitOperator(JobTask, Generic[R]):
         return record.task and replace(record.task, conn_id=conn_id)
 
     def _why_resubmit(self, earlier: Failed) -> str:
-        return f"The job is submitted again, because the earlier try's ended: {earlier.error}"
+        return f"The job is submitted again, because that of the earlier try ended: {earlier.error}"
 
     def _submit(self, context: Context, record: Record, earlier: Failed | None) -> None:
         self._warn_where_nothing_is_remembered(record)
@@ -269,8 +269,8 @@ class SubmitOperator(JobTask, Generic[R]):
     def _warn_where_nothing_is_remembered(self, record: Record) -> None:
         if self.retries and not (record.persistent or self.row.guarded):
             self.log.warning(
-                "Nothing is remembered from try to try here, so a worker that dies after the submit makes the next try "
-                "pay again. Set retries=0, or use Airflow 3.3 or later with durable=True."
+                "Nothing is stored here from one try to the next, so if a worker dies after the submit, the next try "
+                "pays again. Set retries=0, or use Airflow 3.3 or later with durable=True."
             )
 
     def _publish_id(self, context: Context, kie_task_id: str) -> None:

@@ -60,7 +60,7 @@ class WaitSensor(JobTask, StartInTriggerer):
         self.kie_task_id = as_rendered(kie_task_id)
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.deferrable = deferrable
-        self._last_reason = "no poll of KIE"
+        self._last_reason = "KIE was not polled"
         self._deadline = 0.0
         self.start_from_trigger = start_from_trigger
 

@@ -77,7 +77,7 @@ class StartInTriggerer(BaseSensorOperator):
             (not self.deferrable, "it needs deferrable=True"),
             (
                 None in map(_for_the_triggerer, arguments),
-                "the triggerer takes only a literal or the .output of another task, and no template",
+                "the triggerer takes only a literal or the .output of another task, not a template",
             ),
             (
                 not all(

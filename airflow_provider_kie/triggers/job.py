@@ -37,7 +37,7 @@ LONGEST_RECOVERY = 60.0
 #: Seconds by which the trigger's event comes before a limit of Airflow's own, such as the task's ``execution_timeout``.
 AIRFLOW_MARGIN = 5.0
 #: What the message of the time-out then adds.
-SHORTER_LIMIT = "; the task's execution_timeout, or a queue before the triggerer, left no more of its {:g} seconds"
+SHORTER_LIMIT = "; the task's execution_timeout, or a queue before the triggerer, cut its timeout of {:g} seconds short"
 #: Seconds that a poll, or the look-up of the connection, may continue after the deadline.
 FINAL_POLL_SECONDS = 60.0
 #: Seconds before Airflow's own limit at which the wait is cut off, so that the event is sent in time.

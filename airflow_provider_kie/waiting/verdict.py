@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 #: The reason of a wait while a rate limit pauses the connection.
-RATE_LIMITED = "KIE's rate limit (429) holds the connection back"
+RATE_LIMITED = "KIE's rate limit (429) pauses the connection"
 
 #: A job that failed with one of these was refused for its input, and would fail again.
 _INPUT_ERRORS = (400, 413, 422, 451, "SENSITIVE_WORD_ERROR")

@@ -192,7 +192,7 @@ def test_an_entry_for_workers_alone_is_left_alone(kie, lost, refused, kie_comman
 def test_below_airflow_3_3_there_is_nothing_to_settle(kie_command, name, more):
     code, out, err = kie_command("jobs", name, "dag", "run", "task", *more)
     assert (code, out) == (1, "")
-    assert "keeps nothing from try to try" in err
+    assert "stores nothing from one try to the next" in err
 
 
 @needs_store

@@ -151,7 +151,7 @@ def test_who_resubmits_is_retried_after_a_lost_answer(kie):
 
 def test_a_job_without_tracks_is_no_empty_list(kie):
     tracks = MusicTracksOperator(task_id="tracks", kie_task_id=kie.create_job("veo", finished=True), family="veo")
-    with pytest.raises(e.KieValidationError, match="no track"):
+    with pytest.raises(e.KieValidationError, match="no tracks"):
         tracks.execute({"ti": TaskInstance()})
 
 

@@ -95,8 +95,8 @@ def test_an_id_of_another_task_is_rendered_there():
     ("arguments", "why"),
     [
         pytest.param({"deferrable": False}, "it needs deferrable=True", marks=needs_3_3),
-        pytest.param({"kie_task_id": "{{ params.id }}"}, "and no template", marks=needs_3_3),
-        pytest.param({"kie_conn_id": "{{ params.conn }}"}, "and no template", marks=needs_3_3),
+        pytest.param({"kie_task_id": "{{ params.id }}"}, "not a template", marks=needs_3_3),
+        pytest.param({"kie_conn_id": "{{ params.conn }}"}, "not a template", marks=needs_3_3),
         pytest.param({"of": PokesItself}, "PokesItself has an execute.. or poke.. of its own", marks=needs_3_3),
         pytest.param({}, "a mapped task, or dags test, starts on a worker", marks=needs_3_3),
     ],

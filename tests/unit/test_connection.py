@@ -97,7 +97,7 @@ NO_KEYS = [
 @pytest.mark.parametrize("key", NO_KEYS)
 def test_what_can_be_no_key_is_refused(key: str) -> None:
     message = refused("password", password=key)
-    assert "is no API key" in message
+    assert "is not an API key" in message
     assert len(key) < 4 or key.strip() not in message
 
 

@@ -163,7 +163,7 @@ def test_any_means_every_api_call_but_no_file(state: EmulatorState) -> None:
 
 
 def test_a_misspelt_answer_names_its_neighbours(state: EmulatorState) -> None:
-    with pytest.raises(LookupError, match=r"near it: .*rate-limited"):
+    with pytest.raises(LookupError, match=r"did you mean .*rate-limited"):
         state.answers.add("pending", "rate-limitted")
     with pytest.raises(ValueError, match="unknown endpoint"):
         state.answers.add("pending", endpoint="records")

@@ -171,7 +171,7 @@ def test_recovered_songs() -> None:
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
-        (("GE T", "/api/v1/x", None, None), "no HTTP method"),
+        (("GE T", "/api/v1/x", None, None), "not an HTTP method"),
         (("GET", "api/v1/x", None, None), "does not start with '/'"),
         (("POST", "/api/v1/x", None, {"weight": float("nan")}), "json can"),
     ],
