@@ -153,7 +153,7 @@ COMMANDS: tuple[_Command | _Group, ...] = (
 )
 
 
-# # --- The two command lines
+# --- The two command lines
 
 
 def get_commands() -> list[CLICommand]:

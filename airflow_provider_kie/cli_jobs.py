@@ -276,7 +276,7 @@ def _only_entry(store: StoreFromOutside, args: Namespace) -> tuple[str, dict[str
     if len(found) > 1:
         raise KieError(f"Both {' and '.join(found)} are remembered for {_name(args)}; delete one on the task's page")
     ((key, entry),) = found.items()
-    if not isinstance(entry, dict) or "kie_task_id" not in entry:  # workers' own stores leave references
+    if not isinstance(entry, dict) or "kie_task_id" not in entry:  # a worker's own store leaves only a reference
         raise KieError(f"The entry {key} of {_name(args)} cannot be read here; only a task, or 'forget', can use it")
     return key, entry
 

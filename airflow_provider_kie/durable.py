@@ -87,7 +87,7 @@ class Record:
 
     def begin(self) -> None:
         """
-        Write the intent to submit, so that a store that fails does so before anything is paid.
+        Write the intent to submit, so that a store that does not work is noticed before anything is paid.
 
         This also stops a try that is still running although Airflow has abandoned it: for it the store is empty and
         read-only.

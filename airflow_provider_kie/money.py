@@ -71,6 +71,7 @@ class Outcome(Enum):
 class State(StrEnum):
     """The state of a stored entry."""
 
+    #: Written before the submit; alone, it means that the outcome is unknown.
     CLAIMED = "claimed"
     REFUSED = "refused"
     SUBMITTED = "submitted"
@@ -197,7 +198,7 @@ NEVER: Final = "never"
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Return the outcome of a submit that raised, be it Airflow's time-out or the end of the process."""
+    """Return the outcome of a submit that raised anything, also Airflow's time-out or the end of the process."""
     if isinstance(error, KieError):
         if error.existing_kie_task_id and fields.is_id(error.existing_kie_task_id):
             return Outcome.ACCEPTED
@@ -285,9 +286,9 @@ def has_failed(row: Family, entry: Entry, decision: NextTry, error: KieError) ->
     """
     Return whether the job of an entry has ended so that this try should submit again.
 
-    :param decision: what :func:`next_try` says of the entry.
-    :param error: how the job ended. To another account, for which the decision is to stop, the job is unknown, and that
-        is no failure of the job.
+    :param decision: what :func:`next_try` says of the entry. If it is to stop, the connection may belong to another
+        account, which does not know the job: then an unknown id does not mean that the job failed.
+    :param error: how the job ended.
     """
     guarded = row.guarded and entry.guarded and not isinstance(decision, Stop)
     return worth_a_new_submit(error, guarded=guarded)

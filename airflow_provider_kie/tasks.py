@@ -83,7 +83,7 @@ class JobTask(BaseOperator):
         context["ti"].xcom_push(key="url", value=url)
 
     def _with_result(self, end: Done | Failed) -> Done | Failed:
-        """Return the end with the whole job, which is read again if it was too large for the event."""
+        """Return the end with the whole job; a job that was too large for the event is read again."""
         if not (isinstance(end, Done) and end.cut):
             return end
         kie_task_id, row = end.job["kie_task_id"], find_family(end.job["family"])

@@ -203,7 +203,7 @@ def _refuse(answer: Response, code: int, envelope: dict[str, Json]) -> NoReturn:
 
 
 def _refuse_without_code(answer: Response, envelope: dict[str, Json]) -> NoReturn:
-    """Fall back to the HTTP status. Most of them come from something between us and KIE."""
+    """Fall back to the HTTP status. Most such answers come from something between us and KIE."""
     status = answer.status
     if 300 <= status < 400:
         raise KieUnreadableAnswerError(

@@ -126,7 +126,7 @@ class Family:
     :param file_decides: a file counts whatever the status says.
     :param failure: the error class of a failed job.
     :param title: the noun for a job in messages; ``short``: a shorter one; ``product``: the noun for its result.
-    :param unnamed: triggers, events, store entries and errors leave out the family, as before there were others.
+    :param unnamed: triggers, events, store entries and errors leave the family out, as before there was a second one.
     """
 
     name: str

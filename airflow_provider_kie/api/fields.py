@@ -3,7 +3,7 @@
 Lenient readers of single values: ids, URLs, texts, numbers and times, and their paths in a record.
 
 For most families no finished job was ever recorded, and variants of the same software differ in letter case and
-underscores. So everything is read leniently that is unambiguous.
+underscores. So whatever is unambiguous is read leniently.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
     "whole",
 ]
 
-# The ids seen so far are 32 hex digits or UUIDs. To reject an id may be to lose a paid job, so other common alphabets,
-# such as URL-safe base64, are accepted too.
+# The ids seen so far are 32 hex digits or UUIDs. Rejecting an id may lose a paid job, so other common alphabets, such
+# as URL-safe base64, are accepted too.
 _ID = re.compile(r"[A-Za-z0-9._:~+=-]{1,128}")
 _HTTP_URL = re.compile(
     r"""

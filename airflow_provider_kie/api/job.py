@@ -270,7 +270,7 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
     )
     succeeded = row.words.meaning(job["status"]) in (Means.DONE, Means.DONE_IF_RESULT)
     if succeeded and row.needs_file and not job["files"] and (instead := _instead_of_links(row, data)):
-        # A malformed link is no failure of the job, which is paid for.
+        # The job is paid for, and a malformed link does not mean that it failed.
         raise KieUnreadableAnswerError(
             f"the {row.short} ended in {job['status']}, but its link is not an http(s) URL: "
             f"it begins with {fields.start_of_link(instead)}"
@@ -286,7 +286,7 @@ def _links(row: Family, data: Json) -> Iterator[tuple[str, str]]:
 
 
 def _instead_of_links(row: Family, data: dict[str, Json]) -> Json:
-    """Return the first value at the row's paths of files, or a non-object in place of the object around them."""
+    """Return the first value where a link should be, or where the object around the links should be."""
     paths = [path for _, alternatives in row.files for path in alternatives.split("|")]
     around = [path.partition(".")[0].removesuffix("[]") for path in paths]
     no_objects = (each for key in around for each in fields.dig(data, key) if not isinstance(each, dict))

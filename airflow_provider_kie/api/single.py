@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Calls that belong to no family, as far as their answers need a reader.
+The calls that belong to no family and whose answers can be mistaken, and any request of the user's.
 
 Sources: the pages "Get 1080P Video" and "Get 4K Video", "Get Recovery Audio Details" of a sister site, and measurements
 of others: Veo upscales by the client kie-mcp (4.0.2, before 2026-06-11); the boost of a style and the refusals of a

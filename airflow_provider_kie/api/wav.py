@@ -94,7 +94,7 @@ def check_route(route: str | None) -> str | None:
 
 def id_in(given: object) -> str:
     """
-    Return the id of a conversion, unchecked, typed as it should be.
+    Return the id of a conversion, unchecked; its type may still be wrong.
 
     :param given: the id, a :class:`WavConversion`, or a :class:`~airflow_provider_kie.api.job.KieJob`.
     :raises KieValidationError: it is a job of another family.

@@ -52,7 +52,7 @@ class Case:
 
     @property
     def answer(self) -> Answer:
-        """The same for the emulator to play; an accepted submit creates its job."""
+        """The case as an answer that the emulator can play; an accepted submit creates its job."""
         endpoint: Literal["submit", "record-info"] = "submit" if self.meaning in _OF_A_SUBMIT else "record-info"
         return Answer(self.name, self.number, endpoint, self.body, accepts=self.meaning == "accepted")
 

@@ -74,7 +74,7 @@ def _route(method: str, path: str, act: Callable[[dict[str, Any]], Any]) -> Rout
         try:
             body = await request.json() if await request.body() else {}
             if not isinstance(body, dict):
-                raise ValueError("the body must be a JSON object")  # noqa: TRY004  told like any wrong value
+                raise ValueError("the body must be a JSON object")  # noqa: TRY004  reported like any wrong value
             return _json(act(body))
         except (ValueError, LookupError) as error:
             return _json({"error": str(error.args[0])}, status=422)

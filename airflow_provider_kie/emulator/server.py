@@ -79,7 +79,7 @@ class KieEmulator:
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
-        # asyncio does this only for sockets that it created; without it each answer on a kept connection takes 40 ms.
+        # asyncio does this only for sockets that it created; without it each answer on a reused connection takes 40 ms.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = f"[{host}]" if ":" in host else host
         port = self._socket.getsockname()[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings for behaviour that is unknown of KIE, or that a test wants to change."""
+"""Settings for behaviour of KIE that is unknown, or that a test wants to change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settings:
     :param conversion_seconds: how long a job of any family runs
     :param conflict_names_id: whether the refusal of a duplicate (409 for a track that was converted before) names the
         earlier id
-    :param conflict_after_failure: whether a duplicate is also refused after the first job failed (unknown of KIE)
+    :param conflict_after_failure: whether a duplicate is also refused after the first job failed; KIE's way is unknown
     :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
     :param credits: the balance
     :param fault_share: the share of API calls, 0 to 1, that meet a random one of
@@ -62,7 +62,7 @@ class Settings:
 
 
 class SettingsArguments(TypedDict, total=False):
-    """The same as keyword arguments, which an editor can complete."""
+    """The settings as keyword arguments, which an editor can complete."""
 
     conversion_seconds: float
     conflict_names_id: bool

@@ -61,16 +61,16 @@ def answer_to(single: Single, kie: EmulatorState, asked: Asked | None) -> Envelo
     return single.reply(kie, single, asked)
 
 
-# # Kinds of calls
+# --- Kinds of calls
 
 
 def _at_once(**data: object) -> Answering:
-    """Returns this; charged each time."""
+    """Answer with this data; charged each time."""
     return lambda kie, single, asked: kie.charge(single.price) or Envelope(data=data)
 
 
 def _begins(read: str, id_key: str = "taskId") -> Answering:
-    """Starts something that is read at another path; charged each time."""
+    """Start something that is read at another path; charged each time."""
 
     def reply(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
         if refused := kie.charge(single.price):
@@ -83,7 +83,7 @@ def _begins(read: str, id_key: str = "taskId") -> Answering:
 
 
 def _voice(name: str, made: str, done: str) -> Answering:
-    """Reads a record; when done, it has this value under the name, and this status."""
+    """Read a record, which at the end has ``made`` in the field ``name``, and the status ``done``."""
 
     def reply(kie: EmulatorState, single: Single, asked: Asked) -> Envelope:
         what = (single.path, single.id_of(asked))

@@ -88,7 +88,7 @@ class EmulatorState:
                 return ANSWERS[self._chance.choice(faults)]
         return None
 
-    # The endpoints
+    # --- The endpoints
 
     def submit(self, body: object, family: str = "wav") -> Envelope:
         """
@@ -139,7 +139,7 @@ class EmulatorState:
             self._links[token] = _Link(self._clock() + LINK_SECONDS, extension_of(urlsplit(url).path))
         return Envelope(data=f"{self.base_url}/d/{token}")
 
-    # # For single calls
+    # --- For single calls
 
     def charge(self, price: float) -> Envelope | None:
         """Take the price of a call from the balance; return the refusal if it is too low."""
@@ -156,7 +156,7 @@ class EmulatorState:
             started = self.started.setdefault(what, self._clock())
             return self._clock() - started >= self.settings.conversion_seconds
 
-    # Jobs and their files
+    # --- Jobs and their files
 
     def job_at(self, row: Row, kie_task_id: str) -> Job | None:
         """The job that a read at the family's query path finds."""

@@ -146,7 +146,7 @@ class _Transfer:
             except (_BrokeOffError, KieConnectionError) as error:
                 self._note_break(error)
 
-    # # --- State
+    # --- State
 
     def _reset(self) -> None:
         """Return to the first byte."""
@@ -207,7 +207,7 @@ class _Transfer:
             return {}
         return {"Range": f"bytes={self._received}-", "If-Range": str(self._validator)}
 
-    # # --- Status and headers
+    # --- Status and headers
 
     def _accept(self, response: requests.Response) -> bool:
         """Begin, resume or refuse by status and headers; return False if the file is already complete."""

@@ -115,7 +115,7 @@ class FileHost:
         timeout = self._settings.timeout
         proxy = proxy_url(self._settings, url)
         if not self._has_certificates:
-            # requests itself would check only while it connects. Checked once, because a bundle may be replaced later.
+            # requests would fail only while connecting. Checked once, because a bundle may be replaced later.
             self._has_certificates = ssl_context(self._settings, url) is not True
         try:
             return self._session.get(
@@ -223,7 +223,7 @@ def _as_sent(url: object) -> str | None:
 
 
 def _location(response: requests.Response) -> str:
-    """Return a redirect's target in the server's bytes, which requests reads as Latin-1 but mostly are UTF-8."""
+    """Return a redirect's target as the server sent it: mostly UTF-8, which requests reads as Latin-1."""
     return quote(response.headers.get("Location", "").encode("latin-1"), safe=string.printable)
 
 

@@ -2,9 +2,9 @@
 """
 The proxy and the trusted certificates, from the connection or else from the environment.
 
-Both transports and the file hosts follow the rules of requests. The libraries must not read the environment themselves:
-both would also take credentials from a netrc file, which requests prefers to the key and aiohttp rejects beside it, and
-otherwise they differ. Invalid settings are refused before anything is sent.
+Both transports and the file hosts follow the rules of requests. The libraries must not read the environment themselves,
+because they read it differently, and would also take credentials from a netrc file: requests prefers these to the key,
+and aiohttp rejects having both. Invalid settings are refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def ssl_context(settings: KieSettings, url: str) -> ssl.SSLContext | bool:
         if isinstance(error, _WRONG_PATH) or error.errno == errno.ENAMETOOLONG:
             problem = f"{bundle.source} does not lead to CA certificates"
             raise KieConfigurationError(problem, conn_id=settings.conn_id) from error
-        # Too many open files, for example, which is no wrong setting and may pass.
+        # For example too many open files: the setting is right, and the error may pass.
         raise no_answer(settings, NO_CERTIFICATES, sent=False) from error
 
 

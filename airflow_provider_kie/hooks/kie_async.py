@@ -114,7 +114,7 @@ class KieAsyncHook:
             except StopIteration as end:
                 ended: T = end.value
                 return ended
-            reading = None  # so that a sleeping wait keeps nothing
+            reading = None  # a sleeping wait must not keep the last reading
             if not isinstance(asked, Pause):
                 reading = await self._reading(asked, kie_task_id)
                 continue
@@ -166,7 +166,7 @@ def _shared_lookup(kie_conn_id: str, older_than: _Lookup | None = None) -> _Look
     key = loop, kie_conn_id
     if _LOOKUPS.get(key) in (None, older_than):
         for ended in [each for each in _LOOKUPS if each[0].is_closed()]:
-            del _LOOKUPS[ended]  # a loop that closed within those seconds could not do it
+            del _LOOKUPS[ended]  # its loop closed before call_later could remove it
         _LOOKUPS[key] = loop.create_task(_look_up(kie_conn_id))
         _LOOKUPS[key].add_done_callback(_retrieve_error)
         loop.call_later(FRESH_SECONDS, _LOOKUPS.pop, key, None)
@@ -213,7 +213,7 @@ async def _has_changed(settings: KieSettings) -> bool:
 async def _join(kie_conn_id: str) -> _Shared:
     settings, check = await _result_of(_shared_lookup(kie_conn_id), kie_conn_id)
     key = asyncio.get_running_loop(), settings
-    if key not in _SHARED:  # others may have got here first
+    if key not in _SHARED:  # another wait may have created it meanwhile
         _SHARED[key] = _Shared(key, KieAsyncHook(settings, check))
     _SHARED[key].holders += 1
     return _SHARED[key]

@@ -39,7 +39,7 @@ def open_session(settings: KieSettings) -> requests.Session:
     session.trust_env = False
     session.headers["User-Agent"] = user_agent()
     session.auth = _BearerAuth(settings)
-    ssl_context(settings, settings.base_url)  # requests itself would check only while it connects
+    ssl_context(settings, settings.base_url)  # fails now, where requests would fail only while connecting
     session.verify = ca_bundle(settings)
     if proxy := proxy_url(settings, settings.base_url):
         session.proxies = {"http": proxy, "https": proxy}

@@ -53,7 +53,7 @@ class Cooldowns:
     """
     When the pause of each connection ends, for all threads and event loops of the process.
 
-    Stored by all its settings, because an earlier limit does not apply to another key or host.
+    The key is all of a connection's settings, because a limit does not apply to another API key or host.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class _MayRepeat:
         if self.call.repeat is not Repeat.ALWAYS and error.existing_kie_task_id:
             return False  # it names a job, which is paid for
         if isinstance(error, KieRateLimitError) and (error.retry_after or 0.0) > LONGEST_PAUSE:
-            return False  # no repeat would be sent before then
+            return False  # attempt() does not pause for that long
         cause: object = type(error)
         allowed = MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
         if self.call.repeat is not Repeat.ALWAYS and not error.nothing_created:

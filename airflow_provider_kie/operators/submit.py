@@ -133,7 +133,7 @@ class SubmitOperator(JobTask, Generic[R]):
 
     @abstractmethod
     def _result(self, context: Context, job: KieJob) -> R:
-        """Push what others need of a finished job, and return what the task returns."""
+        """Push what other tasks need of a finished job, and return what the task returns."""
 
     def _announce_submit(self, kie_task_id: str) -> None:
         self.log.info("%s is submitted.", named(self.row.tag, kie_task_id))
@@ -278,7 +278,7 @@ class SubmitOperator(JobTask, Generic[R]):
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
 
     def _remembers_nothing(self, context: Context) -> bool:
-        # Asked without a record, whose identity may no longer be in XCom.
+        # Without building the record: its identity is rendered from XCom, which may be empty by now.
         return not self.durable or task_state_store(context) is None
 
     @contextmanager
@@ -298,7 +298,7 @@ class SubmitOperator(JobTask, Generic[R]):
             if isinstance(error, KieConnectionNotFoundError):  # which final() leaves retryable
                 raise self._broken_off(error, kie_task_id) from error
             raise final(error) from error.__cause__
-        except (Exception, AirflowTaskTimeout) as error:  # but no termination: somebody may have set the task's state
+        except (Exception, AirflowTaskTimeout) as error:  # not a termination: somebody may have set the task's state
             if not self._remembers_nothing(context):
                 raise
             raise self._broken_off(error, kie_task_id) from error

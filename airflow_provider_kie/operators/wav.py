@@ -41,7 +41,7 @@ class _WavTask(JobTask):
 
     @property
     def row(self) -> Family:
-        """The family of the job; if the connection no longer tells the route, the one without a guard."""
+        """The family of the job; if the connection, and so its route, cannot be read, the one without a guard."""
         try:
             return self.hook.wav_route(self.route)
         except KieError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for a job of any family, in poke, reschedule and deferrable mode, with one meaning."""
+"""Wait for a job of any family, in poke, reschedule and deferrable mode, with the same result."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ class WavToObjectStorageOperator(BaseOperator):
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         return str(as_conversion(end.job)["wav_url"])
 
-    # # --- Outlets and lineage
+    # --- Outlets and lineage
 
     @contextlib.contextmanager
     def _best_effort(self, what: str) -> Iterator[None]:

@@ -47,7 +47,7 @@ class Pause(NamedTuple):
 
 
 T = TypeVar("T")
-#: Yields a row to read by, which it is sent the reading of, or a pause; returns how it ended.
+#: Yields a row, and is sent what a read by it gave; or yields a pause, and is sent None. Returns how it ended.
 Course: TypeAlias = Generator[Family | Pause, Reading, T]
 
 
@@ -62,8 +62,7 @@ def poll(judge: Judge, pace: Pace, left: Callable[[], float]) -> Course[Verdict]
         reading = yield row
         if reading is None and row.also:
             elsewhere = yield row.also
-            # An error by the second row says nothing about the job, unless it shows that the id is a job of another
-            # kind.
+            # An error of this second read says nothing about the job, unless it shows that the id is of another kind.
             counts = not isinstance(elsewhere, KieError) or elsewhere.transient
             reading = elsewhere if counts or isinstance(elsewhere, KieWrongTaskError) else None
             if isinstance(reading, dict):
@@ -91,7 +90,7 @@ def wait(
         verdict = yield from poll(judge, pace, left)
         if not isinstance(verdict, Wait):
             return verdict
-        row = judge.row  # the other one, if that found the job
+        row = judge.row  # row.also, if that found the job
         polls += 1
         rest = left()
         if rest <= 0:
