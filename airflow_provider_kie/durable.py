@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.compat import StoreFromOutside
 
-__all__ = ["Record", "adopt"]
+__all__ = ["StoredEntry", "adopt"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 RETENTION = timedelta(days=30)
 
 
-class Record:
+class StoredEntry:
     """
     The entry of a task instance in Airflow's task state store, which exists from Airflow 3.3 on.
 
@@ -101,7 +101,7 @@ class Record:
         except Exception:
             log.exception("%s is submitted, but could not be kept for a retry.", named(self._row.tag, kie_task_id))
 
-    def resume(self, entry: Entry) -> None:
+    def mark_resumed(self, entry: Entry) -> None:
         """Write that this try resumes a job, so that only a later clear counts as a clear."""
         if entry.max_tries == self.max_tries:
             return
@@ -112,7 +112,7 @@ class Record:
                 "%s is resumed, but that could not be kept for a retry.", named(self._row.tag, entry.kie_task_id)
             )
 
-    def refuse(self) -> None:
+    def mark_refused(self) -> None:
         """Write that the submit was refused; if that fails, the outcome stays unknown."""
         try:
             self._write(State.REFUSED)

@@ -13,7 +13,7 @@ from airflow_provider_kie.api.families import JOBS, find_family
 from airflow_provider_kie.api.fields import is_blank, plain
 from airflow_provider_kie.api.job import KieJob, submit_job
 from airflow_provider_kie.connection import DEFAULT_CALLBACK_URL, DEFAULT_CONN_ID
-from airflow_provider_kie.durable import Record
+from airflow_provider_kie.durable import StoredEntry
 from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.money import TASK, identity_of
 from airflow_provider_kie.operators.submit import SubmitOperator
@@ -122,10 +122,10 @@ class KieJobOperator(SubmitOperator[KieJob]):
     def _send(self) -> str:
         return self.hook.submit_job(family=self.row.name, input=self.input, **self._options())
 
-    def _record(self, context: Context) -> Record:
+    def _stored_entry(self, context: Context) -> StoredEntry:
         settings = self.hook.settings
         identity = identity_of(settings.payer, settings.base_url, self.row, self._options()["model"], self.input)
-        return Record(context if self.durable else None, self.row, STORE_KEY, identity)
+        return StoredEntry(context if self.durable else None, self.row, STORE_KEY, identity)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
         return KieJobTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, family=self.row.name)

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.api.job import KieJob
-    from airflow_provider_kie.durable import Record
+    from airflow_provider_kie.durable import StoredEntry
     from airflow_provider_kie.triggers.job import KieJobTrigger
 
 __all__ = ["SubmitOperator"]
@@ -124,8 +124,8 @@ class SubmitOperator(JobTask, Generic[R]):
         """Submit the job, and return its KIE task id."""
 
     @abstractmethod
-    def _record(self, context: Context) -> Record:
-        """Return the record of this task, with the identity of the job."""
+    def _stored_entry(self, context: Context) -> StoredEntry:
+        """Return the stored entry of this task, with the identity of the job."""
 
     @abstractmethod
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:
@@ -146,10 +146,10 @@ class SubmitOperator(JobTask, Generic[R]):
         self._check_words("reuse", TASK, NEVER)
         self._check()
         self.hook.get_conn()  # refuses an invalid connection before anything is stored
-        record = self._record(context)
-        verdict = self._resume_earlier(context, record)
+        stored = self._stored_entry(context)
+        verdict = self._resume_earlier(context, stored)
         if verdict is None or isinstance(verdict, Failed):
-            self._submit(context, record, verdict)
+            self._submit(context, stored, verdict)
         kie_task_id = str(self._kie_task_id)
         if not self.wait_for_completion:
             return kie_task_id
@@ -190,18 +190,18 @@ class SubmitOperator(JobTask, Generic[R]):
         if self._kie_task_id:
             self.log.warning("%s", no_cancel(self.row, self._kie_task_id))
 
-    def _resume_earlier(self, context: Context, record: Record) -> Verdict | None:
+    def _resume_earlier(self, context: Context, stored: StoredEntry) -> Verdict | None:
         """
         Return the verdict on the job of an earlier try, or None without one. Failed means: submit again.
 
         :raises KieMaybeSubmittedError: a new submit might be charged again.
         """
-        entry = record.load()
-        decision = self._next_try(record, entry)
+        entry = stored.load()
+        decision = self._next_try(stored, entry)
         if entry is None or isinstance(decision, Submit):
             return None
         if isinstance(decision, Resume):
-            record.resume(entry)
+            stored.mark_resumed(entry)
             self._publish_id(context, decision.kie_task_id)
         verdict = None
         if entry.kie_task_id:
@@ -209,7 +209,7 @@ class SubmitOperator(JobTask, Generic[R]):
             row = find_family(family) if family else self.row
             verdict = self.hook.poll(row, entry.kie_task_id, retry_reads=True)
             if isinstance(verdict, Failed) and has_failed(row, entry, decision, verdict.error):
-                decision = self._next_try(record, replace(entry, state=State.FAILED))
+                decision = self._next_try(stored, replace(entry, state=State.FAILED))
         if isinstance(decision, Stop):
             raise decision.error
         if not isinstance(verdict, Failed):
@@ -221,53 +221,53 @@ class SubmitOperator(JobTask, Generic[R]):
             self.log.warning("%s", self._why_resubmit(verdict))
         return verdict
 
-    def _next_try(self, record: Record, entry: Entry | None) -> NextTry:
+    def _next_try(self, stored: StoredEntry, entry: Entry | None) -> NextTry:
         return next_try(
             self.row,
             entry,
-            record.identity,
+            stored.identity,
             on_unknown_submit=self.on_unknown_submit,
             reuse=self.reuse,
-            cleared=record.was_cleared_since(entry),
-            task=self._task_key(record),
+            cleared=stored.was_cleared_since(entry),
+            task=self._task_key(stored),
         )
 
-    def _task_key(self, record: Record) -> TaskKey | None:
+    def _task_key(self, stored: StoredEntry) -> TaskKey | None:
         conn_id = None if self.kie_conn_id == DEFAULT_CONN_ID else self.kie_conn_id
-        return record.task and replace(record.task, conn_id=conn_id)
+        return stored.task and replace(stored.task, conn_id=conn_id)
 
     def _why_resubmit(self, earlier: Failed) -> str:
         return f"The job is submitted again, because that of the earlier try ended: {earlier.error}"
 
-    def _submit(self, context: Context, record: Record, earlier: Failed | None) -> None:
-        self._warn_where_nothing_is_remembered(record)
-        record.begin()
+    def _submit(self, context: Context, stored: StoredEntry, earlier: Failed | None) -> None:
+        self._warn_where_nothing_is_remembered(stored)
+        stored.begin()
         try:
             kie_task_id = self._send()
         except BaseException as error:  # also Airflow's time-out, or the end of the process
             outcome = outcome_of(error)
             if outcome is Outcome.REFUSED:
-                record.refuse()
+                stored.mark_refused()
             elif isinstance(error, KieError) and outcome is Outcome.ACCEPTED:
-                record.commit(str(error.existing_kie_task_id))
-                if not record.persistent:
+                stored.commit(str(error.existing_kie_task_id))
+                if not stored.persistent:
                     raise final(error) from error  # a retry would not have the id, and would submit again
             elif stops_after_unknown(self.row.guarded, self.on_unknown_submit):
                 broke_off = f"The submit was broken off ({type(error).__name__})"
                 problem = error.problem if isinstance(error, KieError) else broke_off
-                raise maybe_submitted(self.row, problem, self._task_key(record), self.kie_conn_id) from error
+                raise maybe_submitted(self.row, problem, self._task_key(stored), self.kie_conn_id) from error
             elif isinstance(error, KieMaybeSubmittedError) and isinstance(error.__cause__, KieError):
                 raise error.__cause__ from None  # retryable, because the user chose to resubmit
             raise
-        record.commit(kie_task_id)
+        stored.commit(kie_task_id)
         with self._no_retry_without_the_id(context, kie_task_id):
             self._publish_id(context, kie_task_id)
         if earlier and earlier.error.kie_task_id == kie_task_id:
             raise earlier.error  # KIE names the failed job again instead of starting another
         self._announce_submit(kie_task_id)
 
-    def _warn_where_nothing_is_remembered(self, record: Record) -> None:
-        if self.retries and not (record.persistent or self.row.guarded):
+    def _warn_where_nothing_is_remembered(self, stored: StoredEntry) -> None:
+        if self.retries and not (stored.persistent or self.row.guarded):
             self.log.warning(
                 "Nothing is stored here from one try to the next, so if a worker dies after the submit, the next try "
                 "pays again. Set retries=0, or use Airflow 3.3 or later with durable=True."
@@ -278,7 +278,7 @@ class SubmitOperator(JobTask, Generic[R]):
         context["ti"].xcom_push(key="kie_task_id", value=kie_task_id)
 
     def _remembers_nothing(self, context: Context) -> bool:
-        # Without building the record: its identity is rendered from XCom, which may be empty by now.
+        # Without the stored entry: its identity is rendered from XCom, which may be empty by now.
         return not self.durable or task_state_store(context) is None
 
     @contextmanager

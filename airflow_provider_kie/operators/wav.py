@@ -13,7 +13,7 @@ from airflow_provider_kie.api.families import JOBS
 from airflow_provider_kie.api.fields import check_id, is_blank
 from airflow_provider_kie.api.wav import as_conversion, check_route, convert_to_wav, id_in, row_of
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.durable import Record
+from airflow_provider_kie.durable import StoredEntry
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.links.kie import KieLogsLink, WavFileLink
 from airflow_provider_kie.operators.submit import SubmitOperator
@@ -128,10 +128,10 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
             return self.hook.submit_wav_conversion(*track).kie_task_id
         return self.hook.submit_wav_by_route(self.route, *track).kie_task_id
 
-    def _record(self, context: Context) -> Record:
+    def _stored_entry(self, context: Context) -> StoredEntry:
         track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}
         payer = {"account": self.hook.settings.payer, "base_url": self.hook.settings.base_url}
-        return Record(context if self.durable else None, self.row, STORE_KEY, track | payer)
+        return StoredEntry(context if self.durable else None, self.row, STORE_KEY, track | payer)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> WavConversionTrigger:
         return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, route=self.route)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.durable import Record
+from airflow_provider_kie.durable import StoredEntry
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from tests.task_instance import Store, Task, TaskInstance, WorkerCrash, die
@@ -66,7 +66,7 @@ def test_a_retry_resumes_what_was_paid_for(kie, task, own_patches, seconds):
 
 
 def test_an_id_that_was_not_kept_is_found_by_the_409(kie, task, own_patches):
-    die(own_patches, Record, "commit")
+    die(own_patches, StoredEntry, "commit")
     with pytest.raises(WorkerCrash):
         task.run_once()
     assert task.run_once().startswith(kie.url)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_kie.api.families import WAV
-from airflow_provider_kie.durable import Record, adopt
+from airflow_provider_kie.durable import StoredEntry, adopt
 from airflow_provider_kie.money import Entry, Resume, State, Stop, Submit, next_try
 from tests.rows import POEMS
 
@@ -22,7 +22,6 @@ SAME = {"account": "kie_default", "digest": "1234"}
 TASK = {"dag_id": "songs", "run_id": "run-1", "task_id": "make", "map_index": -1}
 
 
-#: A second submit is charged again.
 class Store:
     """A task state store, which keeps JSON."""
 
@@ -42,8 +41,8 @@ class Store:
         self.kept[key], self.retention[key] = json.dumps(value), retention
 
 
-def record(store, row=POEMS, identity=SAME):
-    return Record({"task_state_store": store}, row, KEY, identity)
+def stored(store, row=POEMS, identity=SAME):
+    return StoredEntry({"task_state_store": store}, row, KEY, identity)
 
 
 def kept(**changes):
@@ -96,7 +95,7 @@ ENTRIES = {
 @pytest.mark.parametrize("name", ENTRIES)
 def test_what_an_entry_means(name):
     left, entry, decision = ENTRIES[name]
-    loaded = record(Store(left)).load()
+    loaded = stored(Store(left)).load()
     assert loaded == entry
     decided = next_try(POEMS, loaded, SAME)
     assert isinstance(decided, Stop) if decision is Stop else decided == decision
@@ -105,13 +104,13 @@ def test_what_an_entry_means(name):
 @pytest.mark.parametrize("name", ENTRIES)
 def test_under_a_guard_no_entry_stops_a_task(name):
     """Neither does it for WAV conversions, for which no entry was ever a reason to stop."""
-    assert not isinstance(next_try(WAV, record(Store(ENTRIES[name][0]), WAV).load(), SAME), Stop)
+    assert not isinstance(next_try(WAV, stored(Store(ENTRIES[name][0]), WAV).load(), SAME), Stop)
 
 
 STEPS = {
-    "begin": (lambda memory: memory.begin(), Entry(State.CLAIMED, SAME, guarded=False)),
-    "commit": (lambda memory: memory.commit("a1"), Entry(State.SUBMITTED, SAME, "a1", guarded=False)),
-    "refuse": (lambda memory: memory.refuse(), Entry(State.REFUSED, SAME, guarded=False)),
+    "begin": (lambda stored_entry: stored_entry.begin(), Entry(State.CLAIMED, SAME, guarded=False)),
+    "commit": (lambda stored_entry: stored_entry.commit("a1"), Entry(State.SUBMITTED, SAME, "a1", guarded=False)),
+    "refuse": (lambda stored_entry: stored_entry.mark_refused(), Entry(State.REFUSED, SAME, guarded=False)),
 }
 
 
@@ -120,26 +119,26 @@ STEPS = {
 def test_what_is_written_is_what_the_next_try_reads(name, left):
     step, entry = STEPS[name]
     store = Store(left)
-    step(record(store))
-    assert record(store).persistent
-    assert record(store).load() == entry
+    step(stored(store))
+    assert stored(store).persistent
+    assert stored(store).load() == entry
     assert store.retention[KEY] > timedelta(days=14)  # longer than KIE keeps a file
 
 
 def test_an_entry_is_for_its_own_input():
     store = Store()
-    record(store).commit("a1")
-    decision = next_try(POEMS, record(store, identity=SAME | {"digest": "5678"}).load(), SAME | {"digest": "5678"})
+    stored(store).commit("a1")
+    decision = next_try(POEMS, stored(store, identity=SAME | {"digest": "5678"}).load(), SAME | {"digest": "5678"})
     assert isinstance(decision, Stop)
     assert "another digest" in str(decision.error)
 
 
-@pytest.mark.parametrize("step", [Record.load, Record.begin])
+@pytest.mark.parametrize("step", [StoredEntry.load, StoredEntry.begin])
 def test_without_the_store_nothing_is_submitted(step):
     store = Store()
     store.broken = True
     with pytest.raises(RuntimeError, match="no store today"):
-        step(record(store))
+        step(stored(store))
 
 
 @pytest.mark.parametrize(
@@ -148,61 +147,61 @@ def test_without_the_store_nothing_is_submitted(step):
 def test_a_store_that_fails_after_the_submit(name, said, caplog):
     """The outcome is unknown to the next try."""
     store = Store()
-    record(store).begin()
+    stored(store).begin()
     store.broken = True
-    STEPS[name][0](record(store))  # without an error, because the submit is over
+    STEPS[name][0](stored(store))  # without an error, because the submit is over
     assert said in caplog.text
     assert "no store today" in caplog.text
     store.broken = False
-    assert record(store).load() == replace(CLAIMED, guarded=False)
+    assert stored(store).load() == replace(CLAIMED, guarded=False)
 
 
 def test_what_was_submitted_without_a_guard_stays_so():
     store = Store()
-    record(store).begin()
-    assert isinstance(next_try(WAV, record(store, WAV).load(), SAME), Stop)
-    record(store, WAV).begin()
-    assert next_try(WAV, record(store, WAV).load(), SAME) == Submit()
+    stored(store).begin()
+    assert isinstance(next_try(WAV, stored(store, WAV).load(), SAME), Stop)
+    stored(store, WAV).begin()
+    assert next_try(WAV, stored(store, WAV).load(), SAME) == Submit()
 
 
 @pytest.mark.parametrize("context", [None, {}, {"task_state_store": None}])
 def test_where_there_is_no_store_nothing_is_remembered(context):
-    memory = Record(context, POEMS, KEY, SAME)
-    assert not memory.persistent
+    stored_entry = StoredEntry(context, POEMS, KEY, SAME)
+    assert not stored_entry.persistent
     for step, _ in STEPS.values():
-        step(memory)
-    assert memory.load() is None
+        step(stored_entry)
+    assert stored_entry.load() is None
 
 
 def test_the_identity_is_a_copy():
     identity = dict(SAME)
-    memory = record(Store(), identity=identity)
+    stored_entry = stored(Store(), identity=identity)
     identity["digest"] = "5678"
-    assert memory.identity == SAME
+    assert stored_entry.identity == SAME
 
 
 def test_what_is_adopted_is_resumed():
     """A clear after it is no new job."""
     store = Store()
-    record(store).begin()
+    stored(store).begin()
     adopt(store, KEY, json.loads(store.kept[KEY]), "a1")
     assert store.retention[KEY] > timedelta(days=14)
-    entry = record(store).load()
+    entry = stored(store).load()
     assert entry == replace(SUBMITTED, guarded=False)
-    assert next_try(POEMS, entry, SAME, reuse="never", cleared=record(store).was_cleared_since(entry)) == Resume("a1")
+    assert next_try(POEMS, entry, SAME, reuse="never", cleared=stored(store).was_cleared_since(entry)) == Resume("a1")
 
 
 def test_a_resume_after_a_clear_is_written(caplog):
     store = Store()
     task = SimpleNamespace(**TASK, max_tries=3)
-    memory = Record({"task_state_store": store, "ti": task}, POEMS, KEY, SAME)
+    stored_entry = StoredEntry({"task_state_store": store, "ti": task}, POEMS, KEY, SAME)
     before = Entry(State.SUBMITTED, SAME, "a1", 1, guarded=False)
-    memory.resume(before)
-    assert memory.load() == replace(before, max_tries=3)
+    stored_entry.mark_resumed(before)
+    assert stored_entry.load() == replace(before, max_tries=3)
     store.broken = True
-    memory.resume(replace(before, max_tries=3))  # nothing has changed
+    stored_entry.mark_resumed(replace(before, max_tries=3))  # nothing has changed
     assert "could not be kept" not in caplog.text
-    memory.resume(before)
+    stored_entry.mark_resumed(before)
     assert "poems job a1 is resumed" in caplog.text
 
 
@@ -210,6 +209,6 @@ def test_a_resume_after_a_clear_is_written(caplog):
     ("before", "now", "cleared"), [(1, 1, False), (1, 3, True), (None, 3, False), (1, None, False)]
 )
 def test_a_clear_is_told_by_the_number_of_tries(before, now, cleared):
-    later = Record({"task_state_store": Store(), "ti": SimpleNamespace(**TASK, max_tries=now)}, POEMS, KEY, SAME)
+    later = StoredEntry({"task_state_store": Store(), "ti": SimpleNamespace(**TASK, max_tries=now)}, POEMS, KEY, SAME)
     assert later.was_cleared_since(Entry(State.SUBMITTED, SAME, "a1", before)) is cleared
     assert not later.was_cleared_since(None)

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.wav import as_conversion
-from airflow_provider_kie.durable import Record
+from airflow_provider_kie.durable import StoredEntry
 from airflow_provider_kie.money import Resume, Submit, next_try
 from airflow_provider_kie.triggers.event import read_event, write_wav_event
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -88,9 +88,9 @@ def test_a_store_entry_means_what_it_meant(kept, decision):
             self[key] = value
 
     store = Store(kie_wav_conversion=kept)
-    record = Record({"task_state_store": store}, WAV, "kie_wav_conversion", TRACK)
-    assert next_try(WAV, record.load(), TRACK) == decision
-    record.commit("new-id")
+    stored = StoredEntry({"task_state_store": store}, WAV, "kie_wav_conversion", TRACK)
+    assert next_try(WAV, stored.load(), TRACK) == decision
+    stored.commit("new-id")
     assert store["kie_wav_conversion"].items() >= (TRACK | {"kie_task_id": "new-id"}).items()
 
 

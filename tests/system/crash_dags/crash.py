@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_kie.durable import Record
+from airflow_provider_kie.durable import StoredEntry
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
@@ -39,8 +39,8 @@ def die(point: str, track: str, kie_task_id: object) -> NoReturn:
 
 #: point: what is patched in the task's process, and whether it is still carried out before the process dies.
 POINTS: dict[str, tuple[type, str, bool]] = {
-    "answered": (Record, "commit", False),
-    "kept": (Record, "commit", True),
+    "answered": (StoredEntry, "commit", False),
+    "kept": (StoredEntry, "commit", True),
     "resumed": (SubmitOperator, "execute_complete", False),
 }
 
@@ -52,7 +52,7 @@ def arm(point: str, track: str) -> None:
     def dying(*args: object, **kwargs: object) -> NoReturn:
         if carried_out:
             function(*args, **kwargs)
-        die(point, track, args[1] if owner is Record else "-")
+        die(point, track, args[1] if owner is StoredEntry else "-")
 
     setattr(owner, name, dying)
 
