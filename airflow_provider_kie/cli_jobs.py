@@ -15,7 +15,7 @@ from airflow_provider_kie.api.families import FAMILIES, JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import CALLBACK, KieJob, Submitted
 from airflow_provider_kie.api.wav import as_conversion
-from airflow_provider_kie.compat import StoreFromOutside, airflow_version, find_task_state_store
+from airflow_provider_kie.compat import TaskStateStore, airflow_version, find_task_state_store
 from airflow_provider_kie.exceptions import (
     KieError,
     KieMaybeSubmittedError,
@@ -240,12 +240,12 @@ def forget(run: Invocation) -> list[Result]:
     return [{"key": key, **(entry if isinstance(entry, dict) else {"value": entry})} for key, entry in found.items()]
 
 
-def _store(args: Namespace) -> StoreFromOutside:
+def _store(args: Namespace) -> TaskStateStore:
     try:
         store = find_task_state_store(args.dag_id, args.run_id, args.task_id, args.map_index)
     except LookupError:
         hint = "DAG, RUN and TASK are ids, and a mapped task needs --map-index"
-        raise KieError(f"Airflow has no task instance {_name(args)}; {hint}") from None
+        raise KieError(f"Airflow has no task instance {_describe(args)}; {hint}") from None
     except SQLAlchemyError as error:
         where = "run this where Airflow's own commands can reach it"
         raise KieError(f"Airflow's metadata database gave no answer ({type(error).__name__}); {where}") from error
@@ -255,32 +255,36 @@ def _store(args: Namespace) -> StoreFromOutside:
     return store
 
 
-def _store_of_inactive_task(args: Namespace) -> StoreFromOutside:
+def _store_of_inactive_task(args: Namespace) -> TaskStateStore:
     store = _store(args)
     if store.is_active:
-        raise KieError(f"{_name(args)} is under way; wait for it to end, or mark it as failed, then run this again")
+        raise KieError(f"{_describe(args)} is under way; wait for it to end, or mark it as failed, then run this again")
     return store
 
 
-def _entries(store: StoreFromOutside, args: Namespace) -> dict[str, Any]:
+def _entries(store: TaskStateStore, args: Namespace) -> dict[str, Any]:
     kept = {key: store.get(key) for key in (JOB_KEY, WAV_KEY)}
     found = {key: entry for key, entry in kept.items() if entry is not None}
     if not found:
         instead = "To wait for a job that KIE's website lists, use a KieJobSensor or a WavConversionSensor"
-        raise KieError(f"Nothing is remembered for {_name(args)}, so its next try submits. {instead}")
+        raise KieError(f"Nothing is remembered for {_describe(args)}, so its next try submits. {instead}")
     return found
 
 
-def _only_entry(store: StoreFromOutside, args: Namespace) -> tuple[str, dict[str, Any]]:
+def _only_entry(store: TaskStateStore, args: Namespace) -> tuple[str, dict[str, Any]]:
     found = _entries(store, args)
     if len(found) > 1:
-        raise KieError(f"Both {' and '.join(found)} are remembered for {_name(args)}; delete one on the task's page")
+        raise KieError(
+            f"Both {' and '.join(found)} are remembered for {_describe(args)}; delete one on the task's page"
+        )
     ((key, entry),) = found.items()
     if not isinstance(entry, dict) or "kie_task_id" not in entry:  # a worker's own store leaves only a reference
-        raise KieError(f"The entry {key} of {_name(args)} cannot be read here; only a task, or 'forget', can use it")
+        raise KieError(
+            f"The entry {key} of {_describe(args)} cannot be read here; only a task, or 'forget', can use it"
+        )
     return key, entry
 
 
-def _name(args: Namespace) -> str:
+def _describe(args: Namespace) -> str:
     index = f"[{args.map_index}]" if args.map_index >= 0 else ""
     return f"{harmless(args.task_id)}{index} of DAG {harmless(args.dag_id)}, run {harmless(args.run_id)}"

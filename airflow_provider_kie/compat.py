@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAN_START_FROM_TRIGGER",
-    "StoreFromOutside",
+    "TaskStateStore",
     "airflow_version",
     "deferral_limit",
     "find_task_state_store",
@@ -40,9 +40,9 @@ def task_state_store(context: Context) -> Any:
     return context.get("task_state_store")
 
 
-class StoreFromOutside:
+class TaskStateStore:
     """
-    The same store, used from outside the task; needs access to the metadata database.
+    The store of :func:`task_state_store`, used from outside the task; needs access to the metadata database.
 
     :param is_active: whether the task instance is running, deferred or about to be rescheduled.
     """
@@ -68,7 +68,7 @@ class StoreFromOutside:
         self._backend.delete(self._scope, key)
 
 
-def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int) -> StoreFromOutside | None:
+def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int) -> TaskStateStore | None:
     """
     Return the store of any task instance (3.3 and later), or None.
 
@@ -86,7 +86,7 @@ def find_task_state_store(dag_id: str, run_id: str, task_id: str, map_index: int
         found = session.query(TaskInstance.state).filter_by(**of).first()
     if found is None:
         raise LookupError(task_id)
-    return StoreFromOutside(TaskScope(**of), is_active=found.state in _ACTIVE)
+    return TaskStateStore(TaskScope(**of), is_active=found.state in _ACTIVE)
 
 
 def use_metadata_database() -> None:

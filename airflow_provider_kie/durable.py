@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kie.api.family import Family
-    from airflow_provider_kie.compat import StoreFromOutside
+    from airflow_provider_kie.compat import TaskStateStore
 
 __all__ = ["StoredEntry", "adopt"]
 
@@ -127,7 +127,7 @@ class StoredEntry:
             self._store.set(self._key, entry, retention=RETENTION)
 
 
-def adopt(store: StoreFromOutside, key: str, kept: Mapping[str, Any], kie_task_id: str) -> dict[str, Any]:
+def adopt(store: TaskStateStore, key: str, kept: Mapping[str, Any], kie_task_id: str) -> dict[str, Any]:
     """
     Write a job into an entry from outside its task, so that the next try resumes it; return the entry.
 

@@ -187,8 +187,8 @@ def _canonical(value: Json) -> Json:
 
 NextTry: TypeAlias = Submit | Resume | Stop
 
-#: The account and the host: KIE's guard does not cover another account.
-PAYER: Final = frozenset({"account", "base_url"})
+#: The parts of an identity that say who pays. KIE's guard does not cover another account.
+ACCOUNT_AND_HOST: Final = frozenset({"account", "base_url"})
 
 #: The values of ``on_unknown_submit`` and of ``reuse``.
 RESUBMIT: Final = "resubmit"
@@ -231,9 +231,9 @@ def next_try(
         return Submit()
     guarded = row.guarded and entry.guarded
     # Entries of earlier versions have no account.
-    known = {name: value for name, value in identity.items() if name in entry.identity or name not in PAYER}
+    known = {name: value for name, value in identity.items() if name in entry.identity or name not in ACCOUNT_AND_HOST}
     differing = sorted(name for name, value in known.items() if entry.identity.get(name) != value)
-    if set(differing) - PAYER and (guarded or cleared):
+    if set(differing) - ACCOUNT_AND_HOST and (guarded or cleared):
         return Submit()
     if differing:
         return Stop(_other_job(row, entry, differing, task))

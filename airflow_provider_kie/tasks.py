@@ -82,7 +82,7 @@ class JobTask(BaseOperator):
         self.file_url = url or ""
         context["ti"].xcom_push(key="url", value=url)
 
-    def _with_result(self, end: Done | Failed) -> Done | Failed:
+    def _with_whole_job(self, end: Done | Failed) -> Done | Failed:
         """Return the end with the whole job; a job that was too large for the event is read again."""
         if not (isinstance(end, Done) and end.cut):
             return end

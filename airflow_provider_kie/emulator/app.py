@@ -76,16 +76,16 @@ class _Endpoint(NamedTuple):
     row: Row | None = None
 
 
-_ROOT: Final = "/api/v1/"
-_API: Final = {
-    _ROOT + "chat/credit": _Endpoint("credit", "GET", lambda kie, c: kie.credit()),
-    _ROOT + "common/download-url": _Endpoint("download-url", "POST", lambda kie, c: kie.download_url(c.body)),
+_API: Final = "/api/v1/"
+_ENDPOINTS: Final = {
+    _API + "chat/credit": _Endpoint("credit", "GET", lambda kie, c: kie.credit()),
+    _API + "common/download-url": _Endpoint("download-url", "POST", lambda kie, c: kie.download_url(c.body)),
 }
 for _row in FAMILIES.values():
-    _API[_row.submit] = _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body, c.family), _row)
+    _ENDPOINTS[_row.submit] = _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body, c.family), _row)
     # The music families share one path for reads; the first row keeps it.
     _read_it = _Endpoint("record-info", "GET", lambda kie, c: kie.record_info(c.asked_id, c.family), _row)
-    _API.setdefault(_row.query, _read_it)
+    _ENDPOINTS.setdefault(_row.query, _read_it)
 
 
 def _answer_single(single: Single, kie: EmulatorState, call: ApiRequest) -> Envelope:
@@ -93,7 +93,7 @@ def _answer_single(single: Single, kie: EmulatorState, call: ApiRequest) -> Enve
 
 
 for _single in SINGLE_CALLS:
-    _API[_single.path] = _Endpoint("single", _single.method, partial(_answer_single, _single))
+    _ENDPOINTS[_single.path] = _Endpoint("single", _single.method, partial(_answer_single, _single))
 
 
 class KieApp:
@@ -120,7 +120,7 @@ class KieApp:
         if call.endpoint is None:
             return reply_with(self.state.stopping, NOT_FOUND)
         is_file = call.endpoint == "file"
-        if call.request.method not in (("GET", "HEAD") if is_file else (_API[call.path].method,)):
+        if call.request.method not in (("GET", "HEAD") if is_file else (_ENDPOINTS[call.path].method,)):
             return reply_with(self.state.stopping, METHOD_NOT_ALLOWED)
         if is_file or self._authorized(call):
             return None
@@ -132,7 +132,7 @@ class KieApp:
     def _own(self, call: ApiRequest) -> Reply:
         if call.endpoint == "file":
             return self._file(call)
-        return reply_with(self.state.stopping, _API[call.path].answer(self.state, call))
+        return reply_with(self.state.stopping, _ENDPOINTS[call.path].answer(self.state, call))
 
     def _file(self, call: ApiRequest) -> Reply:
         stopping = self.state.stopping
@@ -196,8 +196,8 @@ async def _read(request: Request) -> ApiRequest:
     except (ValueError, RecursionError):
         body = None
     endpoint, row = ("file" if path.startswith(("/s/", "/d/")) else None), None
-    if path in _API:
-        endpoint, row = _API[path].name, _API[path].row
+    if path in _ENDPOINTS:
+        endpoint, row = _ENDPOINTS[path].name, _ENDPOINTS[path].row
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return ApiRequest(request, body, endpoint, row, token.strip() if scheme.lower() == "bearer" else "")
 

@@ -199,7 +199,8 @@ _IMAGES: Final = (
         submit=_API + "flux/kontext/generate",
         query=_API + "flux/kontext/record-info",
         record=numbers(
-            lambda job, link: {"originImageUrl": job.said("inputImage"), "resultImageUrl": link("png", 0)}, failed=3
+            lambda job, link: {"originImageUrl": job.first_text("inputImage"), "resultImageUrl": link("png", 0)},
+            failed=3,
         ),
         price=4.0,
         required=("prompt",),

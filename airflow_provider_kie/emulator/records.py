@@ -57,7 +57,7 @@ class Job:
         names = (self.input.get(name) for name in _NAMES)
         return self.model in _ALWAYS_FAILING or any(isinstance(name, str) and name.startswith("fail") for name in names)
 
-    def said(self, *names: str) -> str:
+    def first_text(self, *names: str) -> str:
         """The first of these fields that has a text."""
         given = (self.input.get(name) for name in names)
         return next((value for value in given if isinstance(value, str) and value), "")
@@ -178,7 +178,7 @@ def as_runway(job: Job, stage: Stage, link: Link) -> Json:
     created = datetime.fromtimestamp(job.created_at, UTC)
     return {
         "taskId": job.kie_task_id,
-        "parentTaskId": job.said("taskId"),
+        "parentTaskId": job.first_text("taskId"),
         "generateParam": dict(job.input),
         "state": {"pending": "queueing", "done": "success", "failed": "fail"}[stage],
         "generateTime": created.strftime("%Y-%m-%d %H:%M:%S"),

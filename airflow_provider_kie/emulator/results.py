@@ -55,10 +55,10 @@ def _songs(job: Job, link: Link) -> list[Json]:
             "audioUrl": link("mp3", number),
             "streamAudioUrl": link("mp3", number),
             "imageUrl": link("png", number),
-            "prompt": job.said("prompt", "lyrics") or _TEXT,
-            "modelName": job.said("model") or "chirp",
-            "title": job.said("title") or "Emulated song",
-            "tags": job.said("style", "tags"),
+            "prompt": job.first_text("prompt", "lyrics") or _TEXT,
+            "modelName": job.first_text("model") or "chirp",
+            "title": job.first_text("title") or "Emulated song",
+            "tags": job.first_text("style", "tags"),
             "createTime": int(job.created_at * 1000),
             "duration": 198.44,
         }
@@ -82,13 +82,13 @@ def _variants() -> list[Json]:
 
 def stems(job: Job, link: Link) -> Json:
     """Links by the name of the stem, null for those not requested; the original is an input."""
-    asked = _STEMS.get(job.said("type"))
+    asked = _STEMS.get(job.first_text("type"))
     if asked is None:
-        name = job.said("stemName") or "Drums"
+        name = job.first_text("stemName") or "Drums"
         return {"originUrl": None, "originData": [{"stem_type_group_name": name, "audio_url": link("mp3", 0)}]}
     names = dict.fromkeys(f"{stem}Url" for stem in _STEMS["split_stem"] + _STEMS["separate_vocal"])
     given = {f"{stem}Url": link("mp3", number) for number, stem in enumerate(asked)}
-    return {"originUrl": job.said("audioUrl") or None, **names, **given}
+    return {"originUrl": job.first_text("audioUrl") or None, **names, **given}
 
 
 def midi(job: Job, link: Link) -> Json:

@@ -76,7 +76,7 @@ def _begins(read: str, id_key: str = "taskId") -> Answering:
         if refused := kie.charge(single.price):
             return refused
         new = secrets.token_hex(16)
-        kie.is_ready(_API + read, new)
+        kie.start(_API + read, new)
         return Envelope(data={id_key: new})
 
     return reply
@@ -122,6 +122,7 @@ def _upscale(kie: EmulatorState, single: Single, asked: Asked) -> tuple[bool, st
     new = what not in kie.started
     if new and (refused := kie.charge(single.price)):
         return refused
+    kie.start(*what)
     return new, kie.file_url("/".join(what), "mp4") if kie.is_ready(*what) else None
 
 

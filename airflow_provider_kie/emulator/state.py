@@ -150,11 +150,16 @@ class EmulatorState:
             self.settings = replace(self.settings, credits=round(self.settings.credits - price, 4))
         return None
 
-    def is_ready(self, *what: str) -> bool:
-        """Whether something is ready; the first question about it starts it."""
+    def start(self, *what: str) -> None:
+        """Start something that takes as long as a job, unless it has started already."""
         with self._lock:
-            started = self.started.setdefault(what, self._clock())
-            return self._clock() - started >= self.settings.conversion_seconds
+            self.started.setdefault(what, self._clock())
+
+    def is_ready(self, *what: str) -> bool:
+        """Whether something that was started is ready."""
+        with self._lock:
+            now = self._clock()
+            return now - self.started.get(what, now) >= self.settings.conversion_seconds
 
     # --- Jobs and their files
 

@@ -173,7 +173,7 @@ class SubmitOperator(JobTask, Generic[R]):
         end = read_event(event)
         kie_task_id = end.job["kie_task_id"] if isinstance(end, Done) else end.error.kie_task_id
         with self._no_retry_without_the_id(context, kie_task_id):
-            return self._finish(context, self._with_result(end))
+            return self._finish(context, self._with_whole_job(end))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> R:
         """Resume after the deferral, even if Airflow ended it: Airflow's own error would be retried without the id."""

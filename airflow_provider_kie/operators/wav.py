@@ -130,8 +130,8 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
 
     def _stored_entry(self, context: Context) -> StoredEntry:
         track = {name: check_id(name, getattr(self, name)) for name in ("music_task_id", "audio_id")}
-        payer = {"account": self.hook.settings.payer, "base_url": self.hook.settings.base_url}
-        return StoredEntry(context if self.durable else None, self.row, STORE_KEY, track | payer)
+        account = {"account": self.hook.settings.payer, "base_url": self.hook.settings.base_url}
+        return StoredEntry(context if self.durable else None, self.row, STORE_KEY, track | account)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> WavConversionTrigger:
         return WavConversionTrigger(kie_task_id, self.kie_conn_id, poll_interval, None, timeout, route=self.route)

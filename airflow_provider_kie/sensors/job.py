@@ -110,7 +110,7 @@ class WaitSensor(JobTask, StartInTriggerer):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
         self._unpack_job()
-        return self._conclude(context, self._with_result(read_event(event)))
+        return self._conclude(context, self._with_whole_job(read_event(event)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferral, even if Airflow ended it."""
@@ -142,7 +142,7 @@ class WaitSensor(JobTask, StartInTriggerer):
             )
         )
 
-    def _polls_as_intended(self) -> bool:
+    def _polls_like_the_trigger(self) -> bool:
         own = type(self)
         return own.execute is WaitSensor.execute and own.poke is WaitSensor.poke
 

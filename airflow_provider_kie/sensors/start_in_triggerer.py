@@ -55,7 +55,7 @@ class StartInTriggerer(BaseSensorOperator):
         """Return the arguments of ``BaseOperator.defer``."""
         raise NotImplementedError
 
-    def _polls_as_intended(self) -> bool:
+    def _polls_like_the_trigger(self) -> bool:
         """Return whether a worker would do the same as the triggerer."""
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class StartInTriggerer(BaseSensorOperator):
                 f"the triggerer takes only a literal as {' and '.join(self._literal_fields)}",
             ),
             (
-                not self._polls_as_intended(),
+                not self._polls_like_the_trigger(),
                 f"{type(self).__name__} has an execute() or poke() of its own, which only a worker calls",
             ),
             (self.get_needs_expansion(), MAPPED_OR_TEST),

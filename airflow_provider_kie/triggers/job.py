@@ -82,7 +82,7 @@ class KieJobTrigger(BaseTrigger):
         self.kie_conn_id = kie_conn_id
         self.poll_interval = poll_interval
         self.deadline = time.time() + timeout if deadline is None else deadline
-        self._was_found = deadline is not None
+        self._connection_was_found = deadline is not None
         self._began = self.deadline - timeout
         self._last_reason = ""
         self._cut_short = ""
@@ -125,13 +125,13 @@ class KieJobTrigger(BaseTrigger):
 
     async def _verdict(self) -> Done | Failed:
         row = find_family(self.family)
-        airflows_limit = deferral_limit(self)
-        if airflows_limit - AIRFLOW_MARGIN < self.deadline:
+        airflow_limit = deferral_limit(self)
+        if airflow_limit - AIRFLOW_MARGIN < self.deadline:
             self._cut_short = SHORTER_LIMIT.format(self.timeout)
-            self.deadline = airflows_limit - AIRFLOW_MARGIN
+            self.deadline = airflow_limit - AIRFLOW_MARGIN
             self.timeout = max(0.0, round(self.deadline - self._began, 1))
         # A deadline that passed while no triggerer ran still leaves time for one poll.
-        at_most = min(max(self._left(), 0.0) + FINAL_POLL_SECONDS, airflows_limit - EXIT_MARGIN - time.time())
+        at_most = min(max(self._left(), 0.0) + FINAL_POLL_SECONDS, airflow_limit - EXIT_MARGIN - time.time())
         try:
             async with asyncio.timeout(at_most):
                 return await self._connect_and_wait(row)
@@ -145,12 +145,14 @@ class KieJobTrigger(BaseTrigger):
             try:
                 hook_class = self._hook_class or await self._load_hook_class()
                 async with hook_class.connect(self.kie_conn_id) as hook:
-                    self._was_found = True
-                    return self._conclude(row, await self._wait(self._row_by(row, hook), hook))
+                    self._connection_was_found = True
+                    return self._conclude(row, await self._wait(self._row_to_read(row, hook), hook))
             except Exception as error:
                 # Reading is free and the job is paid for, so only the deadline ends the wait.
                 waited = time.time() - self._began
-                if isinstance(error, KieError) and connection_is_lost(error, waited, was_found=self._was_found):
+                if isinstance(error, KieError) and connection_is_lost(
+                    error, waited, was_found=self._connection_was_found
+                ):
                     error.kie_task_id, error.family = self.kie_task_id, row.tag
                     return Failed(error)
                 self._log_trouble(error)
@@ -163,12 +165,12 @@ class KieJobTrigger(BaseTrigger):
     def _first_pause(self) -> float:
         """Return a random pause, to spread a thousand triggers; the worker that deferred has just polled."""
         pause = random.uniform(0.0, 1.0) * self.poll_interval
-        if not self._was_found:  # no worker deferred
+        if not self._connection_was_found:  # no worker deferred
             return pause
         waited = max(time.time() - self._began, 0.0)  # the worker's clock may be ahead
         return pause + max(limits.DEFERRAL_SECONDS - waited, 0.0)
 
-    def _row_by(self, row: Family, hook: KieAsyncHook) -> Family:
+    def _row_to_read(self, row: Family, hook: KieAsyncHook) -> Family:
         """Return the row to read by, which may depend on the connection."""
         return row
 

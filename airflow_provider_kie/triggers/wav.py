@@ -65,5 +65,5 @@ class WavConversionTrigger(KieJobTrigger):
         # Workers and triggerers are not upgraded at the same moment, so a new argument is stored only if it is set.
         return path, arguments | ({"route": self.route} if self.route else {})
 
-    def _row_by(self, row: Family, hook: KieAsyncHook) -> Family:
+    def _row_to_read(self, row: Family, hook: KieAsyncHook) -> Family:
         return row_of(self.route or hook.settings.wav_route)
