@@ -84,7 +84,7 @@ class MappedTest:
         accepted = Counter(call["json"]["audioId"] for call in mine if call["accepted"])
         refused = Counter(call["code"] for call in mine)
         deaths = [(point, track) for point, track, *_ in crash_log() if track in accepted]
-        unnoted = {track for point, track in deaths if point == "answered"}
+        not_stored = {track for point, track in deaths if point == "answered"}
         tries = [ti["try_number"] for ti in self.airflow.task_instances(self.run_id)]
         found = {
             "outcome of the DAG run": (self.airflow.run_state(self.run_id), "success"),
@@ -94,10 +94,10 @@ class MappedTest:
         }
         notes = {
             "submits sent": f"{len(mine)}; refused {refused[409]} with 409, {refused[429]} with 429",
-            "tracks that met a 409 without having died just before the note": len(conflicts - unnoted),
+            "tracks that met a 409 without having died just before the id was stored": len(conflicts - not_stored),
             "task processes killed from outside": self.killed["task"],
-            "task processes that died just before the note": sum(point == "answered" for point, _ in deaths),
-            "task processes that died just after the note": sum(point == "kept" for point, _ in deaths),
+            "task processes that died just before the id was stored": sum(point == "answered" for point, _ in deaths),
+            "task processes that died just after the id was stored": sum(point == "kept" for point, _ in deaths),
             "triggerers killed": self.killed["triggerer"],
             "tries": f"{sum(tries)}, at most {max(tries)} for one conversion",
             "seconds": f"{seconds:.0f}",

@@ -93,8 +93,8 @@ class CrashTest:
         """Instants that no killer outside can hit: the task's process ends itself there."""
         say("The task's own process dies at an instant of its first try.")
         instants = {
-            "answered": ("1 killed between KIE's answer and the note", 2),
-            "kept": ("2 killed between the note and XCom", 1),
+            "answered": ("1 killed between KIE's answer and the stored id", 2),
+            "kept": ("2 killed between the stored id and XCom", 1),
         }
         for crash, (point, calls) in instants.items():
             for mode in MODES:
@@ -176,9 +176,9 @@ class CrashTest:
         say("Jobs without KIE's guard.")
         for mode in MODES:
             self._start(
-                "8 killed between KIE's answer and the note", mode, 1, crash="answered", ends="failed", market=True
+                "8 killed between KIE's answer and the stored id", mode, 1, crash="answered", ends="failed", market=True
             )
-            self._start("8 killed between the note and XCom", mode, 1, crash="kept", market=True)
+            self._start("8 killed between the stored id and XCom", mode, 1, crash="kept", market=True)
         self._start("8 killed while resuming after the wait", "deferrable", 1, crash="resumed", market=True)
         waiting = self._start("8 task killed while waiting", "sync", 1, market=True)
         self._until_it_waits(waiting)

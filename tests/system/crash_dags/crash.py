@@ -2,7 +2,7 @@
 """
 The DAGs of the crash test: the operator as it is, and a hook of Airflow's that kills its process at chosen points.
 
-A hook, because no killer outside can hit the instant between KIE's answer and the note of it.
+A hook, because no killer outside can hit the instant between KIE's answer and the stored id.
 """
 
 from __future__ import annotations
