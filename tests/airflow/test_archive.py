@@ -427,7 +427,7 @@ def owner(**changed):
 # --- What others see of it
 
 
-def test_an_outlet_is_only_there_on_request():
+def test_an_outlet_is_only_added_on_request():
     # One that is added unasked can keep the task from running, where another DAG names the same URI otherwise.
     arguments = {"task_id": "a", "kie_task_id": "x", "destination": "s3://bucket/one.wav"}
     assert list(WavToObjectStorageOperator(**arguments).outlets) == []

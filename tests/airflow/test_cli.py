@@ -118,7 +118,7 @@ def refused(lost, kie_command):
 
 
 @needs_store
-def test_what_is_adopted_is_gone_on_with_by_the_next_try(kie, lost, entry):
+def test_the_next_try_goes_on_with_an_adopted_job(kie, lost, entry):
     before = entry("mapped", "--map-index", "1")
     assert (before["key"], before["state"], before["kie_task_id"]) == ("kie_job", "claimed", None)
 

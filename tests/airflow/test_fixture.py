@@ -103,6 +103,6 @@ def test_without_the_extra_only_the_fixture_fails(run_inner_test, tmp_path: Path
     assert "uvicorn is missing: pip install 'airflow-provider-kie[emulator]'" in done.stdout
 
 
-def test_where_nobody_asks_for_it_it_can_be_left_out(run_inner_test, installed: str) -> None:
+def test_the_plugin_can_be_switched_off(run_inner_test, installed: str) -> None:
     done = run_inner_test("", PYTHONPATH=installed, PYTEST_ADDOPTS=f"-p no:{PLUGIN}")
     assert "fixture 'kie_emulator' not found" in done.stdout

@@ -151,7 +151,7 @@ def an_answer_with_an_id(monkeypatch, kie_task_id):
     monkeypatch.setattr(KieHook, "submit_job", submit_job)
 
 
-def test_an_id_in_an_odd_answer_is_gone_on_with(kie, task, monkeypatch):
+def test_an_id_in_an_odd_answer_is_used(kie, task, monkeypatch):
     kie_task_id = kie.create_job("jobs", finished=True, prompt="a lighthouse")
     an_answer_with_an_id(monkeypatch, kie_task_id)
     with pytest.raises(e.KieUnexpectedCodeError):

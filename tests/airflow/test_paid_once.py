@@ -140,7 +140,7 @@ def test_the_hook_says_of_a_lost_answer_that_it_may_be_paid_for(kie):
         KieHook().submit_job(**IMAGE)
 
 
-def test_who_resubmits_is_retried_after_a_lost_answer(kie):
+def test_with_resubmit_a_lost_answer_is_retried(kie):
     task = image(Store(), on_unknown_submit="resubmit")
     kie.play("accepted-then-reset", endpoint="submit")
     with pytest.raises(e.KieConnectionError) as end:

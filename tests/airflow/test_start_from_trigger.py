@@ -110,7 +110,7 @@ def test_elsewhere_it_has_no_effect_and_the_log_says_so(kie, said, arguments, wh
     assert re.search(f"start_from_trigger had no effect: .*{why}", said())
 
 
-def test_who_does_not_ask_for_it_hears_nothing_of_it(kie, said):
+def test_without_start_from_trigger_nothing_is_logged_about_it(kie, said):
     sensor = build(kie_task_id=kie.create_conversion(finished=True), start_from_trigger=False)
     assert not getattr(sensor, "start_from_trigger", False)
     sensor.execute({})

@@ -69,7 +69,7 @@ def test_what_poke_raises_ends_as_in_any_sensor(kie, monkeypatch, error, mode, f
 
 @pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_poke_that_is_never_content_times_out(kie, monkeypatch, mode, flag):
+def test_a_poke_that_is_never_true_times_out(kie, monkeypatch, mode, flag):
     class NeverContent(WavConversionSensor):
         def poke(self, context):
             return False
@@ -82,7 +82,7 @@ def test_a_poke_that_is_never_content_times_out(kie, monkeypatch, mode, flag):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("day", ["Sunday", "Monday"])
-def test_a_question_before_the_poll_is_always_asked(kie, monkeypatch, mode, day):
+def test_code_before_the_poll_runs_in_every_mode(kie, monkeypatch, mode, day):
     kie_task_id = kie.create_conversion(finished=True)
     kie.play("pending")
     ended = run_sensor(mode, monkeypatch, of=subclasses.WeekdaySensor, kie_task_id=kie_task_id, day=day, **QUICK)

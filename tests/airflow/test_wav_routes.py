@@ -162,7 +162,7 @@ class TestMoney:
         assert task.run_once(route=after)
         assert submits(kie) == [PATHS[before]]
 
-    def test_a_job_that_is_not_found_is_not_bought_again(self, kie, task):
+    def test_a_job_that_is_not_found_is_not_submitted_again(self, kie, task):
         entry = {**TRACK, "account": "kie_default", "base_url": kie.url, "kie_task_id": "gone", "state": "submitted"}
         task.store.set("kie_wav_conversion", entry | {"guarded": False})
         for route in ROUTES:

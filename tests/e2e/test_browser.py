@@ -193,7 +193,7 @@ def connection_with_port(request: pytest.FixtureRequest, site: Site) -> Iterator
     site.airflow.call("DELETE", f"connections/{conn_id}", {})
 
 
-def test_the_button_tells_whether_kie_takes_the_key(connection_with_port: tuple[str, bool], page: Page) -> None:
+def test_the_button_shows_whether_kie_accepts_the_key(connection_with_port: tuple[str, bool], page: Page) -> None:
     conn_id, right = connection_with_port
     said, icon = press_test(page, conn_id)
     if right:

@@ -41,7 +41,7 @@ def test_a_sensor_starts_in_the_triggerer_with_the_id_of_another_task(site: Site
     assert airflow.xcom(run_id, "return_value")["wait", -1]["kie_task_id"] == submitted
     logs = "".join(log.read_text() for log in airflow.home.rglob("dag_id=in_triggerer/**/task_id=wait/*.log*"))
     assert "is finished" in logs
-    assert "deferring" not in logs  # which a worker says that looks first
+    assert "deferring" not in logs  # which a worker logs that polls first
     assert "no effect" not in logs
 
 

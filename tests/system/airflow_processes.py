@@ -93,7 +93,7 @@ def wait_for(what: str, look: Callable[[], T], *, seconds: float, every: float =
     :param what: what is waited for, for the message.
     :param look: returns something true once it is there.
     :param seconds: how long to wait at most.
-    :param every: seconds between two looks.
+    :param every: seconds between two checks.
     """
     until = time.monotonic() + seconds
     while not (found := look()):

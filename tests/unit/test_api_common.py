@@ -58,7 +58,7 @@ def test_a_balance_is_any_number(balance):
         ("https://a.example/my song?sig=1", "'https://a.example/my song…'"),
     ],
 )
-def test_a_balance_is_nothing_but_a_number(data, shown):
+def test_anything_but_a_number_is_no_balance(data, shown):
     with pytest.raises(KieUnreadableAnswerError) as caught:
         credit().read(answer(data))
     assert caught.value.problem == f"Reading the credit balance: the balance is not a number but {shown}"

@@ -23,7 +23,7 @@ def raise_(error):
     raise error
 
 
-def test_a_call_asks_for_nothing_by_itself():
+def test_a_call_has_no_optional_parts_by_default():
     call = make()
     assert (call.purpose, call.method, call.path) == ("Counting", "GET", "/count")
     assert (call.params, call.json, call.kie_task_id, call.recover) == (None, None, None, None)
@@ -70,7 +70,7 @@ def test_the_cause_of_an_error_stays():
 
 
 @pytest.mark.parametrize("answer", [REFUSED, SEVEN])
-def test_a_refusal_can_be_a_result_in_truth(answer):
+def test_a_refusal_can_be_a_result(answer):
     seen = []
 
     def recover(error):
@@ -89,7 +89,7 @@ def test_a_refusal_can_become_another_error():
     assert (caught.value.problem, caught.value.kie_task_id) == ("Counting: turned", "wav-9")
 
 
-def test_a_fault_of_ours_shows():
+def test_an_error_in_our_own_code_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         make(lambda data: 1 // 0, recover=lambda error: "hidden").read(SEVEN)
 

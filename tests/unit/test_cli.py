@@ -111,7 +111,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("argv", WRONG)
-def test_wrong_usage_is_2_and_nothing_on_standard_output(run, requests_mock, argv):
+def test_wrong_usage_is_exit_code_2_without_output(run, requests_mock, argv):
     code, out, err = run(*argv.split())
     assert (code, out) == (2, "")
     assert err.startswith("usage: python -m airflow_provider_kie")
@@ -334,7 +334,7 @@ def test_the_families_are_listed_without_a_connection(run, requests_mock, monkey
 @pytest.mark.parametrize(
     "argv", [["check"], ["show", "wav-1"], ["wait", "wav-1"], ["convert", "m-1", "a-1"], SUBMIT_IMAGE]
 )
-def test_an_error_is_its_message_and_1(run, requests_mock, kie_connection, argv):
+def test_an_error_is_one_line_and_exit_code_1(run, requests_mock, kie_connection, argv):
     requests_mock.register_uri(mock.ANY, mock.ANY, **says(None, 401, f"no: {kie_connection}"))
     code, out, err = run(*argv)
     assert (code, out) == (1, "")

@@ -147,7 +147,7 @@ def test_a_diff_fits_the_files(block: Block) -> None:
         assert around - set(read(path).splitlines()) == set(), f"{block.place}: {path} has changed"
 
 
-def test_every_block_is_looked_at() -> None:
+def test_every_block_is_checked() -> None:
     assert sum(len(re.findall(r"^ *```", read(page), re.MULTILINE)) for page in PAGES) == 2 * len(BLOCKS)
     assert {block.language for block in BLOCKS} <= {"python", *PARSERS, "console", "diff", "text"}
 
@@ -280,7 +280,7 @@ def test_a_page_names_all_that_it_is_about(text: str, names: set[str]) -> None:
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_every_public_class_is_spoken_of(module: str) -> None:
+def test_the_pages_mention_every_public_class(module: str) -> None:
     found = import_module(module)
     classes = {name for name in found.__all__ if inspect.isclass(getattr(found, name))}
     text = "".join(read(page) for page in PAGES)

@@ -102,7 +102,7 @@ def test_what_an_entry_means(name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_under_a_guard_no_entry_stops_a_task(name):
+def test_no_entry_stops_a_task_under_a_guard(name):
     """Neither does it for WAV conversions, for which no entry was ever a reason to stop."""
     assert not isinstance(next_try(WAV, stored(Store(ENTRIES[name][0]), WAV).load(), SAME), Stop)
 
@@ -208,7 +208,7 @@ def test_a_resume_after_a_clear_is_written(caplog):
 @pytest.mark.parametrize(
     ("before", "now", "cleared"), [(1, 1, False), (1, 3, True), (None, 3, False), (1, None, False)]
 )
-def test_a_clear_is_told_by_the_number_of_tries(before, now, cleared):
+def test_a_clear_is_recognized_by_max_tries(before, now, cleared):
     later = StoredEntry({"task_state_store": Store(), "ti": SimpleNamespace(**TASK, max_tries=now)}, POEMS, KEY, SAME)
     assert later.was_cleared_since(Entry(State.SUBMITTED, SAME, "a1", before)) is cleared
     assert not later.was_cleared_since(None)

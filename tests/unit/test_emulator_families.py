@@ -75,7 +75,7 @@ def test_client_and_emulator_know_the_same_paths() -> None:
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "emulator.md"
 
 
-def test_the_page_tells_families_prices_and_second_submits() -> None:
+def test_the_page_lists_families_prices_and_second_submits() -> None:
     rows = re.findall(r"^\| (`.+?`) \| .+ \| (by model|[\d.]+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
     told = {name: row[1:] for row in rows for name in re.findall("`(.+?)`", row[0])}
     second = {
@@ -104,7 +104,7 @@ def test_a_missing_field_is_refused_in_kies_words(state: EmulatorState, family: 
     assert (state.accepted_submits, state.credits_spent) == (0, 0.0)
 
 
-def test_parents_that_nobody_made(state: EmulatorState) -> None:
+def test_unknown_parents(state: EmulatorState) -> None:
     for family in ("wav", "stems", "midi", "music-video", "cover-image"):
         refused = state.submit(body_of(family, taskId="unknown-1"), family)
         assert (family, refused.code) == (family, 422)
@@ -177,7 +177,7 @@ def test_a_market_job_costs_what_its_model_costs(state: EmulatorState) -> None:
 # What is made
 
 
-def test_a_song_is_two_of_which_wavs_can_be_made(state: EmulatorState) -> None:
+def test_a_song_has_two_tracks_that_can_be_converted(state: EmulatorState) -> None:
     kie_task_id = state.submit(body_of("music", title="A"), "music").data["taskId"]
     state.configure(conversion_seconds=0)
     job = made_by(state, "music", body_of("music"))
@@ -267,7 +267,7 @@ def test_a_file_is_what_it_says(kie: KieEmulator, family: str) -> None:
         assert fetched.content.startswith(begin)
 
 
-def test_reads_of_the_music_family_are_told_apart(kie: KieEmulator) -> None:
+def test_reads_at_a_shared_path_are_logged_by_family(kie: KieEmulator) -> None:
     for family in ("sounds", "music"):
         call(kie, "GET", FAMILIES["music"].query, params={"taskId": kie.create_job(family, prompt="a")})
     call(kie, "GET", FAMILIES["music"].query, params={"taskId": "nobodys"})

@@ -162,7 +162,7 @@ def test_any_means_every_api_call_but_no_file(state: EmulatorState) -> None:
     assert [names(state, endpoint, None) for endpoint in ("submit", "credit")] == [["blocked"], ["blocked"]]
 
 
-def test_a_misspelt_answer_names_its_neighbours(state: EmulatorState) -> None:
+def test_a_misspelt_answer_suggests_similar_names(state: EmulatorState) -> None:
     with pytest.raises(LookupError, match=r"did you mean .*rate-limited"):
         state.answers.add("pending", "rate-limitted")
     with pytest.raises(ValueError, match="unknown endpoint"):

@@ -193,7 +193,7 @@ def test_retry_after_is_read_as_seconds_from_now(header, seconds, content):
     assert error.retry_after == seconds
 
 
-def test_a_retry_after_of_a_success_is_of_no_account():
+def test_a_retry_after_with_a_success_is_ignored():
     assert decode(Response(200, body(code=200, data=1), "soon")) == 1
 
 

@@ -214,7 +214,7 @@ def test_a_bundle_that_cannot_work_names_its_place(environment, monkeypatch, tmp
         monkeypatch.delenv(name)
 
 
-def test_a_bundle_that_nobody_needs_harms_nobody(environment):
+def test_a_bundle_that_is_not_needed_is_not_read(environment):
     environment({"REQUESTS_CA_BUNDLE": "/no/such/file.pem"})
     assert ssl_context(SETTINGS, "http://127.0.0.1:8080") is True
     assert ssl_context(KieSettings("my_kie", "canary-key", verify=False), KIE) is False
@@ -234,7 +234,7 @@ def test_a_bundle_is_read_once_until_it_changes(environment, bundle, tmp_path):
     assert certificates_of(ssl_context(SETTINGS, KIE)) == 1
 
 
-def test_a_link_to_a_bundle_may_be_turned(environment, bundle, tmp_path):
+def test_a_symbolic_link_to_a_bundle_may_change(environment, bundle, tmp_path):
     """As Kubernetes replaces the files of a ConfigMap."""
     environment({"REQUESTS_CA_BUNDLE": str(tmp_path / "link.pem")})
     (tmp_path / "link.pem").symlink_to(bundle)

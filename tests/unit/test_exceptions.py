@@ -133,12 +133,12 @@ def test_redact(text, fit):
 
 
 @pytest.mark.parametrize("piece", ["http://", "http://a@", "http://a", "https:", "\\/"])
-def test_redact_is_done_with_any_text_in_no_time(piece):
+def test_any_text_is_redacted_quickly(piece):
     assert len(redact(piece * 20_000)) == 501
 
 
 @every_class
-def test_an_error_travels_as_json(error_class):
+def test_an_error_survives_json(error_class):
     error = full(error_class)
     described = error.to_dict()
     assert described == {"type": error_class.__name__, "problem": "It broke at https://a.example/x?…", **DETAILS}
@@ -214,13 +214,13 @@ def test_final_of_a_kind_is_one_class():
     assert type(final(KieNotFoundError("a"))) is not type(final(KieConversionFailedError("a")))
 
 
-def test_a_final_error_travels_as_the_class_it_stands_for():
+def test_a_final_error_is_rebuilt_as_its_original_class():
     rebuilt = KieError.from_dict(final(KieConversionFailedError("It broke", code=500)).to_dict())
     assert type(rebuilt) is KieConversionFailedError
     assert rebuilt.code == 500
 
 
-def test_a_class_of_somebody_else_does_not_travel():
+def test_a_class_from_elsewhere_is_rebuilt_as_a_plain_error():
     own = type("KieOwnError", (subject.KieServerError,), {"__module__": "dags"})
     assert type(KieError.from_dict(own("It broke").to_dict())) is KieError
 

@@ -51,7 +51,7 @@ def names_in(module: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in {ROWS, *FACES}])
-def test_no_other_module_knows_a_family_by_its_name(module):
+def test_no_other_module_mentions_a_family_by_its_name(module):
     if not module.startswith(BESIDE):
         assert names_in(module) == []
 
@@ -61,14 +61,14 @@ def test_a_name_stands_in_its_row_and_only_once():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_is_found_by_its_name_and_as_it_travels(name):
+def test_a_family_is_found_by_its_name_and_by_its_tag(name):
     row = FAMILIES[name]
     assert row.name == name
     assert find_family(name) is find_family(row.tag) is row
     assert tag_of(name) == row.tag
 
 
-def test_one_family_travels_without_a_name():
+def test_one_family_is_unnamed():
     assert [name for name, row in FAMILIES.items() if row.unnamed] == ["wav"]
     assert find_family(None) is FAMILIES["wav"]
 

@@ -115,7 +115,7 @@ def test_songs_that_have_a_file_keep_their_ids(name: str) -> None:
     assert [track["audio_id"] for track in job["tracks"]] == ["s1", "s2"][: len(job["files"])]
 
 
-def test_progress_and_credits_are_told() -> None:
+def test_progress_and_credits_are_read() -> None:
     assert job_of("4o-image-half")["progress"] == 0.5
     assert job_of("jobs-generating")["credits"] == 4.0
 

@@ -66,12 +66,12 @@ def test_the_first_thing_of_several_paths(paths, found):
 
 
 @pytest.mark.parametrize("value", [None, "", " \n", [], {}, [None, [""]], {"a": None, "b": [{"c": " "}]}])
-def test_what_says_nothing(value):
+def test_empty_values(value):
     assert is_empty(value)
 
 
 @pytest.mark.parametrize("value", [0, False, 0.0, "0", [0], {"a": [{"b": False}]}, ["", "x"]])
-def test_what_says_something(value):
+def test_values_that_are_not_empty(value):
     assert not is_empty(value)
 
 
@@ -83,7 +83,7 @@ def test_what_says_something(value):
         *((same, same) for same in ("größe\n\U0001f3b5", [None, True, 2**70, 0])),
     ],
 )
-def test_what_no_database_refuses(value, stored):
+def test_values_that_every_database_accepts(value, stored):
     assert storable(value) == stored
     json.dumps(storable(value), allow_nan=False).encode("ascii")
 

@@ -32,7 +32,7 @@ def map_of_the_house() -> dict[str, str]:
 
 MAP = map_of_the_house()
 # The package itself, which is its version, lies below all rooms. Those of floor 6 share Airflow's life cycle and may
-# know each other; test_no_module_needs_itself keeps them from going round in circles.
+# know each other; test_no_module_imports_itself_in_a_circle keeps them from going round in circles.
 FLOOR = {"": -1} | {
     name.partition("/")[0].removesuffix(".py"): int(floor) for name, floor in MAP.items() if floor != "aside"
 }
@@ -90,21 +90,21 @@ def test_a_module_imports_only_from_floors_below(module: str) -> None:
     assert {other for other in ours(imports_of(module)) if room_of(other) not in allowed} == set()
 
 
-def test_no_module_needs_itself() -> None:
+def test_no_module_imports_itself_in_a_circle() -> None:
     TopologicalSorter({module: ours(imports_of(module)) - {module} for module in SOURCES}).prepare()
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) not in {"hooks", "files", *ASIDE}])
-def test_only_hooks_and_files_know_http(module: str) -> None:
+def test_only_hooks_and_files_import_http(module: str) -> None:
     assert {other.partition(".")[0] for other in imports_of(module)} & HTTP_LIBRARIES == set()
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in {"api", "waiting"}])
-def test_what_decides_knows_neither_airflow_nor_http(module: str) -> None:
+def test_the_rules_import_neither_airflow_nor_http(module: str) -> None:
     assert {other for other in imports_of(module) if other.partition(".")[0] in {"airflow", *HTTP_LIBRARIES}} == set()
 
 
-def test_the_map_of_the_house_shows_the_whole_house() -> None:
+def test_the_table_of_floors_lists_every_module() -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in SOURCES.values() if path.name != "__init__.py"}
     assert {name for name in MAP if not (ROOT / name).exists()} == set()
     assert {name for name in modules if not {name, f"{name.partition('/')[0]}/"} & set(MAP)} == set()

@@ -67,7 +67,7 @@ def test_rows_that_are_refused(name):
         replace(POEMS, **changes)
 
 
-def test_only_an_unnamed_family_does_not_travel():
+def test_only_an_unnamed_family_has_no_tag():
     assert POEMS.tag == "poems"
     assert replace(POEMS, unnamed=True).tag is None
 
@@ -230,7 +230,7 @@ def test_a_failure_is_of_the_class_of_the_family(row):
 
 
 @pytest.mark.parametrize(("row", "tag"), [(POEMS, "poems"), (replace(POEMS, unnamed=True), None)])
-def test_errors_name_the_family_as_it_travels(row, tag):
+def test_errors_name_the_family_by_its_tag(row, tag):
     assert refusal(row, None, 401).family == tag
     verdict = end(row, {"state": "fail"})
     assert isinstance(verdict, Failed)

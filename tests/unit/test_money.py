@@ -187,7 +187,7 @@ def test_without_reuse_a_clear_is_another_job():
 
 
 @pytest.mark.parametrize("cleared", [False, True])
-def test_who_says_what_an_unknown_outcome_means_is_heard(cleared):
+def test_on_unknown_submit_takes_precedence_over_the_guard(cleared):
     entry = Entry(State.CLAIMED, SAME)
     assert next_try(POEMS, entry, SAME, on_unknown_submit="resubmit", cleared=cleared) == Submit()
     assert isinstance(next_try(WAV, entry, SAME, on_unknown_submit="fail", cleared=cleared), Stop)

@@ -231,7 +231,7 @@ def test_a_longer_rate_limit_is_not_waited_for(clock, caplog, header):
 
 @pytest.mark.parametrize("header", ["nan", "inf", "soon", ""])
 @pytest.mark.usefixtures("no_jitter")
-def test_a_senseless_retry_after_is_of_no_account(clock, header):
+def test_an_invalid_retry_after_is_ignored(clock, header):
     play(["server"], FREE, retry_after=header)
     assert clock.pauses == [1.0, 2.0, 4.0]
 
@@ -291,7 +291,7 @@ class TestCooldown:
         return attempt_over_requests(name, patience=5.875)
 
     @pytest.mark.parametrize("attempt", [impatient, lambda _, name: attempt_over_aiohttp(name)])
-    def test_others_and_the_triggerer_do_not_send_anything(self, clock, limited, attempt):
+    def test_other_calls_and_the_triggerer_send_nothing_meanwhile(self, clock, limited, attempt):
         with pytest.raises(e.KieRateLimitError, match="Not sent: the connection pauses for another 6 sec") as caught:
             attempt(self, "ok")
         assert (caught.value.code, caught.value.conn_id, caught.value.retry_after) == (429, "kie_default", 6.0)
@@ -303,7 +303,7 @@ class TestCooldown:
             attempt_over_requests(name)
         assert COOLDOWNS.pause(settings_of("kie_default"), 60.0) == 0.0
 
-    def test_it_lasts_as_long_as_it_lasts(self, clock):
+    def test_a_cooldown_counts_down_and_ends(self, clock):
         cooldowns = Cooldowns()
         assert cooldowns.pause(settings_of("a"), 60.0) == 0.0
         cooldowns.note(settings_of("a"), e.KieRateLimitError("slow"))

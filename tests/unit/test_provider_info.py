@@ -157,7 +157,7 @@ def loaded() -> dict[str, Any]:
     return in_a_fresh_process(REPORT)
 
 
-def test_airflow_loads_the_hook_without_a_word(loaded: dict[str, Any]) -> None:
+def test_airflow_loads_the_hook_without_a_warning(loaded: dict[str, Any]) -> None:
     hook = loaded["hook"]
     assert (hook["hook_class_name"], hook["hook_name"]) == ("airflow_provider_kie.hooks.kie.KieHook", "KIE.ai")
     assert (hook["connection_type"], hook["connection_testable"]) == ("kie", True)

@@ -64,7 +64,7 @@ def test_an_argument_is_quoted_as_far_as_it_is_harmless(value, shown):
 
 
 @pytest.mark.parametrize("piece", ["\\", "//", "//@", "/", "@", "?", "%25", "https://a@"])
-def test_any_argument_is_quoted_in_no_time(piece):
+def test_any_argument_is_quoted_quickly(piece):
     assert len(quoted(piece * 500_000)) <= 410  # each backslash is two in a repr
 
 

@@ -172,18 +172,18 @@ def test_conclude_gives_the_conversion_or_raises_the_end():
     ],
 )
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
-def test_the_pause_between_two_looks(monkeypatch, arguments, options, nominal, draw, factor):
+def test_the_pause_between_two_polls(monkeypatch, arguments, options, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
     interval, polls = arguments
     assert Pace(interval, **options).pause(polls) == pytest.approx(nominal * factor, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("waited", "interval", "looks"),
+    ("waited", "interval", "polls"),
     [(-5.0, 10.0, 0), (0.0, 10.0, 0), (9.0, 10.0, 0), (11.0, 10.0, 1), (29.0, 10.0, 1), (31.0, 10.0, 2), (0.35, 0, 2)],
 )
-def test_a_wait_knows_how_often_it_has_looked(waited, interval, looks):
-    assert Pace(interval).polls_within(waited) == looks
+def test_polls_are_counted_from_the_time_waited(waited, interval, polls):
+    assert Pace(interval).polls_within(waited) == polls
 
 
 @given(delay=st.floats(1.0, 86400.0), now=st.floats(0.0, 1e9))
@@ -200,13 +200,13 @@ def test_waits_of_one_tick_wake_up_together():
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.999])
-def test_a_short_delay_stays_as_it_is(delay):
+def test_a_short_delay_is_unchanged(delay):
     assert on_tick(delay, 70.05) == delay
 
 
 @pytest.mark.parametrize(("interval", "nominal"), [(30.0, 5.0), (5.0, 5.0), (2.0, 2.0), (0.0, 0.1)])
 @pytest.mark.parametrize(("draw", "factor"), [(min, 0.9), (max, 1.1)])
-def test_the_pause_between_two_readings_of_one_look(monkeypatch, interval, nominal, draw, factor):
+def test_the_pause_between_two_reads_of_one_poll(monkeypatch, interval, nominal, draw, factor):
     monkeypatch.setattr(random, "uniform", draw)
     assert Pace(interval).settling_pause() == pytest.approx(nominal * factor, rel=1e-12)
 
@@ -346,7 +346,7 @@ def test_no_length_of_time(value):
     assert caught.value.problem.startswith(f"poll_interval is {value!r}, but must be seconds or a timedelta, above 0")
 
 
-def test_who_does_not_wait_gets_the_end_or_the_reason():
+def test_a_single_poll_gives_the_job_or_the_reason():
     done = Done(record("SUCCESS", wav_url=URL))
     assert finished(WAV, "wav-1", done) is done
     with pytest.raises(e.KieNotReadyError, match="not finished: status PENDING") as early:
@@ -369,7 +369,7 @@ def test_who_does_not_wait_gets_the_end_or_the_reason():
         (e.KieServerError("It thundered"), 86400.0, False, False),
     ],
 )
-def test_what_ends_the_search_for_the_connection(error, waited, was_found, ends):
+def test_which_connection_errors_end_a_wait(error, waited, was_found, ends):
     assert connection_is_lost(error, waited, was_found=was_found) is ends
 
 

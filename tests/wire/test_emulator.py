@@ -122,7 +122,7 @@ def test_the_21st_submit_in_ten_seconds_is_refused(client: Client) -> None:
     "agent", ["python-requests/2.34", "Python-urllib/3.11", "python-urllib3/2.6", "Python/3.11 aiohttp/3.13", "", None]
 )
 @pytest.mark.parametrize("path", [CREDIT, "/s/1.wav"])
-def test_the_edge_blocks_nameless_libraries(kie: KieEmulator, path: str, agent: str | None) -> None:
+def test_the_edge_blocks_default_user_agents(kie: KieEmulator, path: str, agent: str | None) -> None:
     connection = HTTPConnection("127.0.0.1", int(kie.url.rpartition(":")[2]), timeout=10)
     connection.request("GET", path, headers={} if agent is None else {"User-Agent": agent})
     answer = connection.getresponse()
@@ -305,7 +305,7 @@ def test_answers_are_queued_over_http(client: Client) -> None:
         ("settings", {"credits": "many"}, "credits"),
     ],
 )
-def test_wrong_orders_are_explained(client: Client, path: str, body: Any, words: str) -> None:
+def test_wrong_control_requests_are_explained(client: Client, path: str, body: Any, words: str) -> None:
     answer = client.control(f"/_emulator/{path}", body)
     assert answer.status_code == 422
     assert words in answer.json()["error"]

@@ -95,7 +95,7 @@ def call(kie: KieEmulator, endpoint: str, *, key: str | None = None, **request: 
     return body
 
 
-def test_all_that_it_says_by_itself(kie: KieEmulator) -> None:
+def test_the_emulators_own_answers_match_the_pages(kie: KieEmulator) -> None:
     for endpoint in PATHS:
         assert call(kie, endpoint, key="wrong")["code"] == 401
     assert call(kie, "submit", data=b"{")["code"] == 400

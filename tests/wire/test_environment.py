@@ -242,7 +242,7 @@ def test_many_who_meet_a_new_certificate_read_once(monkeypatch, connect, kie, bu
 
 
 @pytest.mark.parametrize("state", ["missing", "half written"])
-def test_a_bundle_that_is_away_for_now_ends_no_wait(connect, kie, bundle, pems, state):
+def test_a_bundle_that_is_missing_for_a_moment_ends_no_wait(connect, kie, bundle, pems, state):
     async def read_before_and_after():
         async with KieAsyncHook.connect("kie_default") as triggerer:
             await triggerer.attempt(common.credit())
@@ -267,7 +267,7 @@ def test_a_bundle_that_is_away_for_now_ends_no_wait(connect, kie, bundle, pems, 
     assert asyncio.run(read_before_and_after()) == (5.0, 5.0)
 
 
-def test_a_ca_that_was_taken_away_counts_no_longer(monkeypatch, connect, kie, bundle, pems):
+def test_a_ca_that_was_removed_is_no_longer_trusted(monkeypatch, connect, kie, bundle, pems):
     async def read_while_another_waits():
         async with KieAsyncHook.connect("kie_default") as waits:
             await waits.attempt(common.credit())

@@ -40,7 +40,7 @@ def test_one_client_for_many_waits_and_none_left_open(kie):
     assert kie_async._SHARED == {}
 
 
-def test_who_leaves_before_a_request_opens_no_client(kie):
+def test_no_client_is_opened_before_the_first_request(kie):
     async def come_and_go():
         async with KieAsyncHook.connect("kie_default") as hook:
             pass
@@ -79,7 +79,7 @@ def test_a_thousand_that_start_look_up_once(kie, lookups):
     assert lookups == ["kie_default"]
 
 
-def test_a_cancelled_wait_leaves_its_search_to_others(kie, monkeypatch):
+def test_a_cancelled_wait_does_not_cancel_the_shared_look_up(kie, monkeypatch):
     original, found = kie_async.get_async_connection, asyncio.Event()
 
     async def slow(conn_id):
@@ -100,7 +100,7 @@ def test_a_cancelled_wait_leaves_its_search_to_others(kie, monkeypatch):
     assert asyncio.run(cancel_the_first()) == (True, True)
 
 
-def test_a_search_that_fails_for_nobody_is_no_complaint(kie, monkeypatch):
+def test_a_failed_look_up_without_callers_is_not_reported(kie, monkeypatch):
     complaints, away = [], asyncio.Event()
 
     async def slow(conn_id):
@@ -125,7 +125,7 @@ def test_a_search_that_fails_for_nobody_is_no_complaint(kie, monkeypatch):
     assert complaints == []
 
 
-def test_a_search_that_hangs_is_followed_by_another(kie, monkeypatch):
+def test_a_look_up_that_hangs_is_started_again(kie, monkeypatch):
     original, hangs = kie_async.get_async_connection, [True]
 
     async def hang_once(conn_id):

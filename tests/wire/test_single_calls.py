@@ -106,7 +106,7 @@ def test_a_recovery_has_a_record_of_its_own(kie):
     assert kie.credits_spent == 1.0
 
 
-def test_what_the_readers_of_recoveries_save_users_from(kie):
+def test_recoveries_need_their_own_readers(kie):
     """The plain requests would take both answers for trouble, and repeat them."""
     assert KieHook().get_recovered_songs("unknown-1") is None
     assert len(kie.requests("single")) == 1

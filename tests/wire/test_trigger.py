@@ -124,7 +124,7 @@ class Slept(BaseException):
         pytest.param(1.0, 1.0, 0.1, 0.9, 1.0, id="with less time than that"),
     ],
 )
-def test_no_poll_before_the_deferral_is_noted(monkeypatch, deadline_in, timeout, poll_interval, at_least, at_most):
+def test_no_poll_before_the_deferral_is_recorded(monkeypatch, deadline_in, timeout, poll_interval, at_least, at_most):
     """Airflow fails a task whose trigger fires earlier."""
 
     sleep, here = asyncio.sleep, threading.get_ident()
@@ -245,7 +245,7 @@ def test_keys_that_never_work_end_at_the_deadline(kie, rotation, monkeypatch):
     assert "KIE refused the key" in event["error"]["problem"]
 
 
-def test_hundreds_whose_key_is_refused_share_one_search(kie, monkeypatch, lookups):
+def test_hundreds_whose_key_is_refused_share_one_look_up(kie, monkeypatch, lookups):
     async def wait_for_all():
         waits = [trigger(f"wav-{n}", poll_interval=0.01) for n in range(200)]
         return await asyncio.gather(*map(only_event, waits))
@@ -277,21 +277,21 @@ def test_a_wait_keeps_nothing_of_an_outage(kie, trouble, monkeypatch, unused_tcp
         monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(nobody))
     else:
         kie.play(trouble, endpoint="record-info", repeat=True)
-    looks, original = Counter(), KieJobTrigger._report
+    polls, original = Counter(), KieJobTrigger._report
 
     def counted(self, pause):
         original(self, pause)
-        looks[self.kie_task_id] += 1
+        polls[self.kie_task_id] += 1
 
     async def errors_left():
         waits = [asyncio.create_task(only_event(trigger(f"wav-{n}", 3600.0, poll_interval=0.2))) for n in range(20)]
-        while len(looks) < len(waits):
+        while len(polls) < len(waits):
             await asyncio.sleep(0.01)
         gc.collect()
         gc.disable()
-        before, errors_before = sum(looks.values()), set(map(id, errors_in_memory()))
+        before, errors_before = sum(polls.values()), set(map(id, errors_in_memory()))
         try:
-            while sum(looks.values()) < before + 2 * len(waits):
+            while sum(polls.values()) < before + 2 * len(waits):
                 await asyncio.sleep(0.01)
             if trouble == "refused" and sys.version_info >= (3, 12):
                 gc.collect()  # asyncio's own errors are a cycle here, and their frames lead to ours
@@ -314,7 +314,7 @@ def errors_in_memory():
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """The pauses that the trigger asks for between its looks, none of which is kept."""
+    """The pauses that the trigger asks for between its polls, none of which is kept."""
     original, asked = Pace.pause, []
 
     def keep(self, polls):
@@ -366,7 +366,7 @@ def test_waits_wake_up_together_and_stay_spread(kie, monkeypatch):
     assert len({round(tick) for tick in ticks}) > 80
 
 
-def test_a_connection_that_stays_away_is_sought_less(kie, pauses, caplog):
+def test_a_missing_connection_is_looked_up_less_and_less_often(kie, pauses, caplog):
     event = asyncio.run(only_event(trigger("988e00aa", seconds=1.5, kie_conn_id="nowhere")))
     assert event["error"]["type"] == "KieWaitTimeoutError"
     assert "connection is not defined or cannot be read" in event["error"]["problem"]
@@ -396,7 +396,7 @@ def test_killing_says_that_the_conversion_goes_on(kie, caplog, capfd):
 
 
 @pytest.mark.parametrize("reading", [False, True], ids=["asleep", "reading"])
-def test_a_kill_comes_out_as_airflow_knows_it(kie, reading):
+def test_a_cancellation_passes_through_with_airflows_message(kie, reading):
     """Airflow calls ``on_kill`` only where the trigger lets the message of the cancellation through."""
     kie.configure(conversion_seconds=600)
     kie_task_id = kie.create_conversion()
