@@ -34,11 +34,9 @@ def write_event(verdict: Done | Failed) -> dict[str, Any]:
 
 def write_wav_event(verdict: Done | Failed) -> dict[str, Any]:
     """Return the event of a WAV conversion."""
-    event = write_event(verdict)
-    if isinstance(verdict, Done):
-        del event["job"]
-        event["conversion"] = dict(as_conversion(verdict.job))
-    return event
+    if isinstance(verdict, Failed):
+        return write_event(verdict)
+    return {"status": "success", "conversion": dict(as_conversion(verdict.job)), "warning": verdict.warning}
 
 
 def read_event(event: dict[str, Any] | None) -> Done | Failed:
