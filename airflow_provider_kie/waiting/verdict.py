@@ -165,11 +165,13 @@ def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _
         row = row.also
     status = job["status"] or "none"
     means = row.words.meaning(job["status"])
-    has_result = has_main_file(row, job) if row.needs_file else job["files"] or isinstance(job["result"], (dict, list))
-    if has_result and (means is Means.DONE or means is Means.DONE_IF_RESULT or (row.file_decides and job["files"])):
+    is_done = means is Means.DONE or means is Means.DONE_IF_RESULT
+    if (is_done or (row.file_decides and job["files"])) and _has_result(row, job):
+        if means is Means.DONE:
+            return Done(job)
         odd = f"KIE gave a {row.product} together with status {status}; the {row.product.split()[-1]} counts"
-        return Done(job, "" if means is Means.DONE else odd)
-    if means is Means.DONE or means is Means.DONE_IF_RESULT:
+        return Done(job, odd)
+    if is_done:
         return _Objection(_without_result(row, job, f"The {row.short} ended in {status} without a {row.product}"), True)
     if means is Means.FAILED:
         return _Objection(_failure(row, job, f"The {row.short} failed with status {status}"), False)
@@ -181,6 +183,10 @@ def _judge(row: Family, kie_task_id: str, job: KieJob | None) -> Wait | Done | _
     if means is Means.RUNNING:
         return Wait(f"status {status}")
     return Wait(f"status {status}, which is not one of KIE's documented words", warning=True)
+
+
+def _has_result(row: Family, job: KieJob) -> bool:
+    return has_main_file(row, job) if row.needs_file else bool(job["files"] or isinstance(job["result"], (dict, list)))
 
 
 def _failure(row: Family, job: KieJob, problem: str, error_class: type[KieError] | None = None) -> KieError:
