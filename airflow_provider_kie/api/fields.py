@@ -60,6 +60,7 @@ _HOST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[.+]")
 # Characters that need no encoding, as in requests. RFC 3986 excludes brackets here, but everything accepts them.
 _LEFT_ALONE = "!#$%&'()*+,/:;=?@[]~"
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+_WHOLE = re.compile("-?[0-9]{1,19}")
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -70,22 +71,27 @@ def dig(value: Json, path: str) -> list[Json]:
     :param path: keys separated by dots, ignoring case and underscores; ``[]`` after a key iterates over a list, and
         ``{a,b}`` at the end takes these keys as one object. JSON inside a text is parsed.
     """
-    found = [value]
+    found = [_parsed(value)]
     for step in _steps(path):
-        found = [leaf for each in found for leaf in _children(_parsed(each), step)]
-    return [leaf for leaf in map(_parsed, found) if not is_empty(leaf)]
+        found = [_parsed(leaf) for each in found for leaf in _children(each, step)]
+    return [leaf for leaf in found if not is_empty(leaf)]
 
 
 def first(value: Json, *paths: str) -> Json:
     """Return the first value that :func:`dig` finds at one of the paths, or None."""
-    return next((leaf for path in paths for leaf in dig(value, path)), None)
+    for path in paths:
+        if found := dig(value, path):
+            return found[0]
+    return None
 
 
 def is_empty(value: Json) -> bool:
     """Return whether a value is null, a blank text, or a list or object of such."""
+    if isinstance(value, str):
+        return not value.strip()
     if isinstance(value, (dict, list)):
-        return all(is_empty(each) for each in (value.values() if isinstance(value, dict) else value))
-    return value is None or (isinstance(value, str) and not value.strip())
+        return all(map(is_empty, value.values() if isinstance(value, dict) else value))
+    return value is None
 
 
 def plain(value: Any) -> Any:
@@ -103,12 +109,12 @@ def plain(value: Any) -> Any:
 
 def storable(value: Json) -> Json:
     """Return a value that every database and JSON reader accepts: no NUL, lone surrogate or infinite number."""
+    if isinstance(value, str):
+        return _NOT_STORABLE.sub(" ", value)
     if isinstance(value, dict):
         return {str(storable(name)): storable(each) for name, each in value.items()}
     if isinstance(value, list):
         return [storable(each) for each in value]
-    if isinstance(value, str):
-        return _NOT_STORABLE.sub(" ", value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -176,7 +182,7 @@ def message(value: Json) -> str | None:
 def whole(value: Json) -> int | None:
     """Read an int, or a float or text that stands for one, within 64 bits."""
     number: object = value
-    if (isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value.strip())) or (
+    if (isinstance(value, str) and _WHOLE.fullmatch(value.strip())) or (
         isinstance(value, float) and value.is_integer()
     ):
         number = int(value)

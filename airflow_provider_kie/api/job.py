@@ -13,7 +13,7 @@ The rules that live here and nowhere else:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from json import dumps
@@ -182,8 +182,7 @@ def first_url(job: KieJob) -> str | None:
 
 def has_main_file(row: Family, job: KieJob) -> bool:
     """Return whether a job has one of the files that it was submitted for, and not only a preview or a frame."""
-    main = row.main_files
-    return any(file["name"] in main for file in job["files"])
+    return any(file["name"] in row.main_files for file in job["files"])
 
 
 def no_cancel(row: Family, kie_task_id: str) -> str:
@@ -251,23 +250,24 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
     model = fields.text(data.get("model")) or row.model
     if row.model and model != row.model:
         raise KieWrongTaskError(f"{label(row.tag)} {quoted(asked)} is a job of another model: {quoted(model)}")
+    status = next((data[key] for key in row.status if not fields.is_empty(data.get(key))), None)
     code, text = row.errors
     files = _files(row, data)
-    job = KieJob(
-        family=row.name,
-        model=model,
-        kie_task_id=asked,
-        status=row.words.spelled(next((data[key] for key in row.status if not fields.is_empty(data.get(key))), None)),
-        files=files,
-        result=fields.storable(_result(row, data, files)),
-        tracks=_tracks(row, data, asked),
-        progress=_progress(data.get("progress")),
-        credits=fields.number(data.get("creditsConsumed")),
-        create_time=fields.time(data.get("createTime")),
-        complete_time=fields.time(data.get("completeTime")),
-        error_code=fields.error_code(data.get(code)),
-        error_message=fields.message(data.get(text)),
-    )
+    job: KieJob = {
+        "family": row.name,
+        "model": model,
+        "kie_task_id": asked,
+        "status": row.words.spelled(status),
+        "files": files,
+        "result": fields.storable(_result(row, data, files)),
+        "tracks": _tracks(row, data, asked),
+        "progress": _progress(data.get("progress")),
+        "credits": fields.number(data.get("creditsConsumed")),
+        "create_time": fields.time(data.get("createTime")),
+        "complete_time": fields.time(data.get("completeTime")),
+        "error_code": fields.error_code(data.get(code)),
+        "error_message": fields.message(data.get(text)),
+    }
     succeeded = row.words.meaning(job["status"]) in (Means.DONE, Means.DONE_IF_RESULT)
     if succeeded and row.needs_file and not job["files"] and (instead := _instead_of_links(row, data)):
         # The job is paid for, and a malformed link does not mean that it failed.
@@ -278,11 +278,12 @@ def _parse_record(row: Family, data: Json, asked: str) -> KieJob | None:
     return job
 
 
-def _links(row: Family, data: Json) -> Iterator[tuple[str, str]]:
-    """Yield all texts at the row's paths of files, each with the name of its file."""
-    for name, paths in row.files:
-        found = next(filter(None, (fields.dig(data, path) for path in paths.split("|"))), [])
-        yield from ((name, link) for link in found if isinstance(link, str))
+def _links(data: Json, paths: str) -> list[Json]:
+    """Return what is at the first path with a value, of paths separated by ``|``."""
+    for path in paths.split("|"):
+        if found := fields.dig(data, path):
+            return found
+    return []
 
 
 def _instead_of_links(row: Family, data: dict[str, Json]) -> Json:
@@ -295,11 +296,12 @@ def _instead_of_links(row: Family, data: dict[str, Json]) -> Json:
 
 def _files(row: Family, data: Json) -> list[KieFile]:
     files: dict[str, KieFile] = {}
-    for name, link in _links(row, data):
-        url = fields.http_url(link)
-        if url and url not in files:
-            index = sum(file["name"] == name for file in files.values())
-            files[url] = KieFile(url=url, name=name, index=index)
+    for name, paths in row.files:
+        for link in _links(data, paths):
+            url = fields.http_url(link)
+            if url and url not in files:
+                index = sum(file["name"] == name for file in files.values())
+                files[url] = KieFile(url=url, name=name, index=index)
     return list(files.values())
 
 
@@ -327,6 +329,8 @@ def _last_keys(files: tuple[tuple[str, str], ...]) -> frozenset[str]:
 
 def _tracks(row: Family, data: Json, kie_task_id: str) -> list[KieTrack]:
     """Return the songs that have a file; a job made from any other song would fail, and be charged."""
+    if not row.tracks:
+        return []
     songs = [song for path in row.tracks for song in fields.dig(data, path) if isinstance(song, dict)]
     ids = (fields.text(song.get("id")) for song in songs if fields.http_url(song.get("audioUrl")))
     return [KieTrack(music_task_id=kie_task_id, audio_id=each) for each in dict.fromkeys(filter(None, ids))]
