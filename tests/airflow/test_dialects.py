@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kie.api.families import tag_of
-from airflow_provider_kie.exceptions import KieError, label
+from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.sensors.job import KieJobSensor
 from tests.jobs import job_of
-from tests.modes import ALL_MODES, run_sensor
+from tests.modes import run_sensor
 from tests.task_instance import Store, Task
 
 #: One family of each dialect, what KIE says in it of a job that goes on, and how that is shown.
@@ -42,25 +41,6 @@ def sensed(mode, kie, monkeypatch, family, end, kie_task_id):
     timeout = keep_running(kie, family, end)
     arguments = {"kie_task_id": kie_task_id, "family": family, "poke_interval": 0.03, "timeout": timeout}
     return run_sensor(mode, monkeypatch, KieJobSensor, **arguments)
-
-
-@dialects
-@ends
-def test_a_sensor_ends_alike_in_every_mode(kie, monkeypatch, family, end):
-    fields, error = ENDS[end]
-    kie_task_id = kie.create_job(family, finished=True, **fields)
-    first, *others = (sensed(mode, kie, monkeypatch, family, end, kie_task_id) for mode in ALL_MODES)
-    assert others == [first] * (len(ALL_MODES) - 1)
-    if end == "done":
-        assert first.state == "success", first
-        assert (first.xcom["family"], first.xcom["kie_task_id"]) == (family, kie_task_id)
-        assert first.pushed == {"url": first.xcom["files"][0]["url"]}
-        assert len(kie.requests("record-info")) == 3 * len(ALL_MODES)
-    else:
-        assert first.error == error.replace("Wait", "Sensor")
-        assert (first.state, first.retried, first.pushed) == ("failed", False, {})
-        assert f"{label(tag_of(family))} '{kie_task_id}'" in first.message
-        assert end == "failed" or f"last: status {DIALECTS[family][1]} (" in first.message
 
 
 @dialects

@@ -167,14 +167,6 @@ def test_another_track_is_another_conversion(kie, task):
     assert kie.accepted_submits == 2
 
 
-@pytest.mark.parametrize("rubbish", ["988e00aa", 7, [], {}, {**TRACK, "kie_task_id": 7}])
-def test_what_is_no_entry_of_ours_is_ignored(kie, task, rubbish):
-    task.run_once()
-    task.store.values = dict.fromkeys(task.store.values, rubbish)
-    assert task.run_once().startswith(kie.url)
-    assert kie.accepted_submits == 1
-
-
 def test_a_store_that_fails_after_a_submit_loses_nothing(kie, task, own_patches, caplog):
     original = Store.set
 

@@ -11,7 +11,6 @@ import time
 import pytest
 
 from airflow_provider_kie import exceptions
-from airflow_provider_kie.waiting import pace
 from tests.cases import TABLE
 from tests.modes import MODES, run_sensor
 
@@ -93,14 +92,6 @@ def test_a_missing_connection_is_named(kie, monkeypatch, mode):
     end = run_sensor(mode, monkeypatch, kie_task_id="988e00aa", kie_conn_id="nowhere", **QUICK)
     assert (end.state, end.error, end.retried) == ("failed", "KieConnectionNotFoundError", True)
     assert "connection 'nowhere'" in end.message
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_id_that_becomes_visible_late_is_found(kie, monkeypatch, mode):
-    monkeypatch.setattr(pace, "GRACE_SECONDS", QUICK["timeout"])  # the fixture's short one is for running out
-    kie_task_id = kie.create_conversion(finished=True)
-    kie.play("task-unknown", "task-unknown", "pending")
-    assert run_sensor(mode, monkeypatch, kie_task_id=kie_task_id, **QUICK).state == "success"
 
 
 @pytest.mark.parametrize("mode", MODES)

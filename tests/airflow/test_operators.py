@@ -176,12 +176,6 @@ def test_what_repeating_cannot_help_is_sent_once(kie, context, answer, error):
     assert len(kie.requests("submit")) == 1
 
 
-def test_an_earlier_conversion_is_reused(kie, context):
-    first = convert({"ti": TaskInstance()}, wait_for_completion=False)
-    assert convert(context, wait_for_completion=False) == first
-    assert kie.accepted_submits == 1
-
-
 @pytest.mark.parametrize(
     "answer", ["accepted-then-reset", "accepted-then-500", "accepted-then-cut-off", "accepted-then-hang"]
 )
@@ -193,30 +187,10 @@ def test_an_unknown_outcome_is_settled_by_one_repetition(kie, context, answer):
     assert len(kie.requests("submit")) == 2
 
 
-def test_an_outcome_that_stays_unknown_is_reported(kie, context):
-    kie.play("server-error", endpoint="submit", repeat=True)
-    with pytest.raises(e.KieServerError):
-        convert(context)
-    assert len(kie.requests("submit")) == 2
-
-
 def test_a_rate_limited_submit_is_sent_again(kie, context):
     kie.play("rate-limited-http", "rate-limited", "rate-limited", "maintenance", endpoint="submit")
     assert convert(context).startswith(kie.url)
     assert kie.accepted_submits == 1
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("music_task_id", ""), ("music_task_id", None), ("audio_id", "None"), ("audio_id", "a b")),
-        *(("callback_url", "x"), ("kie_conn_id", None), ("kie_conn_id", "None")),
-    ],
-)
-def test_bad_arguments_are_named_before_anything_is_sent(kie, context, field, value):
-    with pytest.raises(e.KieValidationError, match=field):
-        convert(context, **{field: value})
-    assert kie.requests() == []
 
 
 def url_of(context, kie_task_id):
@@ -247,10 +221,3 @@ def test_without_a_url_it_says_why_and_what_may_help(kie, context, answer, error
     assert isinstance(caught.value, AirflowFailException) == final
     assert "X-Amz" not in str(caught.value)
     assert answer != "task-unknown" or len(kie.requests("record-info")) > 1  # there is a grace
-
-
-@pytest.mark.parametrize("kind", [int, str])
-def test_an_id_of_digits_may_have_become_a_number(kie, context, kind):
-    with pytest.raises(e.KieNotFoundError, match=r"WAV task '?123'?"):
-        url_of(context, kind(123))
-    assert {request["params"]["taskId"] for request in kie.requests("record-info")} == {"123"}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import ssl
@@ -15,11 +14,9 @@ from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.job import read_job
 from airflow_provider_kie.emulator.answers import ANSWERS
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError, KieError
-from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.hooks.pacing import COOLDOWNS
 from tests.cases import COMMON, TABLE
 from tests.file_server import Act, FileServer
+from tests.transports import each_transport, outcome_of_both
 
 #: Answers that any call may meet, and those to a submit; what a record means is the parser's affair.
 ENVELOPES = [name for name in TABLE if ANSWERS[name].endpoint in ("any", "submit")]
@@ -27,58 +24,32 @@ RECORDS = ["pending", "success", "task-unknown"]
 SUBMIT = wav.convert_to_wav("music", "track", "https://api.example.com/callback")
 
 
-async def attempt_async(call):
-    async with KieAsyncHook.connect("kie_default") as hook:
-        return await hook.attempt(call)
-
-
-def over_requests(call):
-    return KieHook().attempt(call)
-
-
-def over_aiohttp(call):
-    return asyncio.run(attempt_async(call))
-
-
-def outcome_of(carry_out, call):
-    try:
-        return carry_out(call)
-    except KieError as error:
-        return type(error), str(error), error.to_dict()
-
-
-def play_for_both(kie, name, call):
-    """Let each transport meet the answer, again and again: aiohttp by itself repeats a GET that is cut off."""
-    kie.play(name, repeat=True)
-    sync = outcome_of(over_requests, call)
-    COOLDOWNS.clear()
-    return sync, outcome_of(over_aiohttp, call)
+# Each answer is played again and again, because aiohttp by itself repeats a GET that is cut off.
 
 
 @pytest.mark.parametrize("name", [name for name in ENVELOPES if TABLE[name].submit is not None])
 def test_submit(kie, name):
-    sync, asynchronous = play_for_both(kie, name, SUBMIT)
-    assert sync == asynchronous
-    expected = TABLE[name].submit
-    assert sync.reused == (expected == "reused") if isinstance(expected, str) else sync[0] is expected
+    kie.play(name, repeat=True)
+    outcome, expected = outcome_of_both(SUBMIT), TABLE[name].submit
+    assert outcome.reused == (expected == "reused") if isinstance(expected, str) else type(outcome) is expected
 
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_read(kie, name):
     kie_task_id = kie.create_conversion(finished=True)
-    sync, asynchronous = play_for_both(kie, name, read_job(WAV, kie_task_id))
-    assert sync == asynchronous
-    assert sync["kie_task_id"] == kie_task_id if TABLE[name].read == "record" else sync is None
+    kie.play(name, repeat=True)
+    outcome = outcome_of_both(read_job(WAV, kie_task_id))
+    assert outcome["kie_task_id"] == kie_task_id if TABLE[name].read == "record" else outcome is None
 
 
 @pytest.mark.parametrize("name", COMMON)
 def test_common_endpoints(kie, name):
     calls = {"credit": common.credit(), "download-url": common.download_url("https://tempfile.example/s/1.wav")}
-    sync, asynchronous = play_for_both(kie, name, calls[ANSWERS[name].endpoint])
-    assert sync == asynchronous
+    kie.play(name, repeat=True)
+    outcome_of_both(calls[ANSWERS[name].endpoint])
 
 
-@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+@each_transport
 def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_port, monkeypatch):
     host = f"http://127.0.0.1:{unused_tcp_port}"
     monkeypatch.setenv(
@@ -89,7 +60,7 @@ def test_a_refused_connection_was_certainly_not_sent(kie, transport, unused_tcp_
     assert caught.value.nothing_created
 
 
-@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+@each_transport
 @pytest.mark.parametrize(
     ("problem", "expected"),
     [
@@ -112,7 +83,7 @@ def test_certificates_that_cannot_be_read_for_now(transport, problem, expected, 
     assert caught.value.transient == (expected is KieConnectionError)
 
 
-@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+@each_transport
 def test_a_redirect_is_not_followed(kie, transport):
     kie.play("redirect")
     with pytest.raises(KieError, match="redirects are not followed"):
@@ -120,7 +91,7 @@ def test_a_redirect_is_not_followed(kie, transport):
     assert len(kie.requests()) == 1
 
 
-@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+@each_transport
 def test_the_proxy_does_not_get_the_key(transport, monkeypatch):
     # Headers of an aiohttp session go to the proxy too, so the key must be a header of each request.
     with FileServer() as proxy:
@@ -134,7 +105,7 @@ def test_the_proxy_does_not_get_the_key(transport, monkeypatch):
     assert caught.value.nothing_created
 
 
-@pytest.mark.parametrize("transport", [over_requests, over_aiohttp])
+@each_transport
 def test_the_edge_lets_our_user_agent_pass(kie, transport):
     assert transport(common.credit()) == 5916.25
     assert kie.requests()[0]["user_agent"].startswith("airflow-provider-kie/")

@@ -144,14 +144,6 @@ def test_a_job_from_submit_to_files(run, kie, command):
     assert {**shown, "reused": False} == song
 
 
-def test_a_submit_whose_answer_is_lost_is_not_sent_again(run, kie):
-    kie.play("accepted-then-reset", endpoint="submit")
-    ended = run(PLAIN, "submit", "--model", "google/nano-banana", "--input", '{"prompt": "a lighthouse"}')
-    assert (ended.returncode, ended.stdout, kie.accepted_submits) == (1, "", 1)
-    assert "charged it. Look at https://kie.ai/logs" in ended.stderr.splitlines()[-1]
-    assert "Traceback" not in ended.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -7,21 +7,19 @@ The examples are the same in every run (``derandomize``), so that a failure here
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import math
-import socket
+import socketserver
 import string
 import threading
 import time
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from airflow_provider_kie.api import common, wav
 from airflow_provider_kie.api.call import Call
@@ -29,17 +27,12 @@ from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.api.fields import http_url
 from airflow_provider_kie.api.job import KieJob, read_job
-from airflow_provider_kie.emulator.state import PRICE
 from airflow_provider_kie.exceptions import (
-    KieAlreadyConvertedError,
     KieConnectionError,
     KieError,
-    KieInsufficientCreditsError,
 )
-from airflow_provider_kie.hooks import pacing
-from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait, timed_out
+from tests.transports import each_transport, outcome_of, outcome_of_both, over_aiohttp, over_requests
 
 KEY = "sk-canary/0123456789+key"
 CANARY = "QUERYCANARY"
@@ -148,13 +141,6 @@ headers = st.one_of(
 )
 
 
-def outcome_of(carry_out, call: Call[Any]) -> object:
-    try:
-        return carry_out(call)
-    except KieError as error:
-        return error
-
-
 def check_texts(*said: str) -> None:
     """No text may show the key or a query string."""
     for text in said:
@@ -257,86 +243,41 @@ def test_the_waiting_rule_is_never_done_without_a_url(readings, pauses):
 # The same over a socket
 
 
-class RawServer:
-    """Answers every request with the bytes that it was given, and closes the connection."""
+class Raw(socketserver.StreamRequestHandler):
+    """Answers a request with the bytes that the server was given, and closes the connection."""
 
-    def __init__(self) -> None:
-        self.reply = b""
-        self.pieces = 1
-        self.pause = 0.0
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+    timeout = 5.0
 
-    def close(self) -> None:
-        self._socket.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(5.0)
-            request = b""
-            while b"\r\n\r\n" not in request:
-                request += connection.recv(65536) or b"\r\n\r\n"
-            head, _, body = request.partition(b"\r\n\r\n")
-            length = next(
-                (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
-            )
-            while len(body) < length:
-                body += connection.recv(65536)
-            size = max(1, -(-len(self.reply) // self.pieces))
-            for start in range(0, len(self.reply), size):
-                connection.sendall(self.reply[start : start + size])
-                time.sleep(self.pause)
-
-
-class Clients:
-    """A hook of each kind for one connection, and a loop for the async one."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.sync = KieHook()
-        self._runner = stack.enter_context(asyncio.Runner())
-        connecting = KieAsyncHook.connect("kie_default")
-        self._asynchronous = self._runner.run(connecting.__aenter__())
-        stack.callback(lambda: self._runner.run(connecting.__aexit__(None, None, None)))
-
-    def ask_async(self, call: Call[Any]) -> object:
-        pacing.COOLDOWNS.clear()
-        return outcome_of(lambda asked: self._runner.run(self._asynchronous.attempt(asked)), call)
-
-    def ask(self, call: Call[Any]) -> tuple[object, object]:
-        return outcome_of(self.sync.attempt, call), self.ask_async(call)
+    def handle(self) -> None:
+        server: Any = self.server
+        with contextlib.suppress(OSError):
+            length = 0
+            while line := self.rfile.readline().lower().strip():
+                length = int(line[15:]) if line.startswith(b"content-length:") else length
+            self.rfile.read(length)
+            size = max(1, -(-len(server.reply) // server.pieces))
+            for start in range(0, len(server.reply), size):
+                self.wfile.write(server.reply[start : start + size])
+                time.sleep(server.pause)
 
 
 @pytest.fixture
-def raw():
-    server = RawServer()
-    yield server
-    server.close()
+def raw(monkeypatch, short_times):
+    """A server for ``kie_default`` that takes ``reply`` in ``pieces``, with a ``pause`` after each."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Raw) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        server.pieces, server.pause = 1, 0.0
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.connect = partial(connect, monkeypatch, f"http://127.0.0.1:{server.server_address[1]}")
+        server.connect(5.0)
+        yield server
+        server.shutdown()
 
 
 def connect(monkeypatch, host, timeout):
     connection = {"conn_type": "kie", "password": KEY, "host": host, "extra": {"timeout": timeout}}
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
-
-
-@pytest.fixture
-def clients(raw, monkeypatch, short_times):
-    connect(monkeypatch, raw.url, 5.0)
-    with ExitStack() as stack:
-        yield Clients(stack)
-
-
-def comparable(outcome: object) -> object:
-    return (type(outcome), outcome.to_dict()) if isinstance(outcome, KieError) else outcome
 
 
 def http(status: int, body: bytes, framing: str, *more: str) -> bytes:
@@ -374,16 +315,15 @@ FRAMINGS = ["length", "length", "chunked", "close", "cut", "chunked, cut"]
 @example(200, b'{"code":200}' + b" " * 3_000_000, "chunked", 3, "credit")
 @example(204, b"", "close", 1, "read")
 @example(304, b"", "close", 1, "read")
-def test_both_transports_make_the_same_of_any_bytes(raw, clients, status, body, framing, pieces, kind):
+def test_both_transports_make_the_same_of_any_bytes(raw, status, body, framing, pieces, kind):
     assume(status not in (204, 304) or not body)  # they have none, whatever comes after their head
     raw.reply, raw.pieces = http(status, body, framing), pieces
     started = time.monotonic()
-    over_requests, over_aiohttp = clients.ask(CALLS[kind])
+    outcome = outcome_of_both(CALLS[kind])
     assert time.monotonic() - started < 10.0
-    check_outcome(over_requests)
-    assert comparable(over_requests) == comparable(over_aiohttp)
+    check_outcome(outcome)
     if framing.endswith("cut"):
-        assert isinstance(over_requests, KieConnectionError)
+        assert isinstance(outcome, KieConnectionError)
 
 
 LOCATION = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
@@ -405,21 +345,21 @@ LOCATION = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
         LOCATION + b"http://[\r\n\r\n",
     ],
 )
-def test_both_transports_make_the_same_of_broken_http(raw, clients, reply):
+def test_both_transports_make_the_same_of_broken_http(raw, reply):
     raw.reply = reply
-    over_requests, over_aiohttp = clients.ask(CALLS["submit"])
-    assert isinstance(over_requests, KieError)
-    check_outcome(over_requests)
-    assert comparable(over_requests) == comparable(over_aiohttp)
+    outcome = outcome_of_both(CALLS["submit"])
+    assert isinstance(outcome, KieError)
+    check_outcome(outcome)
 
 
 @pytest.mark.parametrize("header", ["Content-Length: x", "Content-Length: -5", "Bad Header"])
-def test_headers_that_one_library_tolerates_are_transient_errors(raw, clients, header):
+@each_transport
+def test_heads_that_one_library_forgives_are_trouble(raw, transport, header):
     raw.reply = f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n{{}}".encode()
-    for outcome in clients.ask(CALLS["submit"]):
-        assert isinstance(outcome, KieError)
-        assert outcome.transient
-        assert not outcome.nothing_created
+    with pytest.raises(KieError) as caught:
+        transport(CALLS["submit"])
+    assert caught.value.transient
+    assert not caught.value.nothing_created
 
 
 BY_EACH_READ = "requests limits the time for each read of the head, not for all"
@@ -440,94 +380,11 @@ BY_EACH_READ = "requests limits the time for each read of the head, not for all"
         ),
     ],
 )
-def test_nobody_waits_longer_than_the_time_out(raw, monkeypatch, short_times, reply, pieces):
-    connect(monkeypatch, raw.url, 0.3)
+def test_nobody_waits_longer_than_the_time_out(raw, reply, pieces):
+    raw.connect(0.3)
     raw.reply, raw.pieces, raw.pause = reply, pieces, 2.0 if pieces == 1 else 0.03
-    with ExitStack() as stack:
-        clients = Clients(stack)
+    for transport in (over_aiohttp, over_requests):
         started = time.monotonic()
-        over_requests = outcome_of(clients.sync.attempt, CALLS["read"])
-        took = time.monotonic() - started
-        over_aiohttp = clients.ask_async(CALLS["read"])
-    assert isinstance(over_requests, KieConnectionError)
-    assert over_requests.problem.endswith("timed out")
-    assert comparable(over_requests) == comparable(over_aiohttp)
-    assert took < 1.0
-
-
-# The books of the emulator
-
-
-class Books(RuleBasedStateMachine):
-    """What a KIE should have on its books, beside the emulator with the real hook as its client."""
-
-    tracks = st.tuples(st.sampled_from(["music-1", "music-2"]), st.sampled_from(["a", "b"]))
-    losses = st.sampled_from(["accepted-then-reset", "accepted-then-500", "accepted-then-cut-off"])
-
-    def __init__(self, kie: Any) -> None:
-        super().__init__()
-        self.kie = kie
-        self.hook = KieHook()
-        self.hook.get_conn().headers["Connection"] = "close"  # a kept one costs 40 ms a call on loopback
-        self.reset()
-
-    @rule()
-    def reset(self) -> None:
-        self.kie.reset()
-        self.kie.configure(conversion_seconds=3600, credits=1.5)
-        self.ids: dict[tuple[str, str], str] = {}
-        self.names_id = True
-
-    @rule(names_id=st.booleans())
-    def configure(self, names_id: bool) -> None:
-        self.kie.configure(conflict_names_id=names_id)
-        self.names_id = names_id
-
-    @rule(track=tracks)
-    def submit(self, track: tuple[str, str]) -> None:
-        can_pay = self.credits >= PRICE
-        outcome = outcome_of(lambda asked: self.hook.submit_wav_conversion(*asked), track)
-        if track in self.ids and self.names_id:
-            assert outcome == wav.Submitted(self.ids[track], reused=True)
-        elif track in self.ids:
-            assert type(outcome) is KieAlreadyConvertedError
-        elif can_pay:
-            assert isinstance(outcome, wav.Submitted)
-            assert not outcome.reused
-            self.ids[track] = outcome.kie_task_id
-        else:
-            assert type(outcome) is KieInsufficientCreditsError
-
-    @rule(track=tracks, loss=losses)
-    def submit_whose_answer_is_lost(self, track: tuple[str, str], loss: str) -> None:
-        """The hook asks once more, and KIE's 409 keeps it from paying twice."""
-        before, can_pay = set(self.kie.state._jobs), self.credits >= PRICE
-        self.kie.play(loss)
-        outcome = outcome_of(lambda asked: self.hook.submit_wav_conversion(*asked), track)
-        if track not in self.ids and can_pay:
-            [self.ids[track]] = set(self.kie.state._jobs) - before
-        if track in self.ids and self.names_id:
-            assert outcome == wav.Submitted(self.ids[track], reused=True)
-        else:
-            assert type(outcome) is (KieAlreadyConvertedError if track in self.ids else KieInsufficientCreditsError)
-
-    @rule(track=tracks, refusals=st.integers(1, 3))
-    def submit_that_is_refused_first(self, track: tuple[str, str], refusals: int) -> None:
-        self.kie.play(*["rate-limited"] * refusals, endpoint="submit")
-        self.submit(track)
-
-    @property
-    def credits(self) -> float:
-        return round(1.5 - PRICE * len(self.ids), 4)
-
-    @invariant()
-    def the_books_agree(self) -> None:
-        assert self.kie.accepted_submits == len(self.ids)
-        assert set(self.kie.state._jobs) == set(self.ids.values())
-        assert self.hook.get_credits() == self.credits
-
-
-def test_nothing_is_paid_twice_whatever_happens(kie, monkeypatch):
-    for pause in ("RATE_WINDOW", "RATE_JITTER", "FIRST_PAUSE"):
-        monkeypatch.setattr(pacing, pause, 0.001)
-    run_state_machine_as_test(lambda: Books(kie), settings=settings(bounded, max_examples=15, stateful_step_count=20))
+        with pytest.raises(KieConnectionError, match="timed out"):
+            transport(CALLS["read"])
+        assert time.monotonic() - started < 1.0

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from airflow_provider_kie.api import families
 from airflow_provider_kie.api.family import Family, Words
 from airflow_provider_kie.sensors.job import KieJobSensor
+from tests.file_server import Act, FileServer
 from tests.modes import MODES, run_sensor
 
 ROW = Family(
@@ -50,48 +47,27 @@ def new_family(monkeypatch, short_times):
 
 
 @pytest.fixture
-def kie_says(monkeypatch):
-    """Answer each read of the family with the next of these records, and with the last one for ever."""
-
-    @contextmanager
-    def serve(*records):
-        answers = [None if record is None else {ROW.id_key: ID, **record} for record in records]
-
-        class Kie(BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked = urlsplit(self.path)
-                assert (asked.path, parse_qs(asked.query)) == (ROW.query, {ROW.id_key: [ID]})
-                data = answers.pop(0) if len(answers) > 1 else answers[0]
-                body = json.dumps({"code": 200, "msg": "success", "data": data}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Kie)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        connection = {"conn_type": "kie", "password": "key-of-a-test", "host": f"http://127.0.0.1:{server.server_port}"}
+def kie(monkeypatch):
+    with FileServer() as server:
+        connection = {"conn_type": "kie", "password": "key-of-a-test", "host": server.url}
         monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
+        yield server
 
-    return serve
+
+def says(record):
+    data = record and {ROW.id_key: ID, **record}
+    return Act(body=json.dumps({"code": 200, "msg": "success", "data": data}).encode())
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
-def test_it_ends_the_same_in_every_mode(kie_says, monkeypatch, mode, case):
+def test_it_ends_the_same_in_every_mode(kie, monkeypatch, mode, case):
     records, expected = CASES[case]
     timeout = 20 if expected == "done" else 0.6
     arguments = {"kie_task_id": ID, "family": ROW.name, "poke_interval": 0.03, "timeout": timeout}
-    with kie_says(*records):
-        ended = run_sensor(mode, monkeypatch, KieJobSensor, **arguments)
+    kie.play(*map(says, records))
+    ended = run_sensor(mode, monkeypatch, KieJobSensor, **arguments)
+    assert {request.target for request in kie.requests} == {f"{ROW.query}?{ROW.id_key}={ID}"}
     if expected == "done":
         assert ended.state == "success", ended
         files = [(file["name"], file["index"], file["url"]) for file in ended.xcom["files"]]

@@ -17,9 +17,6 @@ from airflow_provider_kie.exceptions import (
     KieConnectionError,
     KieError,
     KieInsufficientCreditsError,
-    KieServerError,
-    KieUnexpectedCodeError,
-    KieValidationError,
 )
 from airflow_provider_kie.hooks.kie import KieHook
 from tests.typed.in_1080p import in_1080p
@@ -104,34 +101,6 @@ def test_a_recovery_has_a_record_of_its_own(kie):
     assert [song["error"] for song in songs] == [None, None]
     assert requests.get(songs[0]["url"], headers={"User-Agent": "kie-tests"}, timeout=10).status_code == 200
     assert kie.credits_spent == 1.0
-
-
-def test_recoveries_need_their_own_readers(kie):
-    """The plain requests would take both answers for trouble, and repeat them."""
-    assert KieHook().get_recovered_songs("unknown-1") is None
-    assert len(kie.requests("single")) == 1
-    path = "/api/v1/suno/recovery/record-info"
-    with pytest.raises(KieServerError):
-        KieHook().request("GET", path, params={"task_id": "unknown-1"})
-    started = KieHook().recover_songs("music-1")
-    kie.configure(conversion_seconds=60)
-    with pytest.raises(KieUnexpectedCodeError):
-        KieHook().request("GET", path, params={"task_id": started})
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda hook: hook.upscale_veo("unknown-1", "1080p"), "Record does not exist"),
-        (lambda hook: hook.upscale_veo("unknown-1", "4k"), "Record does not exist"),
-        (lambda hook: hook.recover_songs("unknown-1"), "The original Suno task does not exist."),
-    ],
-    ids=["1080p", "4k", "recovery"],
-)
-def test_an_unknown_parent_is_refused_at_once(kie, call, says):
-    with pytest.raises(KieValidationError, match=re.escape(says)):
-        call(KieHook())
-    assert (len(kie.requests("single")), kie.credits_spent) == (1, 0.0)
 
 
 @pytest.mark.parametrize("name", ["wrong-key-echoed", "blocked", "reset"])
