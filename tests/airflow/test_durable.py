@@ -87,7 +87,8 @@ def test_a_link_that_is_no_url_is_never_submitted_again(kie, task, answer):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("music_task_id", ""), ("music_task_id", 1e30), ("audio_id", "a b"), ("callback_url", "x")]
+    ("field", "value"),
+    [("music_task_id", ""), ("music_task_id", 1e30), ("audio_id", "a b"), ("callback_url", "x"), ("kie_conn_id", None)],
 )
 def test_what_cannot_be_sent_leaves_no_note(kie, task, field, value):
     task.arguments[field] = value

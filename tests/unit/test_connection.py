@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import FrozenInstanceError
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,7 +20,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from airflow_provider_kie import connection as subject
 from airflow_provider_kie.connection import DEFAULT_BASE_URL, DEFAULT_CALLBACK_URL, EXTRA_FIELDS, KieSettings
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
@@ -290,15 +288,6 @@ def test_a_key_of_the_extra_that_is_no_field_is_ignored(unknown: dict[str, Any])
 # --- What is shown
 
 
-def test_settings_show_neither_key_nor_proxy() -> None:
-    found = read({"proxy": PROXY})
-    assert (found.api_key, found.proxy) == (KEY, PROXY)
-    assert_no_secret(repr(found), str(found))
-    assert CONN_ID in repr(found)
-    with pytest.raises(FrozenInstanceError):
-        found.base_url = "https://evil.example"  # type: ignore[misc]  # it is frozen, which is the test
-
-
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -491,13 +480,6 @@ def test_the_older_form_hides_what_has_no_meaning() -> None:
     assert look["relabeling"] == {"password": "API key", "host": "Base URL"}
     assert set(look["hidden_fields"]) == {"schema", "login", "port", "extra"}
     assert look["placeholders"]["host"] == DEFAULT_BASE_URL
-
-
-def test_the_newer_form_has_the_same_fields_and_secrets() -> None:
-    fields = subject.build_conn_fields()
-    assert list(fields) == [extra.name for extra in EXTRA_FIELDS]
-    assert [name for name, field in fields.items() if field["schema"].get("format") == "password"] == ["proxy"]
-    assert all("null" in field["schema"]["type"] for field in fields.values())
 
 
 # --- Spellings that once went wrong

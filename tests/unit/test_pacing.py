@@ -229,13 +229,6 @@ def test_a_longer_rate_limit_is_not_waited_for(clock, caplog, header):
     assert "Sending it again" not in caplog.text
 
 
-@pytest.mark.parametrize("header", ["nan", "inf", "soon", ""])
-@pytest.mark.usefixtures("no_jitter")
-def test_an_invalid_retry_after_is_ignored(clock, header):
-    play(["server"], FREE, retry_after=header)
-    assert clock.pauses == [1.0, 2.0, 4.0]
-
-
 @pytest.mark.parametrize(("name", "nominal"), [("server", 1.0), ("maintenance", 30.0)])
 @pytest.mark.parametrize(("draw", "factor"), [(min, 1.0), (max, 1.3)])
 def test_a_pause_is_up_to_a_third_longer(clock, monkeypatch, name, nominal, draw, factor):

@@ -23,6 +23,7 @@ from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from airflow_provider_kie.waiting.verdict import Done
+from tests import transports
 from tests.certificates import certificate
 from tests.file_server import Act, FileServer
 from tests.modes import only_event
@@ -59,15 +60,11 @@ def connect(monkeypatch):
 
 
 def worker(base_url):
-    KieHook().attempt(common.credit())
+    transports.over_requests(common.credit())
 
 
 def triggerer(base_url):
-    async def attempt():
-        async with KieAsyncHook.connect("kie_default") as hook:
-            await hook.attempt(common.credit())
-
-    asyncio.run(attempt())
+    transports.over_aiohttp(common.credit())
 
 
 def file_host(base_url):

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from datetime import timedelta
-from itertools import pairwise
 from types import SimpleNamespace
 
 import airflow
@@ -145,13 +144,6 @@ def test_no_poll_before_the_deferral_is_recorded(monkeypatch, deadline_in, timeo
     with pytest.raises(Slept) as slept:
         asyncio.run(only_event(waiting))
     assert at_least <= slept.value.args[0] <= at_most
-
-
-def test_first_polls_are_spread():
-    waits = [trigger(f"wav-{n}", poll_interval=4.0, seconds=3600) for n in range(200)]
-    pauses = sorted(each._first_pause() for each in waits)
-    assert pauses[-1] - pauses[0] > 3.0
-    assert max(later - earlier for earlier, later in pairwise(pauses)) < 1.0
 
 
 def test_code_that_cannot_be_loaded_yet_ends_no_wait(kie, monkeypatch):
