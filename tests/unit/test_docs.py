@@ -160,42 +160,18 @@ def targets() -> set[str]:
     return {target for rule in rules for target in rule.split()}
 
 
-def tools() -> set[str]:
-    """Return what the Makefile installs for single commands, such as build and twine."""
-    return set(re.findall(r"'(\w+)>=", read("Makefile")))
+def python(words: list[str]) -> None:
+    """A program is there; its options are described in it, those of the package in a module beside it."""
+    path = words[1].replace(".", "/") if words[0] == "-m" else words[0].removesuffix(".py")
+    files = [name for name in (f"{path}.py", f"{path}/__main__.py") if (ROOT / name).is_file()]
+    assert files or find_spec(words[1]) or words[1] in TOOLS
+    if files:
+        described = "".join(map(read, [*files, "airflow_provider_kie/cli.py"]))
+        assert options(words) <= set(re.findall(r"--[\w-]+", described))
 
 
 def options(words: list[str]) -> set[str]:
     return {word.partition("=")[0] for word in words if word.startswith("--")}
-
-
-def make(words: list[str]) -> None:
-    wanted = {word for word in words if "=" not in word}
-    assert wanted <= targets(), f"the Makefile has no {wanted - targets()}"
-
-
-def pip(words: list[str]) -> None:
-    assert words[0] == "install"
-    for extras in re.findall(r"\[([\w,-]+)\]", " ".join(words)):
-        assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
-
-
-def emulator(words: list[str]) -> None:
-    assert options(words) <= set(_parser()._option_string_actions)
-
-
-def python(words: list[str]) -> None:
-    """A program of this repository is there and speaks of these options; others are only looked for."""
-    if words[0] != "-m":
-        assert options(words) <= set(re.findall(r"--[\w-]+", read(words[0])))
-        return
-    path = words[1].replace(".", "/")
-    files = [name for name in (f"{path}.py", f"{path}/__main__.py") if (ROOT / name).is_file()]
-    assert files or find_spec(words[1]) or words[1] in tools()
-    for name in files:
-        # The command line of the package is described in a module beside it.
-        source = read(name) + (read("airflow_provider_kie/cli.py") if words[1] == "airflow_provider_kie" else "")
-        assert options(words) <= set(re.findall(r"--[\w-]+", source))
 
 
 def airflow_(words: list[str]) -> None:
@@ -211,7 +187,25 @@ def airflow_(words: list[str]) -> None:
     assert options(words) <= {flag for argument in command.args for flag in argument.flags}
 
 
-CHECKS = {"make": make, "pip": pip, "kie-emulator": emulator, "python": python, "airflow": airflow_}
+def check(name: str, words: list[str]) -> None:
+    match name:
+        case "make":
+            assert {word for word in words if "=" not in word} <= targets()
+        case "pip":
+            extras = re.findall(r"\[([\w,-]+)\]", " ".join(words))
+            assert {extra for each in extras for extra in each.split(",")} <= set(PROJECT["optional-dependencies"])
+        case "kie-emulator":
+            assert options(words) <= set(_parser()._option_string_actions)
+        case "python":
+            python(words)
+        case "airflow":
+            airflow_(words)
+        case _:
+            assert name in OTHERS | TOOLS, f"is {name!r} a command?"
+
+
+#: What the Makefile installs for single commands, such as build and twine.
+TOOLS = set(re.findall(r"'(\w+)>=", read("Makefile")))
 OTHERS = {"cd", "curl", "export", "git", "pre-commit", "ruff"}
 #: Lines of a console, lines that begin with a prompt, and what is said of make in the text.
 COMMANDS = [
@@ -227,12 +221,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("place", "line"), COMMANDS)
 def test_a_command_exists(place: str, line: str) -> None:
-    words = shlex.split(line)
-    name = words[0].removeprefix(".venv/bin/")
-    if name in CHECKS:
-        CHECKS[name](words[1:])
-    else:
-        assert name in OTHERS | tools(), f"{place}: is {name!r} a command?"
+    name, *words = shlex.split(line)
+    check(name.removeprefix(".venv/bin/"), words)
 
 
 # --- Nothing is left out
