@@ -308,7 +308,9 @@ class TestRoutes:
 
     def test_a_job_of_another_model_is_no_conversion(self):
         record = answer({"taskId": "wav-1", "state": "success", "model": "google/nano-banana"})
-        assert isinstance(refusal(read_job(self.MARKET, "wav-1"), record), e.KieWrongTaskError)
+        error = refusal(read_job(self.MARKET, "wav-1"), record)
+        assert isinstance(error, e.KieWrongTaskError)
+        assert "'wav-1' is a job of another model: 'google/nano-banana'" in error.problem
 
     @pytest.mark.parametrize("route", ["market", "", None, 1])
     def test_a_route_that_does_not_exist(self, route):

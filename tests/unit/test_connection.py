@@ -122,6 +122,7 @@ def test_what_can_be_no_key_is_refused(key: str) -> None:
         ("https://api.kie.ai:", None, 8443, "https://api.kie.ai:8443"),
         ("https://api.kie.ai:8443", None, 9000, "https://api.kie.ai:8443"),
         ("https://[2001:db8::1]", None, 8443, "https://[2001:db8::1]:8443"),
+        ("2001:db8::1", None, 8443, "https://[2001:db8::1]:8443"),  # Airflow drops the brackets of a URI
         # Plain http is fine as long as nothing leaves this machine.
         ("http://LOCALHOST:8080", None, None, "http://localhost:8080"),
         ("http://127.8.9.10", None, 8080, "http://127.8.9.10:8080"),
@@ -221,6 +222,7 @@ CA_BUNDLE = certifi.where()
         ("proxy", "http://pröxy.example:3128/", "http://xn--prxy-6qa.example:3128"),
         ("proxy", "http://team@proxy.example.com", "http://team:@proxy.example.com"),
         ("proxy", "http://a%5Cb:c@d%c3%bc@proxy.example.com", "http://a%5Cb:c%40d%C3%BC@proxy.example.com"),
+        *(("wav_route", given, given or "wav") for given in (None, "wav", "jobs")),
         *(("verify", empty, True) for empty in (None, "")),
         *(("verify", path, path) for path in (CA_BUNDLE, str(Path(CA_BUNDLE).parent))),
         *(("verify", true, True) for true in (True, "true", " TRUE ", "yes", "on", "1", 1)),
@@ -270,6 +272,7 @@ WRONG = [
     *(("timeout", NO_NUMBER), ("verify", NO_VERIFY), ("insecure_http", NO_FLAG)),
     *((extra.name, ("", [{"of": "a kind that no field takes"}])) for extra in EXTRA_FIELDS),
     ("proxy", ("", ["http://:password@127.0.0.1:9"])),
+    ("wav_route", ("must be one of wav, jobs", ["market", "WAV"])),
 ]
 
 
@@ -518,7 +521,7 @@ def test_a_port_without_a_host_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("stored", "extra", "problem"),
-    [("[1]", {}, "must be a JSON object"), ("{}", {"extra": {}}, "holds another extra")],
+    [*((odd, {}, "must be a JSON object") for odd in ("[1]", "{")), ("{}", {"extra": {}}, "holds another extra")],
 )
 def test_an_extra_of_another_shape_is_named(stored, extra, problem):
     found = SimpleNamespace(password=KEY, host=None, schema=None, port=None, extra=stored)

@@ -7,8 +7,8 @@ import pytest
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.final_errors import final
-from airflow_provider_kie.waiting.verdict import Done, Failed, Wait
-from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, end
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Wait
+from tests.rows import ID, POEMS, SCULPTURES, STAMPS, A, end, reading
 
 DONE = {"response": {"full": [A]}}
 POEM = {"resultJson": '{"title": "Ode"}'}
@@ -89,6 +89,10 @@ def test_the_end_of_a_wait(name):
     else:
         assert isinstance(verdict, Done), verdict
         assert verdict.warning == expected
+
+
+def test_a_number_that_nobody_names_ends_a_wait_at_once():
+    assert isinstance(Judge(SCULPTURES, ID, "kie_default").judge(reading(SCULPTURES, {"stage": 7}), 0.0), Failed)
 
 
 TEXTS = {

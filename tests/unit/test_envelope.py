@@ -167,6 +167,12 @@ def test_also_another_refusal_may_name_it(code):
     assert error.problem == f"KIE answered {code}, naming task 'wav-0'"
 
 
+@pytest.mark.parametrize("status", [200, 502])
+@pytest.mark.parametrize("key", ["taskId", "task_id"])
+def test_an_answer_without_a_number_may_name_it_too(status, key):
+    assert refusal(Response(status, body(data={key: "wav-0"}))).existing_kie_task_id == "wav-0"
+
+
 PAST = datetime.now(UTC) - timedelta(days=3)
 FUTURE = datetime.now(UTC) + timedelta(minutes=30)
 FUTURE_ELSEWHERE = FUTURE.astimezone(timezone(timedelta(hours=-9)))

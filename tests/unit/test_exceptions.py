@@ -21,6 +21,7 @@ from airflow_provider_kie.exceptions import (
     KieNotFoundError,
     KieSensorTimeoutError,
     KieWaitTimeoutError,
+    label,
 )
 from airflow_provider_kie.final_errors import final, for_sensor
 from airflow_provider_kie.redaction import redact
@@ -152,6 +153,14 @@ def test_what_a_later_version_wrote_besides_is_left_out():
     given = {"type": "KieServerError", "problem": "It broke", "code": 500, "family": "poems", "weather": "fine"}
     rebuilt = KieError.from_dict(given)
     assert (type(rebuilt).__name__, rebuilt.code, rebuilt.family) == ("KieServerError", 500, "poems")
+    assert rebuilt.to_dict()["family"] == "poems"
+
+
+@pytest.mark.parametrize(
+    ("family", "noun"), [(None, "WAV task"), ("music", "music job"), ("jobs", "job of family jobs")]
+)
+def test_a_job_has_a_noun(family, noun):
+    assert label(family) == noun
 
 
 @pytest.mark.parametrize("kind", ["Nonsense", "", "redact", "AirflowFailException", "label", None, 5])

@@ -67,7 +67,12 @@ def test_rows_that_are_refused(name):
         replace(POEMS, **changes)
 
 
-def test_only_an_unnamed_family_has_no_tag():
+def test_a_row_needs_no_more_than_one_place_of_results():
+    assert replace(POEMS, files=()).result
+    assert replace(SCULPTURES, result=()).files
+
+
+def test_only_an_unnamed_family_does_not_travel():
     assert POEMS.tag == "poems"
     assert replace(POEMS, unnamed=True).tag is None
 
@@ -128,6 +133,7 @@ def test_a_submit_may_say_what_it_is_for():
     ("row", "data", "kie_task_id"),
     [
         *((POEMS, data, "p-1") for data in ({"taskId": " p-1\n"}, {"task_id": "p-1"})),
+        (POEMS, {"task_id": "p-2", "taskId": "p-1"}, "p-1"),
         *((POEMS, {"taskId": 17}, "17"), (SCULPTURES, {"sculptureId": "s-1", "taskId": "t-1"}, "s-1")),
     ],
 )
@@ -222,7 +228,7 @@ def test_after_any_other_number_nobody_knows(code):
 @pytest.mark.parametrize("row", [POEMS, STAMPS])
 def test_a_failure_is_of_the_class_of_the_family(row):
     refused = refusal(row, None, 501)
-    assert type(refused) is row.failure
+    assert (type(refused), refused.code) == (row.failure, 501)
     assert outcome_of(refused) is Outcome.REFUSED
     verdict = end(row, None, 501)
     assert isinstance(verdict, Failed)

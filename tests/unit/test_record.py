@@ -29,6 +29,7 @@ def test_an_unknown_id_may_still_become_known(row, code, said):
     assert isinstance(verdict, Failed)
     assert type(verdict.error) is e.KieNotFoundError
     assert verdict.error.kie_task_id == ID
+    assert f"KIE does not know this {row.name} job" in verdict.error.problem
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,13 @@ def test_tracks(songs, ids):
 @pytest.mark.parametrize(
     ("given", "share"),
     each(
-        *((0.0, [0, -1]), (0.25, [0.25, "0.25", 25, "25"]), (0.01, [1, "1"]), (1.0, [1.0, "1.00", 100, 250])),
+        *(
+            (0.015, [1.5]),
+            (0.0, [0, -1]),
+            (0.25, [0.25, "0.25", 25, "25"]),
+            (0.01, [1, "1"]),
+            (1.0, [1.0, "1.00", 100, 250]),
+        ),
         (None, ["25 %", "", True, None, []]),
     ),
 )

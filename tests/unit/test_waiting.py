@@ -30,6 +30,7 @@ from airflow_provider_kie.waiting.verdict import (
 )
 from tests.jobs import URL
 from tests.jobs import wav_job as record
+from tests.rows import POEMS
 from tests.unit.test_exceptions import CLASSES
 
 TROUBLE = e.KieServerError("It thundered")
@@ -295,16 +296,25 @@ def test_a_wait_says_why_it_goes_on(monkeypatch):
     assert drive.pauses[0].text == "status PENDING; up to 3600 seconds left."
 
 
-def test_a_wait_whose_time_is_up_polls_once_more(monkeypatch):
-    drive = Drive(monkeypatch, record(), seconds=100.0)
+@pytest.mark.parametrize("seconds", [0.5, 100.0])
+def test_a_wait_whose_time_is_up_polls_once_more(monkeypatch, seconds):
+    drive = Drive(monkeypatch, record(), seconds=seconds)
     assert drive(wait(*JOB, Pace(30.0), drive.left)) == Wait("status PENDING")
-    assert sum(pause.seconds for pause in drive.pauses) == pytest.approx(100.0)
+    assert sum(pause.seconds for pause in drive.pauses) == pytest.approx(seconds)
 
 
-def test_a_wait_backs_off_from_where_it_was(monkeypatch):
-    drive = Drive(monkeypatch, record(), record("SUCCESS", wav_url=URL), seconds=3600.0)
-    drive(wait(*JOB, Pace(10.0, exponential_backoff=True), drive.left, polls=3))
-    assert drive.pauses[0].seconds > 70
+def test_a_wait_for_an_unknown_job_says_so_and_names_it(monkeypatch):
+    drive = Drive(monkeypatch, None, seconds=3600.0)
+    error = drive(wait(*JOB, Pace(30.0), drive.left)).error
+    assert (type(error), error.kie_task_id, error.conn_id) == (e.KieNotFoundError, "wav-1", "kie_default")
+    assert {(pause.reason, pause.warning) for pause in drive.pauses} == {("KIE does not know this WAV task", True)}
+
+
+@pytest.mark.parametrize(("before", "pauses"), [({}, (10, 20, 40)), ({"polls": 3}, (80, 160, 320))])
+def test_a_wait_backs_off_from_where_it_was(monkeypatch, before, pauses):
+    drive = Drive(monkeypatch, *[record()] * 3, record("SUCCESS", wav_url=URL), seconds=3600.0)
+    drive(wait(*JOB, Pace(10.0, exponential_backoff=True), drive.left, **before))
+    assert [pause.seconds for pause in drive.pauses] == [pytest.approx(nominal, rel=0.11) for nominal in pauses]
 
 
 @pytest.mark.parametrize(("timeout", "shown"), [(3600, "3600"), (3600.0, "3600"), (0.5, "0.5"), (0, "0")])
@@ -312,6 +322,7 @@ def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
     error = timed_out(WAV, "wav-1", "kie_other", timeout, "status PENDING").error
     assert type(error) is e.KieWaitTimeoutError
     assert (error.kie_task_id, error.conn_id) == ("wav-1", "kie_other")
+    assert timed_out(POEMS, "p-1", "kie_other", timeout, "status wait").error.family == "poems"
     assert f"not finished within {shown} seconds; last: status PENDING" in error.problem
 
 
@@ -352,6 +363,8 @@ def test_a_single_poll_gives_the_job_or_the_reason():
     with pytest.raises(e.KieNotReadyError, match="not finished: status PENDING") as early:
         finished(WAV, "wav-1", Wait("status PENDING"))
     assert early.value.kie_task_id == "wav-1"
+    with pytest.raises(e.KieNotReadyError, match="poems job 'p-1'"):
+        finished(POEMS, "p-1", Wait("status wait"))
     with pytest.raises(e.KieServerError) as trouble:
         finished(WAV, "wav-1", Wait("It thundered", trouble=TROUBLE))
     assert trouble.value is TROUBLE
