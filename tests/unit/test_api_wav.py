@@ -216,74 +216,51 @@ def test_without_a_link_a_success_is_for_the_waiting_rule(link):
 BIG = 2**63 - 1
 
 
-@pytest.mark.parametrize(
-    ("value", "index"),
-    each(
+TIMES = each(
+    ("2025-07-29T09:55:37+00:00", [1753782937, 1753782937000, "1753782937000", 1753782937.0]),
+    ("2025-07-29T09:55:37.250000+00:00", [1753782937250]),
+    ("1970-01-01T00:00:00+00:00", [0]),
+    *(("5138-11-16T09:46:39+00:00", [10**11 - 1]), ("1973-03-03T09:46:40+00:00", [10**11])),
+    *(("1966-10-31T14:13:20+00:00", [-(10**11)]), ("1969-12-31T23:59:59+00:00", [-1])),
+    ("2025-01-01 00:00:00", [" 2025-01-01 00:00:00\n"]),
+    (None, [253402300800000, 2**62, "", None, True, False, 1.5, []]),
+)
+#: KIE's name of a field and ours, what stands there, and what is read of it.
+FIELDS = {
+    ("musicIndex", "music_index"): each(
         *((0, [0, "0", "0" * 19]), (1, [1, " 1 ", 1.0]), (-1, [-1, "-1"]), (BIG, [BIG, str(BIG)]), (-BIG, [-BIG])),
         (None, [1.5, True, False, None, "", "one", "1.0", "+1", "1_0", "٣", []]),
         (None, [BIG + 1, -BIG - 1, "9" * 19, "0" * 20, 1e300]),
     ),
-)
-def test_music_index(value, index):
-    found = read(musicIndex=value)["music_index"]
-    assert found == index
-    assert type(found) is type(index)
-
-
-def test_a_number_beyond_all_bounds_is_no_index():
-    job = reading().read(Response(200, b'{"code":200,"data":{"musicIndex":1e400}}'))
-    assert as_conversion(job)["music_index"] is None
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [("e231", "e231"), (" e231\n", "e231"), ("e\ud800", "e"), ("e\x002", "e 2"), ("", None), (" ", None), (5, None)],
-)
-def test_music_id(value, text):
-    assert read(musicId=value)["music_id"] == text
-
-
-@pytest.mark.parametrize(
-    ("value", "code"),
-    each(
+    ("musicId", "music_id"): each(
+        *(("e231", ["e231", " e231\n"]), ("e", ["e\ud800"]), ("e 2", ["e\x002"]), (None, ["", " ", None, 5])),
+    ),
+    ("errorCode", "error_code"): each(
         (None, [None, 0, 200, 0.0, 200.0, "", "0", "200", " 0 ", False, True]),
         *((500, [500, "500", " 500 "]), (413, [413.0]), (1, [1, 1.0, "1"]), (-1, [-1]), (199, [199]), (201, [201])),
         *(("E1", ["E1"]), ("1.5", [1.5]), ("[]", [[]]), ("['a']", [["a"]])),
         ("at https://a.example/x?…", ["at https://a.example/x?sig=1"]),
     ),
-)
-def test_error_code(value, code):
-    found = read(errorCode=value)["error_code"]
-    assert found == code
-    assert type(found) is type(code)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    each(
+    ("errorMessage", "error_message"): each(
         *(("odd", ["odd", " odd\n"]), (None, ["", " ", None, 5]), ("x" * 500 + "…", ["x" * 501])),
         ("at https://a.example/x?…", ["at https://a.example/x?sig=1"]),
     ),
-)
-def test_error_message(value, message):
-    assert read(errorMessage=value)["error_message"] == message
+    ("createTime", "create_time"): TIMES,
+    ("completeTime", "complete_time"): TIMES,
+}
 
 
-@pytest.mark.parametrize(
-    ("value", "time"),
-    each(
-        ("2025-07-29T09:55:37+00:00", [1753782937, 1753782937000, "1753782937000", 1753782937.0]),
-        ("2025-07-29T09:55:37.250000+00:00", [1753782937250]),
-        ("1970-01-01T00:00:00+00:00", [0]),
-        *(("5138-11-16T09:46:39+00:00", [10**11 - 1]), ("1973-03-03T09:46:40+00:00", [10**11])),
-        *(("1966-10-31T14:13:20+00:00", [-(10**11)]), ("1969-12-31T23:59:59+00:00", [-1])),
-        ("2025-01-01 00:00:00", [" 2025-01-01 00:00:00\n"]),
-        (None, [253402300800000, 2**62, "", None, True, False, 1.5, []]),
-    ),
-)
-@pytest.mark.parametrize("name", [("createTime", "create_time"), ("completeTime", "complete_time")])
-def test_times(name, value, time):
-    assert read(**{name[0]: value})[name[1]] == time
+@pytest.mark.parametrize(("names", "value", "expected"), [(n, *pair) for n, pairs in FIELDS.items() for pair in pairs])
+def test_a_field(names, value, expected):
+    sent, name = names
+    found = read(**{sent: value})[name]
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_a_number_beyond_all_bounds_is_no_index():
+    job = reading().read(Response(200, b'{"code":200,"data":{"musicIndex":1e400}}'))
+    assert as_conversion(job)["music_index"] is None
 
 
 class TestRoutes:

@@ -10,6 +10,7 @@ from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.fields import check_id
 from airflow_provider_kie.final_errors import final
+from tests.tables import each
 
 SEVEN = Response(200, b'{"code":200,"data":7}')
 REFUSED = Response(200, b'{"code":401,"msg":"no"}')
@@ -106,56 +107,37 @@ def test_explain_gives_the_error_back():
     assert (error.problem, error.kie_task_id) == ("Counting: down", "wav-1")
 
 
-@pytest.mark.parametrize("value", ["988e00aa", "0", "none", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk_b-w==", "a~b+c"])
-def test_an_id_is_taken_as_it_is(value):
-    assert check_id("kie_task_id", value) == value
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        *((same, same) for same in ("988e00aa", "0", "none", "a.b_c:d-E9", "x" * 128, "NoneX", "aGk_b-w==", "a~b+c")),
+        *((7, "7"), (0, "0"), (10**31, "1" + "0" * 31)),  # of native templates
+    ],
+)
+def test_an_id(value, read):
+    assert check_id("audio_id", value) == read
 
 
-@pytest.mark.parametrize("value", [None, "", " ", "\n\t", "None", " None\n"])
-def test_an_empty_id_is_named(value):
-    with pytest.raises(e.KieValidationError, match=r"^audio_id is empty; the task that should provide it"):
-        check_id("audio_id", value)
+ODD = ("a b", "a\n", " a", "a/b", "../x", "ä", '{"taskId": "a"}', "x" * 129)
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        *((odd, repr(odd)) for odd in ("a b", "a\n", " a", "a/b", "../x", "ä", '{"taskId": "a"}', "x" * 129)),
-        *(("a?b", "'a…'"), ("x" * 201, f"'{'x' * 200}…'")),
-    ],
+    ("value", "problem"),
+    each(
+        ("is empty; the task that should provide it", [None, "", " ", "\n\t", "None", " None\n"]),
+        *((f"is {odd!r}, but an id of KIE has only letters", [odd]) for odd in ODD),
+        *((f"is {shown}, but an id", [odd]) for odd, shown in (("a?b", "'a…'"), ("x" * 201, f"'{'x' * 200}…'"))),
+        ("is 'https://a.example/x…', a URL and not an id of KIE", ["https://a.example/x?sig=1"]),
+        ("is 's3://bucket/x', a URL and not an id of KIE", ["s3://bucket/x"]),
+        ("is 'https://a.example/my song…', a URL and not an id of KIE", ["https://a.example/my song?sig=1"]),
+        *((f"is the number {odd}: ", [odd]) for odd in (9.88e13, float("inf"), 1.5)),
+        *((f"must be a text, not {type(odd).__name__}", [odd]) for odd in (False, ["a"], b"abc", 1j)),
+    ),
 )
-def test_an_odd_id_is_shown_in_part(value, shown):
+def test_what_is_no_id_is_named_and_shown_in_part(value, problem):
     with pytest.raises(e.KieValidationError) as caught:
         check_id("audio_id", value)
-    assert caught.value.problem.startswith(f"audio_id is {shown}, but an id of KIE has only letters")
-
-
-@pytest.mark.parametrize("value", ["https://a.example/x?sig=1", "s3://bucket/x", "https://a.example/my song?sig=1"])
-def test_a_url_is_no_id(value):
-    with pytest.raises(e.KieValidationError) as caught:
-        check_id("audio_id", value)
-    assert caught.value.problem.startswith(f"audio_id is '{value.split('?')[0]}")
-    assert caught.value.problem.endswith("', a URL and not an id of KIE")
-    assert "sig" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("value", "text"), [(7, "7"), (0, "0"), (10**31, "1" + "0" * 31)])
-def test_a_number_of_a_native_template_is_an_id_again(value, text):
-    assert check_id("audio_id", value) == text
-
-
-@pytest.mark.parametrize(("value", "shown"), [(9.88e13, "98800000000000.0"), (float("inf"), "inf"), (1.5, "1.5")])
-def test_a_number_that_cannot_be_an_id_names_the_cause(value, shown):
-    with pytest.raises(e.KieValidationError, match="render_template_as_native_obj") as caught:
-        check_id("audio_id", value)
-    assert caught.value.problem.startswith(f"audio_id is the number {shown}: ")
-
-
-@pytest.mark.parametrize(("value", "kind"), [(False, "bool"), (["a"], "list"), (b"abc", "bytes"), (1j, "complex")])
-def test_an_id_is_a_text(value, kind):
-    with pytest.raises(e.KieValidationError) as caught:
-        check_id("audio_id", value)
-    assert caught.value.problem == f"audio_id must be a text, not {kind}"
+    assert caught.value.problem.startswith(f"audio_id {problem}")
 
 
 def test_a_result_within_a_refusal_counts():

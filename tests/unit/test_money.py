@@ -70,12 +70,26 @@ NEXT = {
     "refused, of another input": (entry(State.REFUSED, identity=OTHER), {}, Submit(), Submit()),
     "an id": (entry(State.SUBMITTED, "a1"), {}, Resume("a1"), Resume("a1")),
     "an id after a clear": (entry(State.SUBMITTED, "a1"), {"cleared": True}, Resume("a1"), Resume("a1")),
+    "an id, never reused": (entry(State.SUBMITTED, "a1"), {"reuse": "never"}, Resume("a1"), Resume("a1")),
+    "the same after a clear": (
+        entry(State.SUBMITTED, "a1"),
+        {"reuse": "never", "cleared": True},
+        Submit(),
+        Submit(),
+    ),
     "confirmed failure": (entry(State.FAILED, "a1"), {}, Submit(), Submit()),
     "unknown": (entry(State.CLAIMED), {}, Submit(), Stop),
     "unknown, by a route without a guard": (replace(entry(State.CLAIMED), guarded=False), {}, Stop, Stop),
     "another input by such a route": (replace(entry(State.SUBMITTED, "a1", OTHER), guarded=False), {}, Stop, Stop),
     "unknown, resubmit": (entry(State.CLAIMED), {"on_unknown_submit": "resubmit"}, Submit(), Submit()),
     "unknown, fail": (entry(State.CLAIMED), {"on_unknown_submit": "fail"}, Stop, Stop),
+    "unknown, fail, after a clear": (entry(State.CLAIMED), {"on_unknown_submit": "fail", "cleared": True}, Stop, Stop),
+    "unknown, resubmit, after a clear": (
+        entry(State.CLAIMED),
+        {"on_unknown_submit": "resubmit", "cleared": True},
+        Submit(),
+        Submit(),
+    ),
     "unknown after a clear": (entry(State.CLAIMED), {"cleared": True}, Submit(), Stop),
     "another input runs": (entry(State.SUBMITTED, "a1", OTHER), {}, Submit(), Stop),
     "another input failed": (entry(State.FAILED, "a1", OTHER), {}, Submit(), Submit()),
@@ -173,37 +187,11 @@ def test_the_identity_of_a_job_has_no_callback():
     }
 
 
-@pytest.mark.parametrize("row", [WAV, POEMS])
-def test_after_a_clear_another_input_is_another_job(row):
-    entry = Entry(State.SUBMITTED, SAME, "job-1")
-    assert next_try(row, entry, OTHER, cleared=True) == Submit()
-    assert next_try(row, entry, SAME, cleared=True) == Resume("job-1")
-
-
-def test_without_reuse_a_clear_is_another_job():
-    entry = Entry(State.SUBMITTED, SAME, "job-1")
-    assert next_try(POEMS, entry, SAME, reuse="never", cleared=True) == Submit()
-    assert next_try(POEMS, entry, SAME, reuse="never", cleared=False) == Resume("job-1")
-
-
-@pytest.mark.parametrize("cleared", [False, True])
-def test_on_unknown_submit_takes_precedence_over_the_guard(cleared):
-    entry = Entry(State.CLAIMED, SAME)
-    assert next_try(POEMS, entry, SAME, on_unknown_submit="resubmit", cleared=cleared) == Submit()
-    assert isinstance(next_try(WAV, entry, SAME, on_unknown_submit="fail", cleared=cleared), Stop)
-
-
 def test_the_error_names_the_commands_that_settle_it():
     task = TaskKey("my dag", "manual__2026-01-01T00:00:00+00:00", "make")
     told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=task).error)
     of = "'my dag' manual__2026-01-01T00:00:00+00:00 make"
     assert f"`airflow kie jobs adopt {of} KIE_TASK_ID`" in told
-    assert f"`airflow kie jobs forget {of}`" in told
-    mapped = replace(task, map_index=0)
-    told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=mapped).error)
-    assert f"`airflow kie jobs adopt {of} --map-index 0 KIE_TASK_ID`" in told
-    told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=replace(task, conn_id="kie_2")).error)
-    assert f"`airflow kie jobs adopt {of} --conn-id kie_2 KIE_TASK_ID`" in told
     assert f"`airflow kie jobs forget {of}`" in told
 
 
@@ -212,10 +200,6 @@ def test_the_error_of_another_input_names_a_command():
     assert "undo the change" in told
     assert "`airflow kie jobs forget dag run make`" in told
     assert "adopt" not in told
-
-
-def test_without_a_store_the_error_names_no_command():
-    assert "airflow kie" not in str(maybe_submitted(POEMS, "It broke off", None))
 
 
 def test_the_error_is_about_the_family_and_the_connection():

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from packaging.version import Version
 
 from airflow_provider_kie import exceptions as e
+from tests.tables import each
 
 HAS_POLICIES = Version(airflow_version) >= Version("3.3")
 
@@ -24,21 +25,16 @@ def test_an_older_airflow_says_what_to_do_instead():
 
 @pytest.mark.skipif(not HAS_POLICIES, reason="retry policies came with Airflow 3.3")
 @pytest.mark.parametrize(
-    ("error", "action", "delay"),
-    [
-        (e.KieAuthenticationError, "fail", None),
-        (e.KieInsufficientCreditsError, "fail", None),
-        (e.KieValidationError, "fail", None),
-        (e.KieKeyCapError, "fail", None),
-        (e.KieAlreadyConvertedError, "fail", None),
-        (e.KieRateLimitError, "retry", timedelta(minutes=1)),
-        (e.KieMaintenanceError, "retry", timedelta(minutes=15)),
-        (e.KieServerError, "default", None),
-        (e.KieConversionFailedError, "default", None),
-        (ValueError, "default", None),
-    ],
+    ("error", "decided"),
+    each(
+        (("fail", None), [e.KieAuthenticationError, e.KieInsufficientCreditsError, e.KieValidationError]),
+        (("fail", None), [e.KieKeyCapError, e.KieAlreadyConvertedError]),
+        (("retry", timedelta(minutes=1)), [e.KieRateLimitError]),
+        (("retry", timedelta(minutes=15)), [e.KieMaintenanceError]),
+        (("default", None), [e.KieServerError, e.KieConversionFailedError, ValueError]),
+    ),
 )
-def test_decisions(error, action, delay):
+def test_decisions(error, decided):
     from airflow.sdk import ExceptionRetryPolicy
 
     from airflow_provider_kie.retry_policy import KIE_RETRY_POLICY
@@ -46,4 +42,4 @@ def test_decisions(error, action, delay):
     stored = ExceptionRetryPolicy.deserialize(KIE_RETRY_POLICY.serialize())
     for policy in (KIE_RETRY_POLICY, stored):
         decision = policy.evaluate(error("x"), try_number=1, max_tries=5)
-        assert (decision.action.value, decision.retry_delay) == (action, delay)
+        assert (decision.action.value, decision.retry_delay) == decided
