@@ -14,20 +14,16 @@ from typing import Any
 
 
 def database() -> Path:
-    """Return the file of the metadata database."""
     return Path(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///"))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished DAG run."""
-
     dag_id: str
     run_id: str
     state: str
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """Return a value of XCom, or None."""
         query = "select value from xcom where dag_id=? and run_id=? and task_id=? and key=? and map_index=?"
         rows = self._rows(query, (self.dag_id, self.run_id, task_id, key, map_index))
         value = rows[0][0] if rows else None

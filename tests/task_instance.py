@@ -23,7 +23,6 @@ class TaskInstance:
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """Take a value."""
         self.pushed[key] = json.loads(json.dumps(value))
 
 
@@ -36,12 +35,10 @@ class Store:
         self.calls = 0
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return what was kept."""
         self.calls += 1
         return self.values.get(key, default)
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value, as JSON."""
         self.calls += 1
         self.values[key], self.retention[key] = json.loads(json.dumps(value)), retention
 

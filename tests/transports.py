@@ -32,7 +32,6 @@ each_transport = pytest.mark.parametrize("transport", [over_requests, over_aioht
 
 
 def outcome_of(carry_out: Callable[[Call[Any]], Any], call: Call[Any]) -> Any:
-    """Return the result of a call, or its error."""
     try:
         return carry_out(call)
     except KieError as error:

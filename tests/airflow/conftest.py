@@ -11,7 +11,6 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def metadata_database():
-    """Create the database of the tests' own Airflow home."""
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300, check=False
     )

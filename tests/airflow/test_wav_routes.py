@@ -25,7 +25,6 @@ ROUTES = list(WAV_ROUTES)
 
 
 def converted(kie, route):
-    """Return the id of a finished conversion."""
     if route == "wav":
         return kie.create_conversion("music-1", "track-1", finished=True)
     return kie.create_job("jobs", finished=True, model=MODEL, task_id="music-1", audio_id="track-1")

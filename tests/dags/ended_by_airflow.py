@@ -21,11 +21,11 @@ class _Ended:
 
 
 class EndedConversion(_Ended, ConvertToWavOperator):
-    """Converts, and waits until Airflow ends it."""
+    pass
 
 
 class EndedSensor(_Ended, WavConversionSensor):
-    """Waits until Airflow ends it."""
+    pass
 
 
 with DAG(

@@ -12,8 +12,6 @@ from airflow_provider_kie.sensors.wav import WavConversionSensor
 
 
 class Take(BaseOperator):
-    """Returns its argument."""
-
     template_fields = ("value",)
 
     def __init__(self, value, **kwargs):

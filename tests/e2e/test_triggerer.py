@@ -24,7 +24,6 @@ def connection(site: Site) -> None:
 
 
 def run(site: Site, dag_id: str, *, seconds: float, **params: object) -> str:
-    """Run a DAG to its end and return the id of the run."""
     from tests.system.airflow_processes import wait_for  # not before the fixture has skipped older Airflows
 
     run_id = f"{dag_id}-1"

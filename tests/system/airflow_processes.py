@@ -163,7 +163,6 @@ class Processes:
         return True
 
     def wait(self, name: str, *, seconds: float) -> None:
-        """Wait for a process that is to end by itself."""
         code = self._running[name].wait(timeout=seconds)
         del self._running[name]
         if code:
@@ -239,11 +238,9 @@ class Emulator:
         return json.dumps({"conn_type": "kie", "password": DEFAULT_KEY, "host": self.url, "extra": extra})
 
     def summary(self) -> dict[str, Any]:
-        """Counts and settings."""
         return dict(self._get("/_emulator"))
 
     def requests(self) -> list[dict[str, Any]]:
-        """All calls so far, oldest first."""
         return list(self._get("/_emulator/requests"))
 
     def configure(self, **settings: object) -> None:
@@ -307,7 +304,6 @@ class Airflow:
 
     @property
     def url(self) -> str:
-        """Where the API server listens."""
         return f"http://{HOST}:{self._port}"
 
     def __enter__(self) -> Self:
@@ -320,16 +316,13 @@ class Airflow:
         self.processes.end_all()
 
     def set_environment(self, **variables: str) -> None:
-        """Set variables of what is started from now on."""
         self.processes.environment |= variables
 
     def migrate(self) -> None:
-        """Make the metadata database."""
         self.processes.start("migrate", [*AIRFLOW, "db", "migrate"])
         self.processes.wait("migrate", seconds=300)
 
     def start(self, *names: str) -> None:
-        """Start components."""
         for name in names:
             self.processes.start(name, AIRFLOW + [part.format(port=self._port) for part in COMMANDS[name]])
 
@@ -347,11 +340,9 @@ class Airflow:
             raise ProcessError(f"Airflow refused {method} {path}: {answer.text}")
 
     def trigger(self, dag_id: str, run_id: str, **params: object) -> None:
-        """Start a DAG run."""
         self.call("POST", f"dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": params})
 
     def clear(self, dag_id: str, run_id: str) -> None:
-        """Clear all tasks of a DAG run."""
         body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
         self.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
@@ -362,7 +353,6 @@ class Airflow:
             return [dict(row) for row in database.execute(query, values)]
 
     def run_state(self, run_id: str) -> str:
-        """The state of a DAG run."""
         return str(self.select("select state from dag_run where run_id = ?", run_id)[0]["state"])
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:

@@ -37,7 +37,6 @@ class MappedTest:
         self.killed: Counter[str] = Counter()
 
     def run(self) -> bool:
-        """Run it; whether everything was as promised."""
         self.emulator.configure(conversion_seconds=SHORT, conflict_names_id=True)
         earlier = self.emulator.summary()["accepted_submits"]
         started = time.monotonic()

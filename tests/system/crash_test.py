@@ -59,12 +59,10 @@ class Row:
 
     @property
     def run_id(self) -> str:
-        """The DAG run's."""
         return f"run-{self.track}"
 
     @property
     def right(self) -> bool:
-        """Whether everything was as promised."""
         return not self.found["wrong"]
 
 
@@ -77,7 +75,6 @@ class CrashTest:
         self.rows: list[Row] = []
 
     def run(self) -> list[Row]:
-        """Go through all the points."""
         for phase in (
             self._by_its_own_hand,
             self._from_outside,
@@ -343,7 +340,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the crash test; the result is the exit code."""
     args = parse(argv)
     tell_configuration()
     say(f"The emulator's submit limit is on (20 in 10 s); a request to it is given up after {REQUEST_TIMEOUT} s.")

@@ -113,7 +113,6 @@ def carry_out(processes: Processes, emulator: Emulator, row: Row) -> tuple[str, 
 
 
 def main() -> int:
-    """Run the crash test; the result is the exit code."""
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     signal.signal(signal.SIGTERM, stop_by_exit)

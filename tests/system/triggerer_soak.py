@@ -80,18 +80,15 @@ class Kie:
 
     @property
     def url(self) -> str:
-        """The base URL."""
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Start the server and wait until it listens."""
         self.http.trust_env = False
         command = [sys.executable, str(ROOT / "benchmarks" / "server.py"), "--port", str(self.port)]
         self.airflow.processes.start("server", command)
         wait_for("the server", self._listens, seconds=60)
 
     def reads(self) -> int:
-        """Return how many reads came so far."""
         return int(self.http.get(f"{self.url}/statistics", timeout=30).json()["reads"])
 
     def release(self, over: float) -> None:
@@ -121,7 +118,6 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The id of the DAG run."""
         return "killed" if self.kill else "quiet"
 
     def carry_out(self, hold: float, over: float) -> None:
@@ -133,7 +129,6 @@ class Run:
         self.check()
 
     def start(self) -> None:
-        """Start everything, and the DAG run."""
         airflow = self.airflow
         connection = f'{{"conn_type": "kie", "password": "soak-key", "host": "{self.kie.url}"}}'
         airflow.set_environment(
@@ -152,7 +147,6 @@ class Run:
         airflow.trigger("soak", self.run_id)
 
     def start_triggerer(self) -> None:
-        """Start a triggerer, and give its event loop a core of its own."""
         self.airflow.start("triggerer")
         wait_for("the triggerer's event loop", self.loop_has_its_core, seconds=120)
 
@@ -221,22 +215,18 @@ class Run:
             self.blocks_to_count = self.blocks()
 
     def half_is_over(self) -> bool:
-        """Tell whether half of the waits have left the triggerer."""
         return self.states()["deferred"] <= self.count / 2
 
     def ended(self) -> bool:
-        """Tell whether the DAG run is over."""
         for name in ("scheduler", "triggerer", "api-server"):
             self.airflow.processes.alive(name)
         return self.airflow.run_state(self.run_id) in ("success", "failed")
 
     def states(self) -> Counter[str]:
-        """Count the task instances by state."""
         query = "select coalesce(state, 'none') as state, count(*) as n from task_instance group by 1"
         return Counter({row["state"]: row["n"] for row in self.airflow.select(query)})
 
     def triggers_at_work(self) -> int:
-        """Count the triggers that a triggerer has taken."""
         query = "select count(*) as n from trigger where triggerer_id is not null"
         return int(self.airflow.select(query)[0]["n"])
 
@@ -316,7 +306,6 @@ def cpu_of(processes: Sequence[psutil.Process]) -> float:
 
 
 def soak(count: int, kill: bool, hold: float, over: float) -> Run:
-    """Carry out one run with everything newly started."""
     home = HOME / ("killed" if kill else "quiet")
     with Airflow(home, ROOT / "tests" / "system" / "soak_dags", CONFIGURATION) as airflow:
         run = Run(count, kill, airflow, Kie(airflow))
@@ -325,7 +314,6 @@ def soak(count: int, kill: bool, hold: float, over: float) -> Run:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the soak test; the result is the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1] if __doc__ else None)
     parser.add_argument("--count", type=int, default=1000, help="waits in each run (default: %(default)s)")
     parser.add_argument("--only", choices=["quiet", "killed"], help="one of the two runs")

@@ -37,7 +37,6 @@ class StudioHook(KieHook):
         self.tracks: list[str] = []
 
     def submit_wav_conversion(self, music_task_id: str, audio_id: str, callback_url: str | None = None) -> Submitted:
-        """Submit, and note the track."""
         self.tracks.append(audio_id)
         return super().submit_wav_conversion(music_task_id, audio_id, callback_url)
 
@@ -55,7 +54,6 @@ class ConvertForClient(ConvertToWavOperator):
 
     @cached_property
     def hook(self) -> StudioHook:
-        """The studio's hook."""
         return StudioHook(self.kie_conn_id)
 
     def execute(self, context: Context) -> str:
@@ -64,7 +62,6 @@ class ConvertForClient(ConvertToWavOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Add the client to the result."""
         return f"{super().execute_complete(context, event)}#{self.client}"
 
 
@@ -97,7 +94,6 @@ class MarkedSensor(WeekdaySensor):
         return self._marked(super().execute(context))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> WavConversion:
-        """Mark what comes from the triggerer."""
         return self._marked(super().execute_complete(context, event))
 
     def _marked(self, conversion: WavConversion) -> WavConversion:
@@ -105,8 +101,6 @@ class MarkedSensor(WeekdaySensor):
 
 
 class UrlWithoutQuery(WavUrlOperator):
-    """Another result."""
-
     def execute(self, context: Context) -> str:
         """Return the URL without what may be secret."""
         return super().execute(context).partition("?")[0]
@@ -130,24 +124,19 @@ class TaggedTrigger(WavConversionTrigger):
         self.tag = tag
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Add the argument."""
         path, arguments = super().serialize()
         return path, {**arguments, "tag": self.tag}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Add it to the event."""
         async for event in super().run():
             yield TriggerEvent({**event.payload, "tag": self.tag})  # type: ignore[no-untyped-call]  # Airflow's own
 
 
 class CountingAsyncHook(KieAsyncHook):
-    """Counts its calls."""
-
     def __init__(self, settings: KieSettings, check: ssl.SSLContext | bool) -> None:
         super().__init__(settings, check)
         self.calls = 0
 
     async def attempt(self, call: Call[T]) -> T:
-        """Count, and carry it out."""
         self.calls += 1
         return await super().attempt(call)

@@ -51,8 +51,6 @@ def says(data: object, code: int = 200, msg: str = "success") -> dict[str, Any]:
 
 @pytest.fixture
 def run(kie_connection, short_times, kie_command):
-    """Run a command in this process; the exit code, standard output and standard error."""
-
     def run(*argv: str) -> tuple[int, str, str]:
         code, out, err = kie_command(*argv)
         assert kie_connection not in out + err

@@ -88,7 +88,6 @@ def blocks(which: Callable[[Block], bool]) -> Any:
 
 
 def each(*languages: str) -> Any:
-    """Parametrize a test with the blocks of these languages."""
     return blocks(lambda block: block.language in languages)
 
 
@@ -105,7 +104,6 @@ def test_a_link_of_the_readme_leads_somewhere(target: str) -> None:
 
 
 def names_imported(text: str) -> list[tuple[str, str]]:
-    """Return what a program imports from this package and from Airflow, as module and name."""
     nodes = list(ast.walk(ast.parse(text)))
     found = [(alias.name, "") for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     found += [(str(n.module), alias.name) for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names]

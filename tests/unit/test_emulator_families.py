@@ -45,19 +45,16 @@ def state(clock: Clock) -> EmulatorState:
 
 
 def body_of(family: str, *, model: str = IMAGE_MODEL, **changes: object) -> dict[str, object]:
-    """Return a submit that is accepted."""
     given = job_of(family, **changes)["input"]
     return {"model": model, "input": given} if family == "jobs" else {"callBackUrl": CALLBACK} | given
 
 
 def read(state: EmulatorState, family: str, kie_task_id: str) -> KieJob | None:
-    """Return the job as the client reads it."""
     body = json.dumps(state.record_info(kie_task_id, family).body()).encode()
     return read_job(client.FAMILIES[family], kie_task_id).read(Response(200, body))
 
 
 def made_by(state: EmulatorState, family: str, body: dict[str, object]) -> KieJob:
-    """Return the finished job of a submit."""
     job = read(state, family, state.create_job(family, body, finished=True))
     assert job is not None
     return job

@@ -30,7 +30,6 @@ def outcome_of(call: Any, case: Case) -> Any:
 
 
 def read(case: Case) -> Reading:
-    """Return what one reading brings."""
     outcome: Reading = outcome_of(read_job(FAMILIES[case.family], KIE_TASK_ID), case)
     return outcome
 

@@ -121,12 +121,10 @@ def play(names, call, *, retry_after=None, conn_id="kie_default"):
 
 
 def attempt_over_requests(name, **options):
-    """Carry out a call once, without the repeats."""
     return over_requests(Script([name])).attempt(FREE, **options)
 
 
 def attempt_over_aiohttp(name):
-    """Do the same in the triggerer."""
     script = Script([name])
 
     async def send(asked):

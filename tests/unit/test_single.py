@@ -26,7 +26,6 @@ RECOVERED = partial(single.recovered_songs, "r1")
 
 
 def outcome(call: Callable[[], Call[Any]], code: int, data: object = None, msg: str = "...", status: int = 200) -> Any:
-    """Return the result, or the class of the error."""
     return read(call, Response(status, json.dumps({"code": code, "msg": msg, "data": data}).encode()))
 
 

@@ -49,8 +49,6 @@ def bare_environment(monkeypatch, short_times):
 
 @pytest.fixture
 def connect(monkeypatch):
-    """Define ``kie_default`` at a base URL."""
-
     def define(base_url, **extra):
         fields = {"conn_type": "kie", "password": KEY, "host": base_url, "extra": {"timeout": 3.0} | extra}
         monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(fields))

@@ -70,7 +70,6 @@ def submit(family, **fields):
 
 
 def record_of(kie, family, kie_task_id):
-    """Return the record as KIE sends it."""
     return kie.state.record_info(kie_task_id, family).data
 
 
