@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import timedelta
 
 import pytest
@@ -13,10 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
-from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from tests.dag_runs import load_dag, run_dag
 from tests.modes import only_event
-from tests.task_instance import Store, TaskInstance
+from tests.task_instance import Store, Task, TaskInstance
 
 TRACK = {"music_task_id": "music", "audio_id": "track"}
 QUICK = {"poll_interval": 0.03, "timeout": 20}
@@ -31,23 +29,13 @@ def convert(context, **arguments):
     return ConvertToWavOperator(task_id="convert", **(TRACK | QUICK | arguments)).execute(context)
 
 
-def convert_deferred(context, **arguments):
-    """Submit, defer, run the trigger and resume in a new instance, as Airflow does."""
-    with pytest.raises(TaskDeferred) as deferral:
-        convert(context, deferrable=True, **arguments)
-    _, kwargs = json.loads(json.dumps(deferral.value.trigger.serialize()))
-    event = asyncio.run(only_event(WavConversionTrigger(**kwargs)))
-    resumed = ConvertToWavOperator(task_id="convert", **(TRACK | QUICK | arguments))
-    return resumed.resume_execution(deferral.value.method_name, {"event": event}, context)
+@pytest.fixture(params=[False, True], ids=["sync", "deferrable"])
+def task(request, kie):
+    return Task(ConvertToWavOperator, None, deferrable=request.param, **TRACK | QUICK)
 
 
-WAYS = pytest.mark.parametrize("way", [convert, convert_deferred])
-
-
-@WAYS
-def test_waiting_gives_url_id_and_conversion(kie, context, way):
-    url = way(context)
-    pushed = context["ti"].pushed
+def test_waiting_gives_url_id_and_conversion(kie, task):
+    url, pushed = task.run_once(), task.xcom
     assert url == pushed["wav_conversion"]["wav_url"]
     assert url.startswith(kie.url)
     assert pushed["kie_task_id"] == pushed["wav_conversion"]["kie_task_id"]
@@ -60,12 +48,11 @@ def test_not_waiting_gives_the_id_and_reads_nothing(kie, context):
     assert kie.requests("record-info") == []
 
 
-@WAYS
-def test_a_failed_conversion_is_retryable_with_its_id(kie, context, way):
+def test_a_failed_conversion_is_retryable_with_its_id(task):
     with pytest.raises(e.KieConversionFailedError, match="GENERATE_WAV_FAILED") as caught:
-        way(context, music_task_id="fail-music")
+        task.run_once(music_task_id="fail-music")
     assert not isinstance(caught.value, AirflowFailException)
-    assert caught.value.kie_task_id == context["ti"].pushed["kie_task_id"]
+    assert caught.value.kie_task_id == task.xcom["kie_task_id"]
 
 
 def test_a_result_survives_a_source_that_is_gone_by_then(kie, context):
@@ -88,20 +75,18 @@ def test_a_deferral_without_a_result_is_no_second_submit(kie, context, event):
         task.execute_complete(context, event)
 
 
-@WAYS
 @pytest.mark.parametrize(
     ("store", "durable", "final"),
     [(Store(), True, False), (Store(), False, True), (None, True, True)],
     ids=["kept for a retry", "not durable", "before Airflow 3.3"],
 )
-def test_a_time_out_is_retried_where_a_retry_resumes(kie, context, way, store, durable, final):
+def test_a_time_out_is_retried_where_a_retry_resumes(kie, task, store, durable, final):
     kie.configure(conversion_seconds=600)
-    if store:
-        context["task_state_store"] = store
+    task.store = store
     with pytest.raises(e.KieWaitTimeoutError, match=r"within 0.3 seconds; last: status PENDING") as caught:
-        way(context, timeout=0.3, durable=durable)
+        task.run_once(timeout=0.3, durable=durable)
     assert isinstance(caught.value, AirflowFailException) == final
-    assert context["ti"].pushed["kie_task_id"] in str(caught.value)
+    assert task.xcom["kie_task_id"] in str(caught.value)
     assert caught.value.conn_id == "kie_default"
 
 

@@ -24,6 +24,7 @@ from airflow_provider_kie.connection import DEFAULT_BASE_URL, DEFAULT_CALLBACK_U
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from tests.tables import each
 
 CONN_ID = "my_kie"
 KEY = "sk-3c9f7a1e5b2d4086"
@@ -75,28 +76,24 @@ def test_a_key_is_taken_as_it_is(key: str) -> None:
     assert read(password=key).api_key == key
 
 
-@pytest.mark.parametrize("key", ["0", "1234567"])
-def test_a_key_that_is_too_short_is_refused(key: str) -> None:
-    """It could not be hidden safely in what is logged."""
-    assert "fewer than 8 characters" in refused("password", password=key)
-
-
-@pytest.mark.parametrize("key", [None, ""])
-def test_a_missing_key_is_refused(key: str | None) -> None:
-    assert "https://kie.ai/api-key" in refused("password", password=key)
-
-
 NO_KEYS = [
     *(" ", f" {KEY}", f"{KEY}\r\n", f"{KEY}\nX-Evil: 1", f"Bearer {KEY}", f'"{KEY}"', f"{KEY},{KEY}", f"{KEY}=x"),
     *("=", f"{KEY}\u200b", f"\ufeff{KEY}", f"{KEY}\u00a0", f"{KEY}\x00", f"{KEY}é", "ключ", "١٢٣", "key🔑", "***"),
 ]
 
 
-@pytest.mark.parametrize("key", NO_KEYS)
-def test_what_can_be_no_key_is_refused(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "says"),
+    each(
+        ("https://kie.ai/api-key", [None, ""]),
+        ("fewer than 8 characters", ["0", "1234567"]),  # it could not be hidden safely in what is logged
+        ("is no API key", NO_KEYS),
+    ),
+)
+def test_what_can_be_no_key_is_refused(key: str | None, says: str) -> None:
     message = refused("password", password=key)
-    assert "is not an API key" in message
-    assert len(key) < 4 or key.strip() not in message
+    assert says in message
+    assert len(key or "") < 4 or str(key).strip() not in message
 
 
 # --- The base URL

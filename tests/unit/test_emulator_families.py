@@ -23,7 +23,6 @@ from tests.jobs import IMAGE_MODEL, job_of
 from tests.unit.test_emulator_state import Clock
 
 CALLBACK = "https://example.com/cb"
-MUSIC_FAMILIES = [name for name, row in FAMILIES.items() if row.query == FAMILIES["music"].query]
 #: One family for each dialect, and what its file is.
 DIALECTS = {
     "jobs": ("image/png", b"\x89PNG"),
@@ -58,15 +57,6 @@ def made_by(state: EmulatorState, family: str, body: dict[str, object]) -> KieJo
     job = read(state, family, state.create_job(family, body, finished=True))
     assert job is not None
     return job
-
-
-# Both tables
-
-
-def test_client_and_emulator_know_the_same_paths() -> None:
-    theirs = {name: (row.submit, row.query, row.id_key, row.on_market) for name, row in FAMILIES.items()}
-    ours = {name: (row.submit, row.query, row.id_key, row.wrapped) for name, row in client.FAMILIES.items()}
-    assert theirs == ours
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "emulator.md"
@@ -227,9 +217,6 @@ def test_a_market_record_has_the_keys_of_2026_09(state: EmulatorState) -> None:
     assert (record["state"], record["successFlag"], record["operationType"]) == ("success", 1, IMAGE_MODEL)
     assert json.loads(json.loads(record["param"])["input"]) == {"prompt": "a fox"}
     assert record["param"] == record["paramJson"]
-
-
-# Files
 
 
 # Over HTTP

@@ -129,27 +129,10 @@ def test_wrong_settings_are_named_and_change_nothing(state: EmulatorState, name:
     assert state.settings == before
 
 
-def names(state: EmulatorState, endpoint: str, *ids: str | None) -> list[str | None]:
-    answers = [state.answers.take(endpoint, kie_task_id) for kie_task_id in ids]
-    return [answer and answer.name for answer in answers]
-
-
-def test_queued_answers_can_wait_for_one_conversion(state: EmulatorState) -> None:
-    state.answers.add("pending", kie_task_id="b")
-    assert names(state, "record-info", "a", "b", "b") == [None, "pending", None]
-
-
-def test_the_last_answer_can_stay(state: EmulatorState) -> None:
-    state.answers.add("pending", "success", "pending", repeat=True)
-    assert names(state, "record-info", *"abcde") == ["pending", "success", "pending", "pending", "pending"]
-    state.answers.add("wav-failed")
-    assert names(state, "record-info", *"ab") == ["wav-failed", None]
-
-
 def test_any_means_every_api_call_but_no_file(state: EmulatorState) -> None:
     state.answers.add("blocked", repeat=True)
-    assert names(state, "file", None) == [None]
-    assert [names(state, endpoint, None) for endpoint in ("submit", "credit")] == [["blocked"], ["blocked"]]
+    taken = [state.answers.take(endpoint, None) for endpoint in ("file", "submit", "credit")]
+    assert [answer and answer.name for answer in taken] == [None, "blocked", "blocked"]
 
 
 def test_a_misspelt_answer_suggests_similar_names(state: EmulatorState) -> None:

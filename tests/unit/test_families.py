@@ -81,14 +81,6 @@ def test_what_is_no_family_is_refused_with_those_that_are(name):
     assert tag_of(name) == name
 
 
-@pytest.mark.parametrize("row", FAMILIES.values(), ids=FAMILIES)
-def test_every_row_has_other_paths(row):
-    others = [other for other in FAMILIES.values() if other is not row]
-    assert row.submit not in {other.submit for other in others}
-    assert row.submit.startswith("/api/v1/")
-    assert row.query.startswith("/api/v1/")
-
-
 def test_the_page_lists_every_family():
     page = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "| `/api" in line]

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import airflow_provider_kie
-from airflow_provider_kie.connection import CONN_TYPE, EXTRA_FIELDS, build_ui_field_behaviour
+from airflow_provider_kie.connection import EXTRA_FIELDS
 from airflow_provider_kie.get_provider_info import get_provider_info
 
 AIRFLOW = Version(airflow.__version__).release[:2]
@@ -91,20 +91,6 @@ def test_every_module_of_operators_and_the_like_is_listed() -> None:
         f"{package.name}.{path.parent.name}.{path.stem}" for path in found if path.stem not in NOT_FOR_DAGS
     }
     assert listed == with_operators | {"airflow_provider_kie.hooks.kie"}
-
-
-def test_the_connection_type_fits_airflows_field_names() -> None:
-    # A URI's scheme is lower-cased, and Airflow splits "extra__<type>__<field>" at the double underscores.
-    assert connection_type()["connection-type"] == CONN_TYPE == CONN_TYPE.lower()
-    assert not any("__" in name for name in [CONN_TYPE, *FIELDS])
-
-
-def test_both_forms_are_drawn_from_the_same_fields() -> None:
-    declared = connection_type()
-    shown = [(name, field["label"], field["description"]) for name, field in declared["conn-fields"].items()]
-    assert shown == [(extra.name, extra.label, extra.description) for extra in EXTRA_FIELDS]
-    look = {key.replace("-", "_"): value for key, value in declared["ui-field-behaviour"].items()}
-    assert look == build_ui_field_behaviour()
 
 
 # Airflow keeps one ProvidersManager per process, which other tests may have filled; hence a process of its own.

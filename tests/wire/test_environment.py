@@ -18,7 +18,7 @@ from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError
 from airflow_provider_kie.files.host import FileHost, Link
-from airflow_provider_kie.hooks import kie_async, over_aiohttp
+from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
@@ -213,27 +213,6 @@ def test_a_wait_goes_on_with_a_new_ca_in_the_bundle(monkeypatch, connect, kie, b
             assert asyncio.run(only_event(trigger()))["status"] == "success"
         else:
             assert isinstance(KieHook().wait(WAV, "988e00aa", poll_interval=0.03, timeout=20), Done)
-
-
-def test_many_who_meet_a_new_certificate_read_once(monkeypatch, connect, kie, bundle, pems):
-    original, readings = kie_async.ssl_context, []
-
-    def counted(*arguments):
-        readings.append(arguments)
-        return original(*arguments)
-
-    async def look_together():
-        async with KieAsyncHook.connect("kie_default") as hook:
-            readings.clear()
-            reads = await asyncio.gather(*[hook.attempt(common.credit()) for _ in range(50)], return_exceptions=True)
-            assert {type(each) for each in reads} == {KieConnectionError}
-
-    for room in (kie_async, over_aiohttp):
-        monkeypatch.setattr(room, "ssl_context", counted)
-    connect(kie.url, verify=str(bundle))
-    kie.present(pems[1])
-    asyncio.run(look_together())
-    assert 1 <= len(readings) < 50  # the reads, each of which met it
 
 
 @pytest.mark.parametrize("state", ["missing", "half written"])

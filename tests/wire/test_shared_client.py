@@ -40,16 +40,6 @@ def test_one_client_for_many_waits_and_none_left_open(kie):
     assert kie_async._SHARED == {}
 
 
-def test_no_client_is_opened_before_the_first_request(kie):
-    async def come_and_go():
-        async with KieAsyncHook.connect("kie_default") as hook:
-            pass
-        return hook
-
-    assert "session" not in vars(asyncio.run(come_and_go()))
-    assert kie_async._SHARED == {}
-
-
 def test_another_connection_has_another_client(kie, monkeypatch):
     other = json.loads(kie.connection_json()) | {"extra": {"timeout": 7}}
     monkeypatch.setenv("AIRFLOW_CONN_KIE_OTHER", json.dumps(other))

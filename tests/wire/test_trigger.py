@@ -68,14 +68,6 @@ def test_a_deadline_that_passed_still_leaves_one_poll(kie):
     assert event["status"] == "success"
 
 
-def test_the_connection_is_looked_up_once(kie, lookups):
-    kie_task_id = kie.create_conversion(finished=True)
-    kie.play(*["pending"] * 5)
-    assert asyncio.run(only_event(trigger(kie_task_id)))["status"] == "success"
-    assert lookups == ["kie_default"]
-    assert len(kie.requests("record-info")) == 6
-
-
 def test_an_unknown_connection_ends_what_no_worker_began(kie):
     """``start_from_trigger``: nobody has found the connection before, so it may be a slip of the pen."""
     arguments = trigger("988e00aa", kie_conn_id="nowhere").serialize()[1] | {"deadline": None}
