@@ -11,40 +11,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import sqlite3
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.airflow_processes import (
-    AIRFLOW,
-    Emulator,
-    ProcessError,
-    Processes,
-    print_table,
-    say,
-    stop_by_exit,
-    wait_for,
-)
+from tests.system.airflow_processes import AIRFLOW, Airflow, Emulator, ProcessError, print_table, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".crash" / "airflow"
+DAGS: Final = ROOT / "tests" / "system" / "crash_dags"
 SECONDS_FOR_A_RUN: Final = 240.0
 CONVERSION_SECONDS: Final = 15.0
-OPTIONS: Final = {
-    "core.dags_folder": str(ROOT / "tests" / "system" / "crash_dags"),
-    "core.executor": "SequentialExecutor",
-    "core.load_examples": "False",
-    "core.dags_are_paused_at_creation": "False",
-    "core.dagbag_import_timeout": "120",
-    "database.sql_alchemy_conn": f"sqlite:///{HOME / 'airflow.db'}?timeout=60",
-    "scheduler.scheduler_idle_sleep_time": "0.3",
-}
 
 
 @dataclass(frozen=True)
@@ -72,11 +52,6 @@ ROWS: Final = (
 )
 
 
-def select(query: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(HOME / "airflow.db", timeout=60)) as database:
-        return database.execute(query, values).fetchall()
-
-
 def submits(emulator: Emulator, row: Row) -> list[dict[str, Any]]:
     return [
         call
@@ -86,26 +61,29 @@ def submits(emulator: Emulator, row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def kill_while_it_waits(emulator: Emulator, row: Row) -> None:
+def kill_while_it_waits(airflow: Airflow, emulator: Emulator, row: Row) -> None:
     wait_for(f"the submit of {row.point!r}", lambda: submits(emulator, row), seconds=SECONDS_FOR_A_RUN)
-    query = "SELECT pid FROM task_instance WHERE run_id = ? AND state = 'running'"
-    ((pid,),) = wait_for("the task's process", lambda: select(query, row.run_id), seconds=30)
+
+    def process() -> list[int]:
+        return [ti["pid"] for ti in airflow.task_instances(row.run_id) if ti["state"] == "running"]
+
+    (pid,) = wait_for("the task's process", process, seconds=30)
     os.kill(pid, signal.SIGKILL)
 
 
-def carry_out(processes: Processes, emulator: Emulator, row: Row) -> tuple[str, ...]:
+def carry_out(airflow: Airflow, emulator: Emulator, row: Row) -> tuple[str, ...]:
     """Run a DAG to its end, and return its line of the table."""
     conf = json.dumps({"track": row.run_id, "point": row.crash})
-    processes.start("trigger", [*AIRFLOW, "dags", "trigger", "-r", row.run_id, "-c", conf, row.dag_id])
-    processes.wait("trigger", seconds=120)
+    airflow.processes.start("trigger", [*AIRFLOW, "dags", "trigger", "-r", row.run_id, "-c", conf, row.dag_id])
+    airflow.processes.wait("trigger", seconds=120)
     if not row.crash:
-        kill_while_it_waits(emulator, row)
+        kill_while_it_waits(airflow, emulator, row)
 
-    def ended() -> list[tuple[Any, ...]]:
-        return select("SELECT state FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')", row.run_id)
+    def ended() -> bool:
+        return airflow.run_state(row.run_id) in ("success", "failed")
 
-    ((state,),) = wait_for(f"the end of {row.point!r}", ended, seconds=SECONDS_FOR_A_RUN)
-    ((tries,),) = select("SELECT try_number FROM task_instance WHERE run_id = ?", row.run_id)
+    wait_for(f"the end of {row.point!r}", ended, seconds=SECONDS_FOR_A_RUN)
+    ((state, tries),) = ((ti["state"], ti["try_number"]) for ti in airflow.task_instances(row.run_id))
     accepted = sum(call["accepted"] for call in submits(emulator, row))
     right = (accepted, state) == (row.accepted, "success") and tries > 1
     say(f"  {'right' if right else 'WRONG'}: {row.point}")
@@ -113,38 +91,31 @@ def carry_out(processes: Processes, emulator: Emulator, row: Row) -> tuple[str, 
 
 
 def main() -> int:
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir(parents=True)
-    signal.signal(signal.SIGTERM, stop_by_exit)
-    processes = Processes(HOME)
     lines: Sequence[tuple[str, ...]] = []
     try:
-        emulator = Emulator(processes, CONVERSION_SECONDS)
-        names = {f"AIRFLOW__{option.upper().replace('.', '__')}": value for option, value in OPTIONS.items()}
-        # Its executor starts tasks by the name "airflow".
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        homes = {
-            "PATH": path,
-            "AIRFLOW_HOME": str(HOME),
-            "KIE_CRASH_LOG": str(HOME / "crashes"),
-            "KIE_CRASH_MAPPED": "0",
-        }
-        processes.environment |= names | homes | {"AIRFLOW_CONN_KIE_DEFAULT": emulator.connection()}
-        processes.start("migrate", [*AIRFLOW, "db", "migrate"])
-        processes.wait("migrate", seconds=300)
-        for name in ("scheduler", "triggerer"):
-            processes.start(name, [*AIRFLOW, name, "--skip-serve-logs"])
-        known = {row.dag_id for row in ROWS}
-        wait_for("the DAGs", lambda: known <= {dag for (dag,) in select("SELECT dag_id FROM dag")}, seconds=180)
-        lines = [carry_out(processes, emulator, row) for row in ROWS]
+        with Airflow(
+            HOME, ROOT / "tests" / "system" / "crash_dags", {"core.executor": "SequentialExecutor"}
+        ) as airflow:
+            emulator = Emulator(airflow.processes, CONVERSION_SECONDS)
+            airflow.set_environment(
+                # The executor starts tasks by the name "airflow".
+                PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                AIRFLOW_CONN_KIE_DEFAULT=emulator.connection(),
+                KIE_CRASH_LOG=str(HOME / "crashes"),
+                KIE_CRASH_MAPPED="0",
+            )
+            airflow.migrate()
+            airflow.start("scheduler", "triggerer")
+            known = {row.dag_id for row in ROWS}
+            query = "select dag_id from dag"
+            wait_for("the DAGs", lambda: known <= {each["dag_id"] for each in airflow.select(query)}, seconds=180)
+            lines = [carry_out(airflow, emulator, row) for row in ROWS]
     except ProcessError as error:
         say(f"The crash test failed: {error}")
         return 1
     except KeyboardInterrupt:
         say("Stopped.")
         return 130
-    finally:
-        processes.end_all()
     print_table(["point", "accepted submits", "tries", "outcome", ""], lines)
     wrong = any(line[-1] for line in lines)
     say("Something is WRONG; see the table and .crash/" if wrong else "Everything is as the documentation says.")

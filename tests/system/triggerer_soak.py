@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-import requests
 
 from benchmarks.host import cores, keep_on, stolen
-from tests.system.airflow_processes import HOST, Airflow, ProcessError, free_port, say, wait_for
+from benchmarks.server import Server
+from tests.system.airflow_processes import Airflow, ProcessError, free_port, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".soak"
@@ -70,36 +70,20 @@ FIRED_LATE: Final = re.compile(r"Trigger fired event.* (map_index=[0-9]+) ")
 FINISHED: Final = re.compile(r"WAV task (held-[0-9]+) is finished")
 
 
-@dataclass
-class Kie:
-    """The benchmarks' server as a process among Airflow's."""
+def start_server(airflow: Airflow) -> Server:
+    """Start the benchmarks' server as a process among Airflow's."""
+    server = Server(free_port())
+    command = [sys.executable, str(ROOT / "benchmarks" / "server.py"), "--port", str(server.port)]
+    airflow.processes.start("server", command)
 
-    airflow: Airflow
-    port: int = field(default_factory=free_port)
-    http: requests.Session = field(default_factory=requests.Session)
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
-    def start(self) -> None:
-        self.http.trust_env = False
-        command = [sys.executable, str(ROOT / "benchmarks" / "server.py"), "--port", str(self.port)]
-        self.airflow.processes.start("server", command)
-        wait_for("the server", self._listens, seconds=60)
-
-    def reads(self) -> int:
-        return int(self.http.get(f"{self.url}/statistics", timeout=30).json()["reads"])
-
-    def release(self, over: float) -> None:
-        """Let the conversions finish from now on, spread over some seconds."""
-        self.http.get(f"{self.url}/release", params={"over": over}, timeout=30).raise_for_status()
-
-    def _listens(self) -> bool:
+    def listens() -> bool:
         try:
-            return self.reads() >= 0
-        except requests.ConnectionError:
+            return bool(server.statistics())
+        except OSError:
             return False
+
+    wait_for("the server", listens, seconds=60)
+    return server
 
 
 @dataclass
@@ -109,7 +93,7 @@ class Run:
     count: int
     kill: bool
     airflow: Airflow
-    kie: Kie
+    kie: Server
     begun: float = 0.0
     stolen: float = 0.0
     blocks_to_count: list[float] = field(default_factory=list)
@@ -138,7 +122,6 @@ class Run:
         shutil.copy(SETTINGS, airflow.home / "config" / "airflow_local_settings.py")
         say(f"Run '{self.run_id}': starting Airflow for {self.count} waits.")
         airflow.migrate()
-        self.kie.start()
         airflow.start("api-server", "dag-processor", "scheduler")
         self.start_triggerer()
         airflow.wait_until_ready({"soak"})
@@ -180,10 +163,10 @@ class Run:
         say(f"All {self.count} are deferred; they wait together for {seconds:.0f} seconds.")
         triggerer = self.airflow.processes.family("triggerer")
         time.sleep(INTERVAL)
-        before, cpu, started = self.kie.reads(), cpu_of(triggerer), time.monotonic()
+        before, cpu, started = self.kie.statistics()["reads"], cpu_of(triggerer), time.monotonic()
         blocked_before = len(self.blocks())
         time.sleep(seconds)
-        reads, elapsed = self.kie.reads() - before, time.monotonic() - started
+        reads, elapsed = self.kie.statistics()["reads"] - before, time.monotonic() - started
         self.found["reads per second while all wait"] = round(reads / elapsed, 1)
         self.found["triggerer's CPU per read, ms"] = round((cpu_of(triggerer) - cpu) / max(reads, 1) * 1e3, 2)
         self.found["triggerer's memory, MB"] = round(sum(process.memory_info().rss for process in triggerer) / 1e6)
@@ -196,7 +179,7 @@ class Run:
         """Let the conversions finish, and kill the triggerer meanwhile if this run does that."""
         say(f"The conversions finish from now on, over {over:.0f} seconds.")
         started = time.monotonic()
-        self.kie.release(over)
+        self.kie.ask(f"/release?over={over}")
         if self.kill:
             wait_for("half of the waits to end", self.half_is_over, seconds=over + LONG_ENOUGH, every=0.2)
             waiting = self.states()["deferred"]
@@ -308,7 +291,7 @@ def cpu_of(processes: Sequence[psutil.Process]) -> float:
 def soak(count: int, kill: bool, hold: float, over: float) -> Run:
     home = HOME / ("killed" if kill else "quiet")
     with Airflow(home, ROOT / "tests" / "system" / "soak_dags", CONFIGURATION) as airflow:
-        run = Run(count, kill, airflow, Kie(airflow))
+        run = Run(count, kill, airflow, start_server(airflow))
         run.carry_out(hold, over)
         return run
 
