@@ -102,16 +102,6 @@ class TestRead:
         assert (call.json, call.repeat, call.kie_task_id) == (None, Repeat.ALWAYS, "wav-1")
         assert call.purpose == "Reading the WAV conversion"
 
-    @pytest.mark.parametrize("given", ["wav-1", " wav-1 ", "", " ", None, {}])
-    def test_a_record_without_id_is_the_one_asked_for(self, given):
-        assert read(taskId=given)["kie_task_id"] == "wav-1"
-
-    def test_an_empty_record(self):
-        assert read(taskId=None) == dict.fromkeys(WavConversion.__annotations__) | {
-            "kie_task_id": "wav-1",
-            "status": "",
-        }
-
     def test_a_full_record(self):
         assert read(
             musicId="e231",
@@ -164,53 +154,12 @@ def test_a_status_is_fit_for_a_log(word):
     assert status.isprintable()
 
 
-@pytest.mark.parametrize(
-    ("response", "url"),
-    [
-        ({"audioWavUrl": f" {URL}\n"}, URL),
-        ({"audioWavUrl": URL, "audio_wav_url": "https://b.example/2"}, URL),
-        ({"audioWavUrl": "", "audio_wav_url": URL}, URL),
-        ({"audioWavUrl": "ftp://a.example/1", "audio_wav_url": "http://b.example/2"}, "http://b.example/2"),
-        ({"audioWavUrl": "https://bücher.example/my %.wav"}, "https://xn--bcher-kva.example/my%20%25.wav"),
-        *((other, None) for other in ({"audioWavUrl": [URL]}, {"wavUrl": URL}, {}, None, URL, [{"audioWavUrl": URL}])),
-    ],
-)
-def test_wav_url(response, url):
-    assert read(response=response)["wav_url"] == url
-
-
 FTP_LINK = "ftp://user:word@files.example/own/1.wav?sig=1"
-
-
-@pytest.mark.parametrize("status", ["SUCCESS", "CALLBACK_EXCEPTION"])
-@pytest.mark.parametrize(
-    ("link", "shown"),
-    [
-        (FTP_LINK, "'ftp://***@files.example/'"),
-        ("/s/1.wav?sig=1", "'/'"),
-        ("https:///own/1.wav?sig=1", "'https:///'"),
-        ("https://?sig=1", "'https://…'"),
-        ("a text of 60 letters" * 3, "'a text of 60 lettersa text of 60 letters'"),
-        ([URL], '"[\'https://tempfile.example/"'),
-        (5, "'5'"),
-        (" \ud800\n", "''"),
-    ],
-)
-def test_a_link_that_is_no_url_is_no_failed_conversion(status, link, shown):
-    for response in ({"audioWavUrl": link}, {"audioWavUrl": "", "audio_wav_url": link}):
-        error = refusal(reading(), answer({"successFlag": status, "response": response}))
-        assert type(error) is e.KieUnreadableAnswerError
-        assert f"ended in {status}, but its link is not an http(s) URL: it begins with {shown}" in error.problem
 
 
 @pytest.mark.parametrize("status", ["PENDING", "GENERATE_WAV_FAILED", "QUEUED", None])
 def test_a_link_does_not_matter_before_there_is_a_file(status):
     assert read(successFlag=status, response={"audioWavUrl": FTP_LINK})["wav_url"] is None
-
-
-@pytest.mark.parametrize("link", ["", " ", None, [], {}])
-def test_without_a_link_a_success_is_for_the_waiting_rule(link):
-    assert read(successFlag="SUCCESS", response={"audioWavUrl": link})["wav_url"] is None
 
 
 BIG = 2**63 - 1

@@ -173,13 +173,6 @@ def test_where_there_is_no_store_nothing_is_remembered(context):
     assert stored_entry.load() is None
 
 
-def test_the_identity_is_a_copy():
-    identity = dict(SAME)
-    stored_entry = stored(Store(), identity=identity)
-    identity["digest"] = "5678"
-    assert stored_entry.identity == SAME
-
-
 def test_what_is_adopted_is_resumed():
     """A clear after it is no new job."""
     store = Store()

@@ -121,6 +121,7 @@ def test_the_text_of_an_error(name):
 
 NO_LINKS = {
     "another scheme": ({"full": ["s3://bucket/key?sig=1"]}, "'s3://bucket/'"),
+    "with a password": ({"full": ["ftp://user:word@files.example/1?sig=1"]}, "'ftp://***@files.example/'"),
     "in the other place": ({"full": [], "parts": [{"link": "/own/1"}]}, "'/'"),
     "in place of the object": ([A], '"[\'https://tempfile.example/"'),
     "a text in place of the object": ("gone", "'gone'"),

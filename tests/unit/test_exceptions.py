@@ -67,12 +67,6 @@ def test_what_the_classes_mean():
     assert all(issubclass(error_class, AirflowException) for error_class in CLASSES)
 
 
-@every_class
-def test_every_class_says_what_to_do(error_class):
-    assert error_class.next_step.endswith("." if error_class is not KieError else "")
-    assert error_class("It broke").details() == dict.fromkeys(DETAILS)
-
-
 @pytest.mark.parametrize(
     ("details", "about"),
     [
@@ -88,11 +82,6 @@ def test_the_message_says_what_where_and_what_next(details, about, end):
     timed_out = KieWaitTimeoutError(f"It broke{end}", **details)
     assert str(timed_out) == f"It broke{about}. {timed_out.next_step}"
     assert repr(timed_out) == f"KieWaitTimeoutError({str(timed_out)!r})"
-
-
-@pytest.mark.parametrize(("problem", "said"), [("See X", "See X."), ("See X..", "See X."), ("Wait…", "Wait….")])
-def test_a_message_ends_with_one_full_stop(problem, said):
-    assert str(KieError(problem)) == said
 
 
 @every_class

@@ -68,11 +68,6 @@ def test_a_family_is_found_by_its_name_and_by_its_tag(name):
     assert tag_of(name) == row.tag
 
 
-def test_one_family_is_unnamed():
-    assert [name for name, row in FAMILIES.items() if row.unnamed] == ["wav"]
-    assert find_family(None) is FAMILIES["wav"]
-
-
 @pytest.mark.parametrize("name", ["WAV", "", "holograms", "https://kie.ai/wav?key=secret"])
 def test_what_is_no_family_is_refused_with_those_that_are(name):
     with pytest.raises(KieValidationError, match=r"must be one of .*\bwav\b") as caught:
@@ -106,18 +101,6 @@ def test_numbers_stand_for_the_first_word_where_there_are_only_words():
     words = Words(running=("WAIT", "QUEUED", 0), done=("DONE", 1), failed=("FAILED",), only_words=True)
     assert [words.spelled(given) for given in (0, "1", "queued", 7)] == ["WAIT", "DONE", "QUEUED", "7"]
     assert not words.is_unlisted_number("7")
-
-
-def test_all_words_may_be_spelled_as_the_first_of_their_meaning():
-    words = Words(running=("WAIT", "queued", 0), done=("DONE",), failed=("FAILED", "fail"), spelled_as_first=True)
-    assert [words.spelled(given) for given in ("Queued", 0, "done", "FAIL", "?")] == [
-        "WAIT",
-        "WAIT",
-        "DONE",
-        "FAILED",
-        "?",
-    ]
-    assert words.is_unlisted_number("7")
 
 
 def test_a_wrong_family_is_named():

@@ -83,17 +83,6 @@ def test_a_read_and_a_wait(name: str) -> None:
         assert KIE_TASK_ID in str(last.error)
 
 
-def test_what_a_refusal_says_is_shown() -> None:
-    for case in (CASES[name] for name in SUBMITS):
-        outcome = outcome_of(submit_job(FAMILIES[case.family], {}, model="m" if case.family == "jobs" else None), case)
-        if isinstance(outcome, KieError) and outcome.said:
-            assert outcome.said in str(outcome)
-    zero = CASES["music-video-code-zero"]
-    named = outcome_of(submit_job(FAMILIES["music-video"], {}), zero)
-    assert named.existing_kie_task_id == KIE_TASK_ID
-    assert f"naming task '{KIE_TASK_ID}'" in str(named)
-
-
 def test_results_that_are_no_files() -> None:
     assert job_of("jobs-object")["result"] == {"resultObject": {"subject_status": 1}}
     assert job_of("jobs-lyrics")["result"] == {"resultObject": {"lyricsData": [{"title": "R", "text": "..."}]}}

@@ -9,7 +9,7 @@ from collections import UserDict, UserList
 
 import pytest
 
-from airflow_provider_kie.api.fields import dig, error_code, first, is_empty, number, plain, storable
+from airflow_provider_kie.api.fields import dig, error_code, first, number, plain, storable
 from tests.tables import each
 
 ONE = {"url": "a"}
@@ -63,16 +63,6 @@ def test_a_path_leads_to(name):
 )
 def test_the_first_thing_of_several_paths(paths, found):
     assert first({"a": 1, "b": [2, 3], "empty": " "}, *paths) == found
-
-
-@pytest.mark.parametrize("value", [None, "", " \n", [], {}, [None, [""]], {"a": None, "b": [{"c": " "}]}])
-def test_empty_values(value):
-    assert is_empty(value)
-
-
-@pytest.mark.parametrize("value", [0, False, 0.0, "0", [0], {"a": [{"b": False}]}, ["", "x"]])
-def test_values_that_are_not_empty(value):
-    assert not is_empty(value)
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,6 @@ def test_a_row_needs_no_more_than_one_place_of_results():
     assert replace(SCULPTURES, result=()).files
 
 
-def test_only_an_unnamed_family_does_not_travel():
-    assert POEMS.tag == "poems"
-    assert replace(POEMS, unnamed=True).tag is None
-
-
 # --- The submit
 
 
@@ -122,11 +117,6 @@ def test_what_cannot_be_submitted_is_named(name):
     row, given, model, says = WRONG_SUBMITS[name]
     with pytest.raises(e.KieValidationError, match=says):
         submit_job(row, given, model=model)
-
-
-def test_a_submit_may_say_what_it_is_for():
-    error = submit_job(POEMS, {}, purpose="Writing an ode").explain(e.KieServerError("It thundered"))
-    assert error.problem == "Writing an ode: It thundered"
 
 
 @pytest.mark.parametrize(
@@ -244,14 +234,6 @@ def test_errors_name_the_family_by_its_tag(row, tag):
 
 
 # --- The read
-
-
-def test_a_job_is_asked_for_as_the_row_says():
-    call = read_job(SCULPTURES, ID)
-    assert (call.method, call.path, call.params, call.json) == ("GET", SCULPTURES.query, {"sculptureId": ID}, None)
-    assert call.repeat is Repeat.ALWAYS
-    assert call.purpose == "Reading the carving of a sculpture"
-    assert call.kie_task_id == ID
 
 
 @pytest.mark.parametrize(("given", "problem"), [(A, "is a URL; "), ("None", "is empty"), ("a b", "is 'a b'")])

@@ -18,12 +18,10 @@ from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.waiting.course import Pause, poll, wait
 from airflow_provider_kie.waiting.pace import Pace, as_seconds, on_tick
 from airflow_provider_kie.waiting.verdict import (
-    RATE_LIMITED,
     Done,
     Failed,
     Judge,
     Wait,
-    conclude,
     connection_is_lost,
     finished,
     timed_out,
@@ -31,7 +29,6 @@ from airflow_provider_kie.waiting.verdict import (
 from tests.jobs import URL
 from tests.jobs import wav_job as record
 from tests.rows import POEMS
-from tests.unit.test_exceptions import CLASSES
 
 TROUBLE = e.KieServerError("It thundered")
 BAD_KEY = e.KieAuthenticationError("No key")
@@ -124,14 +121,6 @@ def test_an_ordinary_answer_ends_the_grace(name):
     assert isinstance(judge.judge(None, 160.0), Failed)
 
 
-@pytest.mark.parametrize("now", [0.0, 1e9])
-def test_trouble_alone_does_not_settle(now):
-    judge = new_judge()
-    for later in (0.0, 59.0, 1e6):
-        expected = Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
-        assert judge.judge(TROUBLE, now + later) == expected
-
-
 def test_trouble_neither_starts_nor_ends_the_grace():
     judge = new_judge()
     judge.judge(TROUBLE, 0.0)
@@ -141,23 +130,6 @@ def test_trouble_neither_starts_nor_ends_the_grace():
     assert judge.judge(TROUBLE, 129.875).settling
     assert judge.judge(TROUBLE, 130.0) == Wait("It thundered", settling=False, warning=True, trouble=TROUBLE)
     assert isinstance(judge.judge(None, 130.0), Failed)
-
-
-@pytest.mark.parametrize("error_class", CLASSES)
-def test_only_trouble_that_can_pass_is_waited_out(error_class):
-    error = error_class("It broke")
-    verdict = new_judge().judge(error, 0.0)
-    reason = RATE_LIMITED if error_class is e.KieRateLimitError else "It broke"
-    assert verdict == (Wait(reason, warning=True, trouble=error) if error.transient else Failed(error))
-    assert getattr(verdict, "error", None) is (None if error.transient else error)
-
-
-def test_conclude_gives_the_conversion_or_raises_the_end():
-    done = record("SUCCESS", wav_url=URL)
-    assert conclude(Done(done)) is done
-    with pytest.raises(e.KieError) as caught:
-        conclude(Failed(BAD_KEY))
-    assert caught.value is BAD_KEY
 
 
 @pytest.mark.parametrize(
@@ -193,11 +165,6 @@ def test_waits_that_share_a_clock_wake_up_on_its_ticks(delay, now):
     ticks = (now + pause) * 10
     assert ticks == pytest.approx(round(ticks), abs=1e-4, rel=0)
     assert delay - 1e-6 <= pause <= delay + 0.1 + 1e-6
-
-
-def test_waits_of_one_tick_wake_up_together():
-    moments = {round(now + on_tick(10.0, now), 6) for now in (70.001, 70.05, 70.099, 70.151)}
-    assert moments == {80.1, 80.2}
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.999])
@@ -324,11 +291,6 @@ def test_a_time_out_says_how_long_and_what_was_last(timeout, shown):
     assert (error.kie_task_id, error.conn_id) == ("wav-1", "kie_other")
     assert timed_out(POEMS, "p-1", "kie_other", timeout, "status wait").error.family == "poems"
     assert f"not finished within {shown} seconds; last: status PENDING" in error.problem
-
-
-@pytest.mark.parametrize("reading", [e.KieAuthenticationError("No key"), record("WAV_FAILED")], ids=["error", "record"])
-def test_a_failure_says_through_which_connection(reading):
-    assert Judge(WAV, "wav-1", "kie_other").judge(reading, 0.0).error.conn_id == "kie_other"
 
 
 TEN_YEARS = 315_360_000
