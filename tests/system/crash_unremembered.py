@@ -93,9 +93,7 @@ def carry_out(airflow: Airflow, emulator: Emulator, row: Row) -> tuple[str, ...]
 def main() -> int:
     lines: Sequence[tuple[str, ...]] = []
     try:
-        with Airflow(
-            HOME, ROOT / "tests" / "system" / "crash_dags", {"core.executor": "SequentialExecutor"}
-        ) as airflow:
+        with Airflow(HOME, DAGS, {"core.executor": "SequentialExecutor"}) as airflow:
             emulator = Emulator(airflow.processes, CONVERSION_SECONDS)
             airflow.set_environment(
                 # The executor starts tasks by the name "airflow".
