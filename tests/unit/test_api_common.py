@@ -57,6 +57,11 @@ def test_anything_but_a_number_is_no_balance(data, shown):
     assert caught.value.problem == f"Reading the credit balance: the balance is not a number but {shown}"
 
 
+def test_a_number_beyond_all_bounds_is_no_balance():
+    with pytest.raises(KieUnreadableAnswerError, match="not a number but 'inf'"):
+        credit().read(Response(200, b'{"code":200,"data":1e400}'))
+
+
 ODD, WRITTEN = " https://bücher.example/my song.wav?sig=ü\n", "https://xn--bcher-kva.example/my%20song.wav?sig=%C3%BC"
 
 
