@@ -159,15 +159,6 @@ def test_a_retry_without_waiting_returns_the_same_id(kie):
     assert len(kie.requests("submit")) == 1
 
 
-def test_another_track_is_another_conversion(kie, task):
-    task.run_once()
-    first_id = task.xcom["kie_task_id"]
-    task.arguments["audio_id"] = "another-track"
-    task.run_once()
-    assert task.xcom["kie_task_id"] != first_id
-    assert kie.accepted_submits == 2
-
-
 def test_a_store_that_fails_after_a_submit_loses_nothing(kie, task, own_patches, caplog):
     original = Store.set
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, task_group
+from airflow.providers.common.compat.sdk import DAG, task_group
 
 from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
@@ -137,12 +137,3 @@ def test_an_older_airflow_runs_it_on_a_worker_first(kie, said, monkeypatch):
     assert not getattr(sensor, "start_from_trigger", False)
     sensor.execute({})
     assert "start_from_trigger had no effect: it needs Airflow 3.3 or later" in said()
-
-
-def test_a_mapped_sensor_starts_on_a_worker():
-    with DAG("start_from_trigger_mapped", schedule=None, start_date=datetime(2026, 1, 1)):
-        mapped = WavConversionSensor.partial(task_id="wait", deferrable=True, start_from_trigger=True).expand(
-            kie_task_id=["988e00aa", "988e00ab"]
-        )
-    assert not isinstance(mapped, BaseOperator)
-    assert mapped.start_trigger_args is None  # without which the scheduler gives the task to a worker

@@ -110,12 +110,6 @@ def test_a_job_of_another_family_is_refused_at_once(kie, tmp_path):
     assert len(kie.requests()) == sent
 
 
-def test_a_job_of_another_model_is_no_conversion(kie):
-    image = kie.create_job("jobs", finished=True, model="google/nano-banana", prompt="a lighthouse")
-    with pytest.raises(e.KieWrongTaskError, match="google/nano-banana"):
-        WavUrlOperator(task_id="url", kie_task_id=image, route="jobs").execute({"ti": TaskInstance()})
-
-
 @pytest.mark.parametrize(
     "build",
     [

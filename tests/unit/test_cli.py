@@ -371,19 +371,6 @@ def test_ctrl_c_does_not_cut_off_the_answer(run, requests_mock, argv, url, job, 
 # --- The terminal
 
 
-def test_what_others_print_goes_to_standard_error(capfd):
-    with stdout_to_claim():
-        stdout = sys.stdout
-        terminal.claim_stdout()
-        print("a handler that holds the stream", file=stdout, flush=True)
-        subprocess.run([sys.executable, "-c", "print('another program')"], check=True)
-        terminal.print_result({"the": "result"}, "table")
-        print("a last word", file=stdout, flush=True)
-    out, err = capfd.readouterr()
-    assert lines(out) == ["the | result"]
-    assert err.splitlines() == ["a handler that holds the stream", "another program", "a last word"]
-
-
 SHOWN = {"a[bold]x[/]:smile:": "a[bold]x[/]:smile:", "\x1b[2Jgone": '"\\u001b[2Jgone"', "two\nlines": '"two\\nlines"'}
 
 

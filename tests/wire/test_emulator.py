@@ -220,43 +220,6 @@ def test_every_answer_arrives_as_written(client: Client) -> None:
         assert client.kie.requests()[-1]["answer"] == answer.name
 
 
-@pytest.mark.parametrize("name", ["reset", "accepted-then-reset"])
-def test_a_reset_closes_without_an_answer(client: Client, name: str) -> None:
-    client.kie.play(name)
-    with pytest.raises(requests.ConnectionError):
-        client.submit()
-    (entry,) = client.kie.requests()
-    accepted = name == "accepted-then-reset"
-    assert (entry["http_status"], entry["code"], entry["accepted"]) == (None, None, accepted)
-    assert client.submit().json()["code"] == (409 if accepted else 200)
-    assert client.kie.accepted_submits == 1
-
-
-@pytest.mark.parametrize("name", ["cut-off", "file-cut-off"])
-def test_a_truncated_answer_promises_more_than_it_sends(client: Client, wav_url: str, name: str) -> None:
-    client.kie.play(name)
-    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
-        fetch(wav_url) if name.startswith("file") else client.get(CREDIT)
-
-
-def test_a_hanging_answer_lasts_until_the_client_goes(client: Client) -> None:
-    client.kie.play("hang")
-    with pytest.raises(requests.ReadTimeout):
-        requests.get(client.kie.url + CREDIT, headers=client.headers, timeout=0.3)
-    assert client.get(CREDIT).json()["code"] == 200
-    assert [entry["http_status"] for entry in client.kie.requests("credit")] == [None, 200]
-
-
-def test_faults_are_no_errors_of_the_server(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        for name in ("reset", "cut-off"):
-            client.kie.play(name)
-            with pytest.raises(requests.RequestException):
-                client.get(CREDIT)
-        assert client.get(CREDIT).status_code == 200
-    assert caplog.records == []
-
-
 # The control routes
 
 

@@ -309,22 +309,14 @@ def pauses(monkeypatch):
     return asked
 
 
-def test_backing_off_doubles_the_pauses_up_to_max_wait(kie, pauses, monkeypatch):
-    monkeypatch.setattr(Pace, "polls_within", lambda self, seconds: 0)  # however slow the machine is
-    kie_task_id = kie.create_conversion(finished=True)
-    kie.play(*["pending"] * 6)
-    waiting = trigger(kie_task_id, poll_interval=0.5, exponential_backoff=True, max_wait=5.0)
-    assert asyncio.run(only_event(waiting))["status"] == "success"
-    assert pauses == [pytest.approx(nominal, rel=0.11) for nominal in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0)]
-
-
 def test_a_wait_that_moves_backs_off_where_it_was(kie, pauses):
     kie_task_id = kie.create_conversion(finished=True)
     kie.play("pending")
-    arguments = trigger(kie_task_id, poll_interval=0.5, seconds=3600, exponential_backoff=True).serialize()[1]
+    first = trigger(kie_task_id, poll_interval=0.5, seconds=3600, exponential_backoff=True, max_wait=400.0)
+    arguments = first.serialize()[1]
     moved = WavConversionTrigger(**arguments | {"deadline": time.time() + 1800})
     assert asyncio.run(only_event(moved))["status"] == "success"
-    assert pauses[0] > 300
+    assert 300 < pauses[0] <= 440
 
 
 def test_waits_wake_up_together_and_stay_spread(kie, monkeypatch):
