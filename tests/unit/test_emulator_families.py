@@ -107,21 +107,6 @@ def test_a_paused_model_is_refused_and_a_dead_one_fails(state: EmulatorState) ->
     assert (job["status"], job["error_code"], job["credits"]) == ("fail", 500, 0.0)
 
 
-SAID_OF_UNKNOWN = {
-    "jobs": "recordInfo is null",
-    **dict.fromkeys(("4o-image", "flux-kontext"), "The record does not exist"),
-    **dict.fromkeys(("veo", "veo-extend"), "Record not found for taskId: {a1}"),
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_unknown_id_is_answered_as_recorded(state: EmulatorState, family: str) -> None:
-    said = SAID_OF_UNKNOWN.get(family)
-    expected = {"code": 422 if said else 200, "msg": said or "success", "data": None}
-    assert state.record_info("{a1}", family).body() == expected
-    assert read(state, family, "a1") is None
-
-
 def test_a_job_is_known_at_the_path_of_its_family_alone(state: EmulatorState) -> None:
     for family in FAMILIES:
         kie_task_id = state.create_job(family, body_of(family))
@@ -207,16 +192,6 @@ def test_a_market_job_makes_what_its_model_makes(state: EmulatorState, model: st
     assert files or isinstance(job["result"], dict)
     assert job["credits"] == model_named(model).price
     assert len(job["tracks"]) == (2 if model.endswith("api/generate") else 0)
-
-
-def test_a_market_record_has_the_keys_of_2026_09(state: EmulatorState) -> None:
-    kie_task_id = state.create_job("jobs", body_of("jobs"), finished=True)
-    record = state.record_info(kie_task_id, "jobs").data
-    assert isinstance(record, dict)
-    assert json.loads(record["resultJson"]) == record["response"]
-    assert (record["state"], record["successFlag"], record["operationType"]) == ("success", 1, IMAGE_MODEL)
-    assert json.loads(json.loads(record["param"])["input"]) == {"prompt": "a fox"}
-    assert record["param"] == record["paramJson"]
 
 
 # Over HTTP
