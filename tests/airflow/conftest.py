@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.processes import run_python
 
 
 @pytest.fixture(scope="session", autouse=True)
 def metadata_database():
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_python("-m", "airflow", "db", "migrate")
     assert done.returncode == 0, done.stderr

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import airflow
@@ -19,24 +16,18 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from packaging.version import Version
 
-from airflow_provider_kie import cli
 from airflow_provider_kie.compat import find_task_state_store
 from airflow_provider_kie.durable import RETENTION
 from airflow_provider_kie.emulator import KieEmulator
 from tests.dag_runs import Run, clear_and_run, load_dag, run_dag
+from tests.processes import run_python
 
 AIRFLOW = Version(airflow.__version__).release[:2]
 CANARY = "canary-7f3a91c0d2e84b56"
 
 
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    where = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    program = [sys.executable, "-m", *arguments]
-    return subprocess.run(program, env=where, capture_output=True, text=True, timeout=120, check=False)
-
-
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    ended = call(*arguments)
+    ended = run_python("-m", *arguments)
     assert ended.returncode == 0, ended.stderr
     return ended
 
@@ -78,7 +69,7 @@ class Lost:
 
     def settle(self, name: str, task: str, *more: str) -> subprocess.CompletedProcess[str]:
         (command,) = (each for each in self.commands if f" {name} " in each and f" {task}" in each)
-        return call(*shlex.split(command.replace("KIE_TASK_ID", "")), *more, "-o", "json")
+        return run_python("-m", *shlex.split(command.replace("KIE_TASK_ID", "")), *more, "-o", "json")
 
 
 @pytest.fixture

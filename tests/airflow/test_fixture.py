@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_python
 
 PLUGIN = "airflow_provider_kie.testing"
 NAMED = f'pytest_plugins = ["{PLUGIN}"]\n'
@@ -38,15 +39,8 @@ def run_inner_test(tmp_path: Path):
             environment[f"AIRFLOW__{section}"] = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
             file = {"connections_file_path": str(tmp_path / "connections.json")}
             environment[f"AIRFLOW__{section}_KWARGS"] = json.dumps(file)
-        return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_inner.py"],
-            env=os.environ | {"AIRFLOW_HOME": str(tmp_path)} | environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        argv = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_inner.py")
+        return run_python(*argv, cwd=tmp_path, AIRFLOW_HOME=str(tmp_path), **environment)
 
     return run
 

@@ -256,6 +256,7 @@ class TestRoutes:
     @pytest.mark.parametrize("given", ["wav-1", {"kie_task_id": "wav-1"}, {"kie_task_id": "wav-1", "family": "jobs"}])
     def test_an_id_is_taken_out_of_a_whole_job(self, given):
         assert id_in(given) == "wav-1"
+        assert id_in({"family": "wav"}) == ""
 
     def test_a_job_of_another_family_has_no_such_id(self):
         with pytest.raises(e.KieValidationError, match="a job of family 'music'"):

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import airflow
@@ -24,9 +21,9 @@ from airflow_provider_kie import cli, cli_jobs, terminal
 from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.money import digest
 from tests.commands import stdout_to_claim
+from tests.processes import printed_by
 
 AIRFLOW = Version(airflow.__version__).release[:2]
-ROOT = Path(cli.__file__).parents[1]
 API = "https://api.kie.ai/api/v1"
 CREDIT, SUBMIT, READ = f"{API}/chat/credit", f"{API}/wav/generate", f"{API}/wav/record-info"
 READ_BY_MARKET = f"{API}/jobs/recordInfo"
@@ -92,10 +89,7 @@ print(json.dumps(["kie" in cli_parser.ALL_COMMANDS_DICT, sorted(sys.modules)]))
 
 @pytest.mark.skipif(AIRFLOW < (3, 2), reason="the key 'cli' is read by Airflow 3.2 and later")
 def test_airflow_starts_without_what_the_commands_need():
-    where = os.environ | {"PYTHONPATH": str(ROOT)}
-    program = [sys.executable, "-c", LOADED_BY_AIRFLOWS_COMMAND_LINE]
-    ended = subprocess.run(program, env=where, capture_output=True, text=True, timeout=120, check=True)
-    known, loaded = json.loads(ended.stdout.splitlines()[-1])
+    known, loaded = printed_by(LOADED_BY_AIRFLOWS_COMMAND_LINE)
     assert known
     assert "airflow_provider_kie.cli" in loaded
     assert not [name for name in loaded if re.match(r"airflow_provider_kie\.(api|cli_jobs|hooks|waiting)", name)]

@@ -9,21 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import requests
 
-import airflow_provider_kie.emulator as package
+from tests.processes import ROOT, run_python
 
 COMMAND = [sys.executable, "-m", "airflow_provider_kie.emulator"]
-# Where the package is found, whether it is installed or not.
-WHERE = Path(package.__file__).parents[2]
 
 
-def run(*arguments: str, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
-    whole = [*command, *arguments]
-    return subprocess.run(whole, cwd=WHERE, capture_output=True, text=True, timeout=60, check=False)
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_python("-m", "airflow_provider_kie.emulator", *arguments)
 
 
 def test_it_says_where_it_listens_and_stops_by_itself() -> None:
@@ -42,7 +38,7 @@ def test_it_says_where_it_listens_and_stops_by_itself() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_answers_until_it_is_told_to_stop(number: signal.Signals) -> None:
     with subprocess.Popen(
-        [*COMMAND, "--port", "0", "--stop-after", "60"], cwd=WHERE, stdout=subprocess.PIPE, text=True
+        [*COMMAND, "--port", "0", "--stop-after", "60"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         _, export, _ = (process.stdout.readline() for _ in range(3))
@@ -86,7 +82,7 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
         f"import sys; sys.modules[{missing!r}] = None; sys.argv[0] = 'kie-emulator'\n"
         "from airflow_provider_kie.emulator.__main__ import main; sys.exit(main())"
     )
-    ended = run(command=[sys.executable, "-c", program])
+    ended = run_python("-c", program)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert missing in line
@@ -98,5 +94,5 @@ def test_it_needs_neither_airflow_nor_an_http_client() -> None:
         "import sys, airflow_provider_kie.emulator.server\n"
         "sys.exit({'airflow', 'requests', 'aiohttp'} & set(sys.modules) or None)"
     )
-    ended = run(command=[sys.executable, "-c", program])
+    ended = run_python("-c", program)
     assert (ended.returncode, ended.stderr) == (0, "")

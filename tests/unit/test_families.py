@@ -103,6 +103,13 @@ def test_numbers_stand_for_the_first_word_where_there_are_only_words():
     assert not words.is_unlisted_number("7")
 
 
+def test_all_words_may_be_spelled_as_the_first_of_their_meaning():
+    words = Words(running=("WAIT", "queued", 0), done=("DONE",), failed=("FAILED", "fail"), spelled_as_first=True)
+    spelled = {"Queued": "WAIT", 0: "WAIT", "done": "DONE", "FAIL": "FAILED", "?": "?"}
+    assert {given: words.spelled(given) for given in spelled} == spelled
+    assert words.is_unlisted_number("7")
+
+
 def test_a_wrong_family_is_named():
     with pytest.raises(KieValidationError, match="family is 'holograms', but must be one of"):
         find_family("holograms")

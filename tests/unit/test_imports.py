@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
-import subprocess
 import sys
 from functools import cache
 from graphlib import TopologicalSorter
@@ -17,6 +15,7 @@ import pytest
 from packaging.version import Version
 
 import airflow_provider_kie
+from tests.processes import printed_by
 
 PACKAGE = airflow_provider_kie.__name__
 ROOT = Path(airflow_provider_kie.__file__).parent
@@ -136,11 +135,7 @@ print(json.dumps(sorted(sys.modules)))
 @cache
 def loaded_after(*imports: str) -> frozenset[str]:
     """Return the modules that a fresh Python holds after the imports."""
-    ended = subprocess.run(
-        [sys.executable, "-c", LOADED_AFTER, *imports], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    return frozenset(json.loads(ended.stdout.splitlines()[-1]))
+    return frozenset(printed_by(LOADED_AFTER, *imports))
 
 
 def libraries(modules: frozenset[str]) -> set[str]:

@@ -215,9 +215,9 @@ def test_a_text_with_a_url_in_it_is_no_url():
 
 
 def test_the_connection_is_named_where_it_is_not_the_default():
-    task = TaskKey("dag", "run", "make", 3, "kie_other")
-    assert task.command("adopt") == "airflow kie jobs adopt dag run make --map-index 3 --conn-id kie_other"
-    assert task.command("forget") == "airflow kie jobs forget dag run make --map-index 3"
+    task = TaskKey("dag", "run", "make", 0, "kie_other")
+    assert task.command("adopt") == "airflow kie jobs adopt dag run make --map-index 0 --conn-id kie_other"
+    assert task.command("forget") == "airflow kie jobs forget dag run make --map-index 0"
 
 
 @pytest.mark.parametrize(

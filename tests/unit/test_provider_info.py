@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -22,6 +20,7 @@ from packaging.version import Version
 import airflow_provider_kie
 from airflow_provider_kie.connection import EXTRA_FIELDS
 from airflow_provider_kie.get_provider_info import get_provider_info
+from tests.processes import printed_by
 
 AIRFLOW = Version(airflow.__version__).release[:2]
 FIELDS = [extra.name for extra in EXTRA_FIELDS]
@@ -130,17 +129,10 @@ print(json.dumps(form.model_dump(mode="json")))
 """
 
 
-def in_a_fresh_process(script: str) -> dict[str, Any]:
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
-    report: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return report
-
-
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, Any]:
     """What Airflow reports after it has loaded its providers."""
-    return in_a_fresh_process(REPORT)
+    return dict(printed_by(REPORT))
 
 
 def test_airflow_loads_the_hook_without_a_warning(loaded: dict[str, Any]) -> None:
@@ -165,7 +157,7 @@ def test_airflow_knows_every_field_and_which_are_secret(loaded: dict[str, Any]) 
 
 @pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow 2.11 has no such service; its form is tested above")
 def test_the_web_form_shows_the_api_key_and_every_extra_field() -> None:
-    form = in_a_fresh_process(WEB_FORM)
+    form = printed_by(WEB_FORM)
     standard = {name: look for name, look in form["standard_fields"].items() if look}
     titles = {name: look["title"] for name, look in standard.items() if not look["hidden"]}
     assert titles == {"password": "API key", "host": "Base URL"}
