@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import airflow
 import pytest
@@ -17,15 +16,15 @@ from packaging.version import Version
 
 from airflow_provider_kie import cli, cli_jobs
 from airflow_provider_kie.emulator import KieEmulator
+from tests.processes import ROOT, run_python
 
 AIRFLOW = Version(airflow.__version__).release[:2]
-ROOT = Path(cli.__file__).parents[1]
 CANARY = "canary-7f3a91c0d2e84b56"
-PLAIN = [sys.executable, "-m", "airflow_provider_kie"]
+PLAIN = ["-m", "airflow_provider_kie"]
 WAYS = [
     pytest.param(PLAIN, id="plain"),
     pytest.param(
-        [sys.executable, "-m", "airflow", "kie"],
+        ["-m", "airflow", "kie"],
         id="airflow",
         marks=pytest.mark.skipif(AIRFLOW < (3, 2), reason="Airflow 3.2 is the first that asks providers for commands"),
     ),
@@ -52,7 +51,7 @@ def kie(emulator):
 @pytest.fixture
 def environment(kie, airflow_home):
     """No metadata database, the connection in the environment, and an Airflow that tells much."""
-    return os.environ | {
+    return {
         "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home / 'airflow.db'}",
         "AIRFLOW_CONN_KIE_DEFAULT": kie.connection_json(),
@@ -63,16 +62,7 @@ def environment(kie, airflow_home):
 @pytest.fixture
 def run(environment, airflow_home):
     def run(command: list[str], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            [*command, *arguments],
-            env=environment | more,
-            cwd=airflow_home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        ended = run_python(*command, *arguments, cwd=airflow_home, **environment | more)
         assert CANARY not in ended.stdout + ended.stderr
         return ended
 
@@ -85,8 +75,8 @@ def start(environment, airflow_home):
 
     def start(command: list[str], *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*command, *arguments],
-            env=environment,
+            [sys.executable, *command, *arguments],
+            env=os.environ | environment,
             cwd=airflow_home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
