@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from airflow_provider_kie import exceptions as e
@@ -137,6 +139,11 @@ def test_a_success_whose_link_is_no_url_is_waited_out(name):
         "Reading the carving of a sculpture: the carving ended in 1, but its link is not an http(s) URL: it begins "
         f"with {shown}"
     )
+
+
+def test_a_link_in_place_of_a_list_is_waited_out():
+    row = replace(SCULPTURES, files=(("result", "links[]"),))
+    assert isinstance(end(row, {"stage": 1, "links": "s3://bucket/key"}), Wait)
 
 
 @pytest.mark.parametrize("response", [{"full": []}, '{"full": []}', {"full": ["", None]}, "", None, {}])

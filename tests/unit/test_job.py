@@ -102,11 +102,12 @@ def test_a_family_with_models_takes_an_input():
 
 
 WRONG_SUBMITS = {
-    "no model": (MARKET, {}, None, "needs a model"),
-    "a model too many": (POEMS, {}, "a/b", "takes no model"),
+    "no model": (MARKET, {}, None, "family 'poems' needs a model"),
+    "a model too many": (POEMS, {}, "a/b", "family 'poems' takes no model"),
     "no dict": (POEMS, ["x"], None, "input must be a dict"),
     "a key that is no text": (POEMS, {1: "x"}, None, "input must be a dict"),
     "no JSON": (POEMS, {"x": {1, 2}}, None, "input cannot be sent"),
+    "keys of two kinds": (POEMS, {"x": {1: "a", "b": 2}}, None, "input cannot be sent"),
     "not finite": (POEMS, {"x": float("inf")}, None, "input cannot be sent"),
     "no URL": (POEMS, {"callBackUrl": "here"}, None, "callback_url is not an http"),
 }
