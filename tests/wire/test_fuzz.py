@@ -354,7 +354,7 @@ def test_both_transports_make_the_same_of_broken_http(raw, reply):
 
 @pytest.mark.parametrize("header", ["Content-Length: x", "Content-Length: -5", "Bad Header"])
 @each_transport
-def test_heads_that_one_library_forgives_are_trouble(raw, transport, header):
+def test_headers_that_one_library_tolerates_are_transient_errors(raw, transport, header):
     raw.reply = f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n{{}}".encode()
     with pytest.raises(KieError) as caught:
         transport(CALLS["submit"])
