@@ -87,7 +87,7 @@ NO_KEYS = [
     each(
         ("https://kie.ai/api-key", [None, ""]),
         ("fewer than 8 characters", ["0", "1234567"]),  # it could not be hidden safely in what is logged
-        ("is no API key", NO_KEYS),
+        ("is not an API key", NO_KEYS),
     ),
 )
 def test_what_can_be_no_key_is_refused(key: str | None, says: str) -> None:
