@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
+from airflow_provider_kie import connection
 from airflow_provider_kie.connection import DEFAULT_BASE_URL, DEFAULT_CALLBACK_URL, EXTRA_FIELDS, KieSettings
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
@@ -73,7 +74,8 @@ def refused(field: str, extra: dict[str, Any] | None = None, **fields: Any) -> s
 
 @pytest.mark.parametrize("key", ["12345678", KEY, "eyJhbGciOi.eyJzdW.SflKxwRJ_-", "a+b/c+d==", "~._-~._-", "k" * 5000])
 def test_a_key_is_taken_as_it_is(key: str) -> None:
-    assert read(password=key).api_key == key
+    found = read(password=key)
+    assert (found.api_key, found.conn_id) == (key, CONN_ID)
 
 
 NO_KEYS = [
@@ -473,6 +475,12 @@ def test_the_older_form_shows_every_field() -> None:
     text = ("StringField", "BS3TextFieldWidget")
     looks = {"proxy": ("PasswordField", "BS3PasswordFieldWidget"), "insecure_http": ("BooleanField", "NoneType")}
     assert shown == {e.name: (looks.get(e.name, text), e.label, e.description) for e in EXTRA_FIELDS}
+
+
+def test_the_newer_form_shows_every_field() -> None:
+    fields = connection.build_conn_fields()
+    shown = {name: (of["label"], of["description"], of["schema"].get("format")) for name, of in fields.items()}
+    assert shown == {e.name: (e.label, e.description, "password" if e.secret else None) for e in EXTRA_FIELDS}
 
 
 def test_the_older_form_hides_what_has_no_meaning() -> None:

@@ -132,6 +132,12 @@ def test_trouble_neither_starts_nor_ends_the_grace():
     assert isinstance(judge.judge(None, 130.0), Failed)
 
 
+def test_a_rate_limit_and_the_pause_after_it_have_one_reason():
+    reasons = {new_judge().judge(e.KieRateLimitError(text), 0.0).reason for text in ("KIE answered 429", "Not sent")}
+    assert len(reasons) == 1
+    assert "429" in reasons.pop()
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "nominal"),
     [
