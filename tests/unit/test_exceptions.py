@@ -206,7 +206,7 @@ def test_a_sensor_ends_for_good(error_class):
     assert type(ended) is (KieSensorTimeoutError if timed_out else type(final(error)))
 
 
-def test_what_travels_is_the_class_that_it_stands_for(monkeypatch):
+def test_an_error_is_rebuilt_as_its_original_class(monkeypatch):
     monkeypatch.setattr(KieError, "_classes", dict(KieError._classes))
     somebodys, ours = (type("KieNewError", (KieError,), {"__module__": room}) for room in ("dags", KieError.__module__))
     for error in (ours("x"), somebodys("x"), final(ours("x"))):
