@@ -200,7 +200,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("names", "value", "expected"), [(n, *pair) for n, pairs in FIELDS.items() for pair in pairs])
-def test_a_field(names, value, expected):
+def test_a_field_of_the_record(names, value, expected):
     sent, name = names
     found = read(**{sent: value})[name]
     assert found == expected

@@ -82,7 +82,7 @@ def test_an_answer_that_is_nested_too_deeply_is_unreadable():
         *((7, "7"), (0, "0"), (10**31, "1" + "0" * 31)),  # of native templates
     ],
 )
-def test_an_id(value, read):
+def test_an_id_is_taken_as_a_text(value, read):
     assert check_id("audio_id", value) == read
 
 

@@ -93,7 +93,7 @@ def test_the_end_of_a_wait(name):
         assert verdict.warning == expected
 
 
-def test_a_number_that_nobody_names_ends_a_wait_at_once():
+def test_an_unlisted_number_ends_a_wait_at_once():
     assert isinstance(Judge(SCULPTURES, ID, "kie_default").judge(reading(SCULPTURES, {"stage": 7}), 0.0), Failed)
 
 
