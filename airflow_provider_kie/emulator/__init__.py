@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.emulator.answers import ANSWERS, Answer
+from airflow_provider_kie.emulator.answers import ANSWERS
+from airflow_provider_kie.emulator.scripted import Answer
 
 if TYPE_CHECKING:
     from airflow_provider_kie.emulator.server import KieEmulator

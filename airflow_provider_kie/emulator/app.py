@@ -6,44 +6,57 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from airflow_provider_kie.emulator.answers import ANSWERS, Answer
+from airflow_provider_kie.emulator.answers import ANSWERS
 from airflow_provider_kie.emulator.control import control_routes
 from airflow_provider_kie.emulator.envelope import METHOD_NOT_ALLOWED, NO_PERMISSION, NOT_FOUND, Envelope
 from airflow_provider_kie.emulator.families import FAMILIES, Row
-from airflow_provider_kie.emulator.files import extension_of, serve
+from airflow_provider_kie.emulator.files import File, serve
 from airflow_provider_kie.emulator.replies import Reply, expose_transport, reply_with
+from airflow_provider_kie.emulator.scripted import TEXT_HEADERS, Answer
 from airflow_provider_kie.emulator.singles import SINGLE_CALLS, Single, answer_to
 from airflow_provider_kie.emulator.state import EmulatorState
+from airflow_provider_kie.emulator.uploads import (
+    UPLOAD_METHOD_NOT_ALLOWED,
+    UPLOAD_NO_PERMISSION,
+    UPLOAD_PATH,
+    UPLOADED,
+    UploadForm,
+    read_form,
+)
 
 __all__ = ["ApiRequest", "KieApp", "create_app"]
 
 # KIE's edge rejects clients with the default User-Agents of Python's libraries.
 _BLOCKED_AGENTS: Final = ("python-urllib", "python-requests", "python/")
+_FILES: Final = ("/s/", "/d/", UPLOADED)
+# Of the file host.
+_REFUSALS: Final = {403: b"Forbidden", 404: b"Not Found"}
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request to KIE's API or file host, parsed."""
+    """A request to KIE's API, upload host or file host, parsed; of an upload, the body is what the log tells."""
 
     request: Request
     body: object
     endpoint: str | None
     row: Row | None
     token: str
+    form: UploadForm = field(default_factory=UploadForm)
 
     @property
     def path(self) -> str:
         """The path without the query."""
-        return self.request.url.path
+        return str(self.request.scope["path"])
 
     @property
     def family(self) -> str:
@@ -74,12 +87,19 @@ class _Endpoint(NamedTuple):
     method: str
     answer: Callable[[EmulatorState, ApiRequest], Envelope]
     row: Row | None = None
+    wrong_method: Envelope = METHOD_NOT_ALLOWED
+    wrong_key: Envelope = NO_PERMISSION
 
 
 _API: Final = "/api/v1/"
 _ENDPOINTS: Final = {
     _API + "chat/credit": _Endpoint("credit", "GET", lambda kie, c: kie.credit()),
     _API + "common/download-url": _Endpoint("download-url", "POST", lambda kie, c: kie.download_url(c.body)),
+    UPLOAD_PATH: _Endpoint(
+        *("upload", "POST", lambda kie, c: kie.upload(c.form)),
+        wrong_method=UPLOAD_METHOD_NOT_ALLOWED,
+        wrong_key=UPLOAD_NO_PERMISSION,
+    ),
 }
 for _row in FAMILIES.values():
     _ENDPOINTS[_row.submit] = _Endpoint("submit", "POST", lambda kie, c: kie.submit(c.body, c.family), _row)
@@ -104,7 +124,10 @@ class KieApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI request."""
-        call = await _read(Request(scope, receive))
+        try:
+            call = await _read(Request(scope, receive))
+        except ClientDisconnect:
+            return
         played = None
         reply = self._refusal(call)
         if reply is None:
@@ -119,12 +142,13 @@ class KieApp:
             return self._played(call, ANSWERS["blocked"])
         if call.endpoint is None:
             return reply_with(self.state.stopping, NOT_FOUND)
-        is_file = call.endpoint == "file"
-        if call.request.method not in (("GET", "HEAD") if is_file else (_ENDPOINTS[call.path].method,)):
-            return reply_with(self.state.stopping, METHOD_NOT_ALLOWED)
-        if is_file or self._authorized(call):
-            return None
-        return reply_with(self.state.stopping, NO_PERMISSION)
+        if call.endpoint == "file":
+            served = call.request.method in ("GET", "HEAD")
+            return None if served else reply_with(self.state.stopping, METHOD_NOT_ALLOWED)
+        here = _ENDPOINTS[call.path]
+        if call.request.method != here.method:
+            return reply_with(self.state.stopping, here.wrong_method)
+        return None if self._authorized(call) else reply_with(self.state.stopping, here.wrong_key)
 
     def _authorized(self, call: ApiRequest) -> bool:
         return hmac.compare_digest(call.token.encode(), self.state.api_key.encode())
@@ -136,15 +160,14 @@ class KieApp:
 
     def _file(self, call: ApiRequest) -> Reply:
         stopping = self.state.stopping
-        folder, name = call.path.removeprefix("/").split("/", 1)
-        extension = ""
-        if folder == "d" and self.state.link_is_open(name):
-            extension = self.state.kind_of_link(name)
-        elif folder == "s" and self.state.file_is_signed(name, call.request.query_params.get("sig", "")):
-            extension = extension_of(name)
-        if not extension:
-            return Reply(stopping, b"Forbidden", 403, ANSWERS["file-forbidden"].headers)
-        served = serve(call.request.headers, extension)
+        found: File | int
+        if call.path.startswith(UPLOADED):
+            found = self.state.uploads.find(call.path) or 404
+        else:
+            found = self.state.links.find(call.path, call.request.query_params.get("sig", ""))
+        if isinstance(found, int):
+            return Reply(stopping, _REFUSALS[found], found, TEXT_HEADERS)
+        served = serve(call.request.headers, found)
         return Reply(stopping, served.body, served.status, served.headers)
 
     def _played(self, call: ApiRequest, answer: Answer) -> Reply:
@@ -190,16 +213,21 @@ class KieApp:
 
 
 async def _read(request: Request) -> ApiRequest:
-    content, path = await request.body(), request.url.path
-    try:
-        body = json.loads(content, parse_constant=_refuse) if content else None
-    except (ValueError, RecursionError):
-        body = None
-    endpoint, row = ("file" if path.startswith(("/s/", "/d/")) else None), None
+    path = request.scope["path"]
+    form = await read_form(request) if path == UPLOAD_PATH else UploadForm()
+    body = form.facts() if path == UPLOAD_PATH else _parsed(await request.body())
+    endpoint, row = ("file" if path.startswith(_FILES) else None), None
     if path in _ENDPOINTS:
         endpoint, row = _ENDPOINTS[path].name, _ENDPOINTS[path].row
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return ApiRequest(request, body, endpoint, row, token.strip() if scheme.lower() == "bearer" else "")
+    return ApiRequest(request, body, endpoint, row, token.strip() if scheme.lower() == "bearer" else "", form)
+
+
+def _parsed(content: bytes) -> object:
+    try:
+        return json.loads(content, parse_constant=_refuse) if content else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _refuse(constant: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from airflow_provider_kie.emulator.answers import Answer
+from airflow_provider_kie.emulator.scripted import Answer
 
 __all__ = ["CASES", "SINGLES", "Case", "Meaning"]
 

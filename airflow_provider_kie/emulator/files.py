@@ -7,14 +7,41 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 from airflow_provider_kie.emulator.media import KINDS
 
-__all__ = ["LAST_MODIFIED", "Served", "etag", "extension_of", "serve"]
+__all__ = ["LAST_MODIFIED", "File", "Served", "made_file", "serve"]
 
 LAST_MODIFIED: Final = "Wed, 01 Jan 2025 00:10:00 GMT"
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file and what the host says about it."""
+
+    content: bytes
+    media_type: str
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> Self:
+        """The file with this content."""
+        return cls(content, media_type, hashlib.sha256(content).hexdigest())
+
+    @property
+    def etag(self) -> str:
+        """Its strong validator."""
+        return f'"{self.sha256[:32]}"'
+
+
+@functools.lru_cache(maxsize=1024)
+def made_file(extension: str, mark: str) -> File | None:
+    """The file of a job with this extension and mark; None for an extension that no job has."""
+    kind = KINDS.get(extension)
+    return File.of(kind.content(mark), kind.media_type) if kind else None
 
 
 class Served(NamedTuple):
@@ -25,29 +52,17 @@ class Served(NamedTuple):
     body: bytes
 
 
-@functools.cache
-def etag(extension: str = "wav") -> str:
-    """The strong validator of the file with this extension."""
-    return f'"{hashlib.sha256(KINDS[extension].content()).hexdigest()[:32]}"'
-
-
-def extension_of(path: str) -> str:
-    """The extension in a path, or an empty text if there is no such file."""
-    extension = path.rpartition(".")[2]
-    return extension if extension in KINDS else ""
-
-
-def serve(headers: Mapping[str, str], extension: str = "wav") -> Served:
+def serve(headers: Mapping[str, str], file: File) -> Served:
     """The file, or the part of it that the request headers ask for."""
-    content = KINDS[extension].content()
+    content = file.content
     about = {
-        "content-type": KINDS[extension].media_type,
+        "content-type": file.media_type,
         "accept-ranges": "bytes",
-        "etag": etag(extension),
+        "etag": file.etag,
         "last-modified": LAST_MODIFIED,
         "server": "cloudflare",
     }
-    unchanged = headers.get("if-range", etag(extension)) in (etag(extension), LAST_MODIFIED)
+    unchanged = headers.get("if-range", file.etag) in (file.etag, LAST_MODIFIED)
     # A range that is malformed, or that asks for several parts, is ignored, as RFC 9110 allows.
     asked = _RANGE.fullmatch(headers.get("range", "").strip()) if unchanged else None
     if asked is None:

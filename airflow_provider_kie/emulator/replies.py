@@ -14,8 +14,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from airflow_provider_kie.emulator.answers import JSON_HEADERS, Fault
 from airflow_provider_kie.emulator.envelope import Envelope
+from airflow_provider_kie.emulator.scripted import JSON_HEADERS, Fault
 
 __all__ = ["HANG_SECONDS", "Reply", "expose_transport", "reply_with"]
 

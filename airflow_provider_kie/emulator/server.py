@@ -139,7 +139,8 @@ class KieEmulator:
 
     def connection_json(self) -> str:
         """A connection to this emulator, as a value of ``AIRFLOW_CONN_KIE_DEFAULT``."""
-        return json.dumps({"conn_type": "kie", "password": self.api_key, "host": self.url})
+        extra = {"upload_host": self.url}
+        return json.dumps({"conn_type": "kie", "password": self.api_key, "host": self.url, "extra": extra})
 
     def play(
         self,
@@ -194,6 +195,17 @@ class KieEmulator:
         """
         body = {"model": input.pop("model", ""), "input": input} if family_named(family).on_market else input
         return self.state.create_job(family, body, finished=finished)
+
+    def expire_links(self, kie_task_id: str, *, fresh: bool = False) -> None:
+        """
+        Make all links to the files of a job dead: the file host answers 404.
+
+        :param kie_task_id: the job
+        :param fresh: whether the files are still there. If so, the job's next record has new links to them, and
+            download-url takes old links and new ones; if not, the record keeps the dead links, which download-url
+            refuses
+        """
+        self.state.links.expire(kie_task_id, fresh=fresh)
 
     def configure(self, /, **settings: Unpack[SettingsArguments]) -> None:
         """

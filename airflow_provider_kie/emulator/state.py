@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import random
 import secrets
 import threading
@@ -13,24 +11,25 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
-from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS, Answer
+from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS
 from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.emulator.families import FAMILIES, Row, family_named
-from airflow_provider_kie.emulator.files import extension_of
+from airflow_provider_kie.emulator.links import Links
 from airflow_provider_kie.emulator.records import Job, Stage
 from airflow_provider_kie.emulator.results import PAUSED, model_named
+from airflow_provider_kie.emulator.scripted import Answer
 from airflow_provider_kie.emulator.settings import Settings, SettingsArguments
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
+from airflow_provider_kie.emulator.uploads import UploadEnvelope, UploadForm, Uploads
 
-__all__ = ["LIMIT_WINDOW", "LINK_SECONDS", "PRICE", "EmulatorState", "Settings", "SettingsArguments"]
+__all__ = ["LIMIT_WINDOW", "PRICE", "EmulatorState", "Settings", "SettingsArguments"]
 
 #: Credits for a WAV conversion.
 PRICE: Final = FAMILIES["wav"].price
 LIMIT_WINDOW: Final = 10.0
-LINK_SECONDS: Final = 20 * 60
 
 # The checked fields of a submit that are texts.
 _TEXTS: Final = ("callBackUrl", "taskId", "audioId", "model", "prompt")
@@ -68,7 +67,8 @@ class EmulatorState:
             self._once: dict[tuple[str, ...], Job] = {}
             self._accepted_at: deque[float] = deque()
             self.started: dict[tuple[str, ...], float] = {}
-            self._links: dict[str, _Link] = {}
+            self.links = Links(self._secret, self._clock)
+            self.uploads = Uploads()
             self.answers = AnswerQueue()
             self.log = RequestLog(self.api_key, self._clock)
 
@@ -132,12 +132,13 @@ class EmulatorState:
     def download_url(self, body: object) -> Envelope:
         """POST /api/v1/common/download-url: a link for 20 minutes to a file of this emulator."""
         url = body.get("url") if isinstance(body, dict) else None
-        if not (isinstance(url, str) and self._is_own_file(url)):
-            return Envelope(422, "url is wrong")
-        token = secrets.token_hex(16)
-        with self._lock:
-            self._links[token] = _Link(self._clock() + LINK_SECONDS, extension_of(urlsplit(url).path))
-        return Envelope(data=f"{self.base_url}/d/{token}")
+        parts = urlsplit(url if isinstance(url, str) else "")
+        path = self.links.lend(parts.path) if f"{parts.scheme}://{parts.netloc}" == self.base_url else None
+        return Envelope(data=self.base_url + path) if path else Envelope(422, "url is wrong")
+
+    def upload(self, form: UploadForm) -> UploadEnvelope:
+        """POST to the upload host."""
+        return self.uploads.keep(form, self.base_url, self._clock())
 
     # --- For single calls
 
@@ -197,32 +198,11 @@ class EmulatorState:
 
     def file_url(self, kie_task_id: str, extension: str, number: int = 0) -> str:
         """The signed link to a file; it works for any id, including those of queued answers."""
-        name = hashlib.sha256(f"{kie_task_id}/{number}".encode()).hexdigest()[:32] + f".{extension}"
-        return f"{self.base_url}/s/{name}?sig={self._signature(name)}"
+        return self.base_url + self.links.signed(kie_task_id, extension, number)
 
     def wav_url(self, kie_task_id: str) -> str:
         """The signed link to a WAV file."""
         return self.file_url(kie_task_id, "wav")
-
-    def file_is_signed(self, name: str, signature: str) -> bool:
-        """Whether the signature of a link is valid."""
-        return hmac.compare_digest(signature.encode(), self._signature(name).encode())
-
-    def link_is_open(self, token: str) -> bool:
-        """Whether a download link exists and has not expired."""
-        with self._lock:
-            return token in self._links and self._clock() < self._links[token].until
-
-    def kind_of_link(self, token: str) -> str:
-        """The extension of the file behind a download link."""
-        return self._links[token].extension
-
-    def _signature(self, name: str) -> str:
-        return hmac.new(self._secret, name.encode(), hashlib.sha256).hexdigest()[:32]
-
-    def _is_own_file(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc}" == self.base_url and parts.path.startswith("/s/")
 
     def _window_is_full(self) -> bool:
         now, limit = self._clock(), self.settings.submits_per_window
@@ -273,11 +253,6 @@ class EmulatorState:
                 "queued_answers": len(self.answers),
                 "settings": asdict(self.settings),
             }
-
-
-class _Link(NamedTuple):
-    until: float
-    extension: str
 
 
 def _refusal(row: Row, body: Mapping[str, object]) -> Envelope | None:

@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_kie.emulator.answers import ANSWERS, ENDPOINTS, Answer
+from airflow_provider_kie.emulator.answers import ANSWERS
 from airflow_provider_kie.emulator.cases import CASES, SINGLES
+from airflow_provider_kie.emulator.scripted import ENDPOINTS, Answer
 
 __all__ = ["LOG_LENGTH", "AnswerQueue", "Json", "RequestLog", "find_answer"]
 
 LOG_LENGTH: Final = 100_000
 # Shorter tokens are not keys; masking them would only make the log unreadable.
 _SHORTEST_SECRET: Final = 8
+
+# "any" leaves them out, because they do not send KIE's envelope.
+_OTHER_HOSTS: Final = ("upload", "file")
 
 Json = dict[str, Any]
 
@@ -40,8 +44,7 @@ class _Queued:
     repeat: bool
 
     def fits(self, endpoint: str, kie_task_id: str | None) -> bool:
-        # "any" excludes the file host, which does not send envelopes.
-        here = self.endpoint == endpoint or (self.endpoint == "any" and endpoint != "file")
+        here = self.endpoint == endpoint or (self.endpoint == "any" and endpoint not in _OTHER_HOSTS)
         return here and self.kie_task_id in (None, kie_task_id)
 
     def replaces(self, earlier: _Queued) -> bool:

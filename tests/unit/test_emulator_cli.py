@@ -76,7 +76,7 @@ def test_wrong_arguments_are_one_clear_line(arguments: list[str], words: str) ->
     assert words in line
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "python_multipart"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None; sys.argv[0] = 'kie-emulator'\n"

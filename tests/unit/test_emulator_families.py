@@ -26,8 +26,8 @@ CALLBACK = "https://example.com/cb"
 #: One family for each dialect, and what its file is.
 DIALECTS = {
     "jobs": ("image/png", b"\x89PNG"),
-    "music": ("audio/mpeg", b"\xff\xfb"),
-    "stems": ("audio/mpeg", b"\xff\xfb"),
+    "music": ("audio/mpeg", b"ID3"),
+    "stems": ("audio/mpeg", b"ID3"),
     "veo": ("video/mp4", b"\0\0\0\x1cftyp"),
     "runway": ("video/mp4", b"\0\0\0\x1cftyp"),
 }

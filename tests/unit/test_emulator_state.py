@@ -8,6 +8,7 @@ import json
 import pytest
 
 from airflow_provider_kie.emulator import ANSWERS
+from airflow_provider_kie.emulator.files import File
 from airflow_provider_kie.emulator.state import EmulatorState
 
 
@@ -94,12 +95,12 @@ def test_the_limit_counts_accepted_submits_in_ten_seconds(state: EmulatorState, 
 def test_a_download_link_lives_for_twenty_minutes(state: EmulatorState, clock: Clock) -> None:
     link = state.download_url({"url": state.wav_url("988e00aa")}).data
     assert isinstance(link, str)
-    token = link.rpartition("/")[2]
+    path = link.removeprefix(state.base_url)
     clock.now += 20 * 60 - 1
-    assert state.link_is_open(token)
+    assert isinstance(state.links.find(path, ""), File)
     clock.now += 1
-    assert not state.link_is_open(token)
-    assert not state.link_is_open("never-given-out")
+    assert state.links.find(path, "") == 403
+    assert state.links.find("/d/never-given-out", "") == 403
 
 
 @pytest.mark.parametrize("body", [{"url": "https://example.com/s/1.wav"}, {"url": 1}, {}, None, []])
@@ -129,10 +130,10 @@ def test_wrong_settings_are_named_and_change_nothing(state: EmulatorState, name:
     assert state.settings == before
 
 
-def test_any_means_every_api_call_but_no_file(state: EmulatorState) -> None:
+def test_any_means_every_api_call_but_no_other_host(state: EmulatorState) -> None:
     state.answers.add("blocked", repeat=True)
-    taken = [state.answers.take(endpoint, None) for endpoint in ("file", "submit", "credit")]
-    assert [answer and answer.name for answer in taken] == [None, "blocked", "blocked"]
+    taken = [state.answers.take(endpoint, None) for endpoint in ("file", "upload", "submit", "credit")]
+    assert [answer and answer.name for answer in taken] == [None, None, "blocked", "blocked"]
 
 
 def test_a_misspelt_answer_suggests_similar_names(state: EmulatorState) -> None:

@@ -20,7 +20,7 @@ import requests
 
 from airflow_provider_kie.emulator import ANSWERS, KieEmulator
 from airflow_provider_kie.emulator.audio import wav_bytes
-from airflow_provider_kie.emulator.files import LAST_MODIFIED, etag
+from airflow_provider_kie.emulator.files import LAST_MODIFIED, File
 
 AGENT = {"User-Agent": "kie-tests"}
 SUBMIT = "/api/v1/wav/generate"
@@ -28,6 +28,7 @@ RECORD = "/api/v1/wav/record-info"
 CREDIT = "/api/v1/chat/credit"
 DOWNLOAD = "/api/v1/common/download-url"
 SIZE = len(wav_bytes())
+ETAG = File.of(wav_bytes(), "audio/wav").etag
 
 
 class Client:
@@ -153,7 +154,7 @@ def test_a_whole_file(wav_url: str) -> None:
     assert (answer.status_code, answer.content) == (200, wav_bytes())
     assert answer.headers["content-type"] == "audio/wav"
     assert answer.headers["last-modified"] == LAST_MODIFIED
-    assert answer.headers["etag"] == etag()
+    assert answer.headers["etag"] == ETAG
     head = fetch(wav_url, "HEAD")
     assert (head.status_code, head.headers["content-length"], head.content) == (200, str(SIZE), b"")
 
@@ -165,7 +166,7 @@ def test_a_whole_file(wav_url: str) -> None:
         ({"Range": f"bytes={SIZE - 1}-"}, SIZE - 1, SIZE - 1),
         ({"Range": "bytes=-5"}, SIZE - 5, SIZE - 1),
         ({"Range": f"bytes=10-{SIZE * 2}"}, 10, SIZE - 1),
-        ({"Range": "bytes=4-", "If-Range": etag()}, 4, SIZE - 1),
+        ({"Range": "bytes=4-", "If-Range": ETAG}, 4, SIZE - 1),
         ({"Range": "bytes=4-", "If-Range": LAST_MODIFIED}, 4, SIZE - 1),
     ],
 )
@@ -186,7 +187,7 @@ def test_a_part_that_does_not_exist(wav_url: str, asked: str) -> None:
     "asked",
     [
         *({"Range": "bytes=5-2"}, {"Range": "bytes=0-1,4-5"}, {"Range": "items=0-3"}),
-        *({"Range": "bytes=4-", "If-Range": '"another"'}, {"Range": "bytes=4-", "If-Range": f"W/{etag()}"}),
+        *({"Range": "bytes=4-", "If-Range": '"another"'}, {"Range": "bytes=4-", "If-Range": f"W/{ETAG}"}),
     ],
 )
 def test_a_range_that_is_not_served_brings_the_file(wav_url: str, asked: dict[str, str]) -> None:
