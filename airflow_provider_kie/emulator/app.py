@@ -96,7 +96,9 @@ _ENDPOINTS: Final = {
     _API + "chat/credit": _Endpoint("credit", "GET", lambda kie, c: kie.credit()),
     _API + "common/download-url": _Endpoint("download-url", "POST", lambda kie, c: kie.download_url(c.body)),
     UPLOAD_PATH: _Endpoint(
-        *("upload", "POST", lambda kie, c: kie.upload(c.form)),
+        name="upload",
+        method="POST",
+        answer=lambda kie, c: kie.upload(c.form),
         wrong_method=UPLOAD_METHOD_NOT_ALLOWED,
         wrong_key=UPLOAD_NO_PERMISSION,
     ),

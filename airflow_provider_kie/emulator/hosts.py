@@ -37,7 +37,7 @@ UPLOADS: Final = (
     _upload("upload-wrong-key-http", 401, "Authentication failed: Invalid API Key", 401),
     _upload("upload-server-error", 500, "Internal server error"),
     _upload("upload-server-error-http", 500, "Internal server error", 500),
-    _upload("upload-unsuccessful", 200, _UPLOADED, data=_ABOUT),
+    _upload("upload-unsuccessful", 200, _UPLOADED, data={**_ABOUT, "downloadUrl": "https://tempfile.example/a.png"}),
     _upload("upload-without-url", 200, _UPLOADED, success=True, data=_ABOUT),
     _upload("upload-null-data", 200, _UPLOADED, success=True, data=None),
     _upload("upload-link-no-url", 200, _UPLOADED, success=True, data={**_ABOUT, "downloadUrl": "s3://kieai/1/a.png"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,43 @@ def test_a_market_job_makes_what_its_model_makes(state: EmulatorState, model: st
     assert files or isinstance(job["result"], dict)
     assert job["credits"] == model_named(model).price
     assert len(job["tracks"]) == (2 if model.endswith("api/generate") else 0)
+
+
+ECHOES = {
+    "jobs": lambda record: json.loads(json.loads(record["param"])["input"]),
+    "music": lambda record: json.loads(record["param"]),
+    "lyrics": lambda record: json.loads(record["param"]),
+    "veo": lambda record: json.loads(record["paramJson"]),
+    "flux-kontext": lambda record: json.loads(record["paramJson"]),
+    "runway": lambda record: record["generateParam"],
+}
+
+
+@pytest.mark.parametrize("family", ECHOES)
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_record_repeats_the_request(state: EmulatorState, family: str, finished: bool) -> None:
+    body = body_of(family, prompt='a "fox"', imageUrl="https://example.com/in.png")
+    kie_task_id = state.create_job(family, body, finished=finished)
+    echo = ECHOES[family](state.record_info(kie_task_id, family).data)
+    assert echo == (body["input"] if family == "jobs" else body)
+
+
+# Files
+
+
+def test_the_page_tells_how_many_files_a_job_has(state: EmulatorState) -> None:
+    table = PAGE.read_text().partition("### Jobs with several files")[2].partition("\n##")[0]
+    rows = re.findall(r"^\| `(.+?)`(?: with `(.+?)`)? \| (.+) \|$", table, re.MULTILINE)
+    assert len(rows) > 5
+    for family, given, told in rows:
+        fields = dict(pair.split("=") for pair in given.split(", ")) if given else {}
+        job = made_by(state, family, body_of(family, **fields))
+        kinds = Counter(file["url"].partition("?")[0].rpartition(".")[2].upper() for file in job["files"])
+        assert (family, given, " and ".join(f"{count} {kind}" for kind, count in kinds.items())) == (
+            family,
+            given,
+            told,
+        )
 
 
 # Over HTTP
