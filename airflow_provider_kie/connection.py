@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.connection_fields import DEFAULT_BASE_URL, LONGEST_TIMEOUT, Fields, is_json_object
+from airflow_provider_kie.connection_fields import (
+    DEFAULT_BASE_URL,
+    DEFAULT_UPLOAD_HOST,
+    LONGEST_TIMEOUT,
+    Fields,
+    is_json_object,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -98,6 +104,11 @@ EXTRA_FIELDS = (
         words=WAV_ROUTES,
     ),
     ExtraField(
+        "upload_host",
+        "Upload host",
+        f"The host that takes files for jobs, and the key with them. Default {DEFAULT_UPLOAD_HOST}.",
+    ),
+    ExtraField(
         "timeout",
         "Timeout",
         f"Seconds for one request to KIE, up to {LONGEST_TIMEOUT:.0f}. Default {DEFAULT_TIMEOUT:.0f}.",
@@ -164,12 +175,13 @@ class KieSettings:
     The checked values of a connection; ``repr`` leaves out secrets and what may contain one.
 
     :param conn_id: the Airflow connection.
-    :param api_key: sent as a bearer token to the base URL's host and nowhere else.
+    :param api_key: sent as a bearer token to the base URL's host and the upload host, and nowhere else.
     :param base_url: scheme, host and port, without a trailing slash.
     :param callback_url: sent with every submit to a family that demands one.
     :param account: a name of the user's choice for the account at KIE that pays; by default each connection counts as
         an account of its own.
     :param wav_route: how WAV conversions are submitted: ``"wav"`` or ``"jobs"``.
+    :param upload_host: scheme, host and port of the host for uploads, to which the key is also sent.
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
     :param verify: False, or the path of the CA bundle, or True for the default one.
@@ -181,6 +193,7 @@ class KieSettings:
     callback_url: str = field(default=DEFAULT_CALLBACK_URL, repr=False)
     account: str | None = None
     wav_route: str = WAV_ROUTES[0]
+    upload_host: str = DEFAULT_UPLOAD_HOST
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
@@ -214,6 +227,7 @@ class KieSettings:
             callback_url=checked.url("callback_url") or DEFAULT_CALLBACK_URL,
             account=checked.text("account"),
             wav_route=checked.word("wav_route", WAV_ROUTES),
+            upload_host=checked.upload_host("upload_host", insecure),
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
             proxy=checked.proxy("proxy"),
             verify=checked.verify("verify"),

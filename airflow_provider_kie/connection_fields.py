@@ -14,15 +14,18 @@ import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_kie.hosts import ip_address, is_loopback, spell_proxy, split_url
 
 if TYPE_CHECKING:
     from airflow_provider_kie.exceptions import KieConfigurationError
 
-__all__ = ["DEFAULT_BASE_URL", "LONGEST_TIMEOUT", "SHORTEST_KEY", "Fields", "is_json_object"]
+__all__ = ["DEFAULT_BASE_URL", "DEFAULT_UPLOAD_HOST", "LONGEST_TIMEOUT", "SHORTEST_KEY", "Fields", "is_json_object"]
 
 DEFAULT_BASE_URL = "https://api.kie.ai"
+#: The host that takes uploads, which is not the API's (recorded 2026-10-01).
+DEFAULT_UPLOAD_HOST = "https://kieai.redpandaai.co"
 LONGEST_TIMEOUT = 600.0
 #: The fewest characters of a key, so that masking it in an answer masks nothing else.
 SHORTEST_KEY = 8
@@ -134,16 +137,25 @@ class Fields:
         scheme, separator, name = host.strip().rpartition("://")
         if isinstance(ip_address(name), ipaddress.IPv6Address):  # Airflow drops the brackets of a URI
             name = f"[{name}]"
-        parts = split_url(f"{scheme if separator else schema or 'https'}://{name.rstrip('/')}")
+        url = self._host_url("host", f"{scheme if separator else schema or 'https'}://{name}", insecure_http)
+        return url + (f":{port}" if port and urlsplit(url).port is None else "")
+
+    def upload_host(self, name: str, insecure_http: bool) -> str:
+        """Read the base URL of the host for uploads."""
+        value = self.text(name)
+        return self._host_url(name, value.strip(), insecure_http) if value else DEFAULT_UPLOAD_HOST
+
+    def _host_url(self, field: str, value: str, insecure_http: bool) -> str:
+        parts = split_url(value.rstrip("/"))
         if parts is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-            raise self.refuse("host", f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
+            raise self.refuse(field, f"must be a base URL such as {DEFAULT_BASE_URL}, without a path or user")
         if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname or ""):
             raise self.refuse(
-                "host",
+                field,
                 "is plain http; use https, or set the extra field 'insecure_http' to send the key unencrypted",
             )
         # Spelled as HTTP libraries do, because the key is sent to exactly this address only.
-        return f"{parts.scheme}://{parts.netloc}" + (f":{port}" if port and not parts.port else "")
+        return f"{parts.scheme}://{parts.netloc}"
 
     @staticmethod
     def _as_boolean(value: Any, default: bool) -> bool | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.hooks.kie import KieHook
     from airflow_provider_kie.triggers.job import KieJobTrigger
 
-__all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_airflow", "open_hook"]
+__all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_airflow", "open_hook", "which_job"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,20 @@ def open_hook(kie_conn_id: object) -> KieHook:
     if is_blank(kie_conn_id):
         raise pushed_nothing("kie_conn_id")
     return KieHook(str(kie_conn_id))
+
+
+def which_job(given: Any, family: str) -> tuple[str, Family]:
+    """
+    Return the id and the family of a job, unchecked, typed as they should be.
+
+    :param given: the id, or a :class:`~airflow_provider_kie.api.job.KieJob`, whose family counts.
+    :raises KieValidationError: there is no such family, or the task that should provide it pushed nothing.
+    """
+    job: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    family = job.get("family", family)
+    if is_blank(family):
+        raise pushed_nothing("family")
+    return cast("str", job.get("kie_task_id", given)), find_family(family)
 
 
 class JobTask(BaseOperator):

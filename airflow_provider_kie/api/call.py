@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -12,7 +12,7 @@ from airflow_provider_kie.api.envelope import Json, Response, data_of, decode
 from airflow_provider_kie.exceptions import KieError, KieUnreadableAnswerError
 from airflow_provider_kie.redaction import redact
 
-__all__ = ["Call", "Repeat"]
+__all__ = ["Call", "Repeat", "UploadBody"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,27 @@ class Repeat(Enum):
     GUARDED = "guarded"
     #: The call may be charged: only if KIE certainly did nothing.
     NEVER_TWICE = "never twice"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadBody:
+    """
+    A file to send.
+
+    :param file_name: how KIE is to call it.
+    :param upload_path: its folder at KIE.
+    :param size: in bytes.
+    :param sha256: of its content, in hex.
+    :param media_type: what it is.
+    :param read: yields the content from its start, each time that it is called.
+    """
+
+    file_name: str
+    upload_path: str
+    size: int
+    sha256: str
+    media_type: str
+    read: Callable[[], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,7 @@ class Call(Generic[T]):
     :param family: the family of that job, see :attr:`Family.tag`.
     :param salvage: finds a result in the ``data`` of an error answer, or returns None.
     :param recover: maps an error that is really a result; raises the error otherwise.
+    :param upload: a file to send to the upload host, in place of a body for the API.
     """
 
     purpose: str
@@ -57,6 +79,7 @@ class Call(Generic[T]):
     family: str | None = None
     salvage: Callable[[Json], T | None] | None = None
     recover: Callable[[KieError], T] | None = None
+    upload: UploadBody | None = None
 
     def read(self, answer: Response) -> T:
         """

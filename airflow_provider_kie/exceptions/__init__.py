@@ -54,6 +54,7 @@ __all__ = [
     "KieUnsafeUrlError",
     "KieValidationError",
     "KieWaitTimeoutError",
+    "KieWrongFileError",
     "KieWrongTaskError",
     "label",
     "named",
@@ -266,7 +267,13 @@ class KieLinkExpiredError(KieError, AirflowFailException):
     next_step = "KIE deletes files after 14 days: convert the track again, and archive the file soon after."
 
 
-class KieNotAWavError(KieError, AirflowFailException):
+class KieWrongFileError(KieError, AirflowFailException):
+    """The download is a web page, an error or nothing, and no file; nothing was stored."""
+
+    next_step = "See the first bytes: if they persist in a later run, report them to support@kie.ai."
+
+
+class KieNotAWavError(KieWrongFileError):
     """The download is not a WAV file; nothing was stored."""
 
     next_step = "Look at the first bytes: an error page is the file host's; if it persists, tell support@kie.ai."

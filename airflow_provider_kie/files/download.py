@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Downloads a WAV file from a file host into a sink: in pieces, checked on arrival, resumed after a break.
+Downloads a file from a file host into a sink: in pieces, checked on arrival, resumed after a break.
 
 A transfer resumes only if the host confirms that the file is unchanged (``If-Range`` with a strong validator, RFC 9110
-section 13.1.5); otherwise it starts over, and so does its sink. :mod:`airflow_provider_kie.files.riff` decides what a
-WAV file is, :mod:`airflow_provider_kie.files.host` which hosts may be contacted.
+section 13.1.5); otherwise it starts over, and so does its sink. :mod:`airflow_provider_kie.files.reader` decides what a
+file is, :mod:`airflow_provider_kie.files.host` which hosts may be contacted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from airflow_provider_kie.exceptions import (
     KieConnectionError,
@@ -27,23 +26,19 @@ from airflow_provider_kie.exceptions import (
     KieFileCutOffError,
     KieFileTooLargeError,
     KieLinkExpiredError,
-    KieNotAWavError,
+    KieWrongFileError,
 )
-from airflow_provider_kie.files.host import FileHost, Link, first_bytes, validator_of
-from airflow_provider_kie.files.riff import WavHeader, WavReader, shown
-from airflow_provider_kie.files.tally import Digest, Progress
+from airflow_provider_kie.files.host import FileHost, Link, first_bytes, pieces_of, validator_of
+from airflow_provider_kie.files.reader import MediaReader
+from airflow_provider_kie.files.riff import WavHeader, shown
+from airflow_provider_kie.files.tally import Breaks, Digest, Progress
+from airflow_provider_kie.media import Media
 from airflow_provider_kie.redaction import quoted, redact
 
 __all__ = ["Downloaded", "Sink", "download"]
 
 log = logging.getLogger(__name__)
 
-#: Bytes that are read, hashed and written at a time.
-PIECE = 256 * 1024
-#: Breaks in a row without a new byte, and breaks in total, after which a transfer is given up.
-MOST_BREAKS_IN_A_ROW, MOST_BREAKS = 5, 50
-#: Links in a row without a new byte, after which the file counts as deleted.
-MOST_LINKS_IN_VAIN = 3
 #: Damaged but complete downloads, after which the file at KIE itself counts as damaged.
 MOST_DAMAGED_FILES = 2
 #: Seconds before the first repeat; doubled with each break in a row, up to the longest.
@@ -60,7 +55,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 class Sink(Protocol):
     """Where the bytes go. Its errors end the transfer."""
 
-    def begin(self, size: int | None) -> None:
+    def begin(self, size: int | None, media: Media) -> None:
         """Prepare for the first byte of the file; called again when the transfer starts over."""
 
     def write(self, piece: bytes) -> None:
@@ -73,22 +68,30 @@ class Downloaded(NamedTuple):
 
     :param size: in bytes.
     :param sha256: of all bytes, in hex.
-    :param header: its WAV header.
+    :param media: what it is.
+    :param header: its WAV header, if it is a WAV file.
     """
 
     size: int
     sha256: str
-    header: WavHeader
+    media: Media
+    header: WavHeader | None
 
 
-def download(host: FileHost, links: Iterator[Link], sink: Sink, *, max_bytes: int) -> Downloaded:
+#: Makes what reads a file, of its media type as the host names it and the last part of its link.
+NewReader: TypeAlias = Callable[[str, str], MediaReader]
+
+
+def download(
+    host: FileHost, links: Iterator[Link], sink: Sink, *, max_bytes: int, new_reader: NewReader = MediaReader
+) -> Downloaded:
     """
-    Download a WAV file with all of its audio. Oddities of its header are logged as a warning.
+    Download a whole file. What is odd about it is logged as a warning.
 
-    :raises KieError: the file is incomplete, not a WAV file or too large, or its link does not work.
+    :raises KieError: the file is incomplete, a wrong one or too large, or its link does not work.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
-        return _Transfer(host, links, sink, max_bytes, pool).run()
+        return _Transfer(host, links, sink, max_bytes, new_reader, pool).run()
 
 
 class _BrokeOffError(Exception):
@@ -112,21 +115,25 @@ class _Transfer:
     """The transfer of one file, over as many requests as it takes."""
 
     def __init__(
-        self, host: FileHost, links: Iterator[Link], sink: Sink, max_bytes: int, pool: ThreadPoolExecutor
+        self,
+        host: FileHost,
+        links: Iterator[Link],
+        sink: Sink,
+        max_bytes: int,
+        new_reader: NewReader,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._host = host
         self._links = links
         self._sink = sink
         self._max_bytes = max_bytes
+        self._new_reader = new_reader
         self._pool = pool
         self._link = next(links)
-        self._breaks = 0
-        self._breaks_in_a_row = 0
-        self._links_in_vain = 0
+        self._breaks = Breaks()
         self._damaged_files = 0
-        # The most bytes received by any request: in total, at the last break, and at the last link that failed. A
-        # transfer that starts over makes progress only beyond that.
-        self._furthest = self._furthest_by_break = self._furthest_by_link = 0
+        # Size and digest of what ended where the host had not announced it.
+        self._end_seen: tuple[int, str] | None = None
         self._reset()
 
     def run(self) -> Downloaded:
@@ -140,7 +147,7 @@ class _Transfer:
                 if not self._take_next_link(str(error)):
                     problem = f"The link to {urlsplit(self._link.url).hostname} does not work: {error}"
                     raise KieLinkExpiredError(problem, code=error.status) from None
-            except (KieNotAWavError, KieFileCutOffError) as error:
+            except (KieWrongFileError, KieFileCutOffError) as error:
                 if not self._take_other_file(error.problem):
                     raise
             except (_BrokeOffError, KieConnectionError) as error:
@@ -148,24 +155,21 @@ class _Transfer:
 
     # --- State
 
-    def _reset(self) -> None:
+    def _reset(self, media_type: str = "") -> None:
         """Return to the first byte."""
         self._received = 0
         self._total: int | None = None
         self._validator: str | None = None
         self._encoded = False
         self._begun = False
-        self._reader = WavReader()
+        self._held = bytearray()  # what came before it was known what the file is
+        self._reader = self._new_reader(media_type, urlsplit(self._link.url).path.rpartition("/")[2])
         self._digest = Digest(self._pool)
         self._progress = Progress()
 
     def _take_next_link(self, why: str) -> bool:
         """Switch to a fresh link; return False if there is none, or after too many without a new byte."""
-        self._breaks += 1
-        self._links_in_vain = 0 if self._furthest > self._furthest_by_link else self._links_in_vain + 1
-        self._furthest_by_link = self._furthest
-        in_vain = self._links_in_vain >= MOST_LINKS_IN_VAIN or self._breaks > MOST_BREAKS
-        link = None if in_vain else next(self._links, None)
+        link = next(self._links, None) if self._breaks.allow_another_link() else None
         if link is None:
             return False
         log.warning("The link does not work (%s); going on with a fresh one.", redact(why))
@@ -176,24 +180,22 @@ class _Transfer:
 
     def _take_other_file(self, why: str) -> bool:
         """Start over with a fresh link: KIE's links have been seen to return web pages, and copies can be damaged."""
-        self._damaged_files += self._reader.header is not None
+        self._damaged_files += self._reader.recognized
         if self._damaged_files >= MOST_DAMAGED_FILES or not self._take_next_link(why):
             return False
         self._reset()
         return True
 
     def _note_break(self, error: _BrokeOffError | KieConnectionError) -> None:
-        self._breaks += 1
-        self._breaks_in_a_row = 1 if self._furthest > self._furthest_by_break else self._breaks_in_a_row + 1
-        self._furthest_by_break = self._furthest
+        may_go_on = self._breaks.allow_another_break()
         where = str(error) if isinstance(error, _BrokeOffError) else error.problem
         if self._received:
             of_all = f" of {self._total:,}" if self._total is not None else ""
             where = f"{where}, after {self._received:,}{of_all} bytes"
-        if self._breaks_in_a_row > MOST_BREAKS_IN_A_ROW or self._breaks > MOST_BREAKS:
-            raise KieDownloadError(f"{where}; given up after {self._breaks} breaks", code=error.code) from error
+        if not may_go_on:
+            raise KieDownloadError(f"{where}; given up after {self._breaks.count} breaks", code=error.code) from error
         asked = error.pause if isinstance(error, _BrokeOffError) else None
-        pause = FIRST_PAUSE * 2.0 ** (self._breaks_in_a_row - 1) if asked is None else asked
+        pause = FIRST_PAUSE * 2.0 ** (self._breaks.in_a_row - 1) if asked is None else asked
         if not self._may_resume():
             self._reset()
         log.warning("%s; %s.", redact(where), f"going on at {self._received:,}" if self._received else "starting over")
@@ -235,8 +237,8 @@ class _Transfer:
         return end and self._received > 0 and self._total is None
 
     def _begin(self, response: requests.Response) -> None:
-        self._reset()
         headers = response.headers
+        self._reset(headers.get("Content-Type", ""))
         self._encoded = headers.get("Content-Encoding", "").lower() not in ("", "identity")
         chunked = "Transfer-Encoding" in headers  # a length beside it does not count (RFC 9112, section 6.3)
         length = headers.get("Content-Length", "").strip()
@@ -280,38 +282,30 @@ class _Transfer:
     # --- The body
 
     def _receive(self, response: requests.Response) -> None:
-        for piece in self._pieces(response):
+        for piece in pieces_of(response, decode=self._encoded):
             self._received += len(piece)
-            self._furthest = max(self._furthest, self._received)
+            self._breaks.note(self._received)
             self._check_size(self._received)
             if self._total is not None and self._received > self._total:
                 self._start_over("more bytes came than announced")
             self._reader.feed(piece)
             self._digest.update(piece)
-            if not self._begun:  # only once the first bytes have proved to be a WAV file's
-                self._sink.begin(self._total)
-                self._begun = True
-            self._sink.write(piece)
+            self._keep(piece)
             self._progress.note(self._received, self._total)
         if self._total is not None and self._received < self._total:
             raise _BrokeOffError("The transfer broke off")
 
-    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield the body in large pieces, including the last bytes before a break."""
-        gathered = bytearray()
-        broken: Exception | None = None
-        while broken is None:
-            try:
-                more = response.raw.read1(PIECE, decode_content=self._encoded)
-            except (HTTPError, OSError) as error:
-                more, broken = b"", error
-            gathered += more
-            if len(gathered) >= PIECE or (gathered and not more):
-                yield bytes(gathered)
-                gathered.clear()
-            if not more and broken is None:
-                return
-        raise _BrokeOffError("The transfer broke off") from broken
+    def _keep(self, piece: bytes) -> None:
+        """Pass the bytes on, but not before they have proved to be those of a file."""
+        if self._begun:
+            self._sink.write(piece)
+            return
+        self._held += piece
+        if media := self._reader.media:
+            self._sink.begin(self._total, media)
+            self._begun = True
+            self._sink.write(bytes(self._held))
+            self._held.clear()
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
@@ -327,11 +321,21 @@ class _Transfer:
             if ends or isinstance(error, KieFileCutOffError):
                 raise
             raise _BrokeOffError(error.problem) from error  # without a length, a break looks like the end
-        except KieNotAWavError:
+        except KieWrongFileError:
             if not length_known and not self._received:
                 raise _BrokeOffError("Nothing came") from None
             raise
+        if not (length_known or self._reader.says_where_it_ends or self._ends_here_again()):
+            raise _BrokeOffError("The file host does not say where the file ends")
+        if not self._begun:
+            self._keep(b"")
         self._progress.end(self._received)
         if self._reader.oddities:
-            log.warning("The WAV file came whole, but %s.", "; ".join(self._reader.oddities))
-        return Downloaded(self._received, self._digest.hexdigest(), header)
+            log.warning("The file came whole, but %s.", "; ".join(self._reader.oddities))
+        media = cast("Media", self._reader.media)
+        return Downloaded(self._received, self._digest.hexdigest(), media, header)
+
+    def _ends_here_again(self) -> bool:
+        """Return whether a file of unknown length came twice with the same end, which a break would hardly repeat."""
+        before, self._end_seen = self._end_seen, (self._received, self._digest.hexdigest())
+        return before == self._end_seen

@@ -16,7 +16,7 @@ import ipaddress
 import itertools
 import socket
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, TypeAlias
@@ -34,9 +34,11 @@ from airflow_provider_kie.hooks.transport import CONNECT_TIMEOUT, NOT_TRUSTED, u
 from airflow_provider_kie.hosts import is_loopback
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["FileHost", "Link", "first_bytes", "validator_of"]
+__all__ = ["FileHost", "Link", "first_bytes", "pieces_of", "validator_of"]
 
 MOST_REDIRECTS = 5
+#: Bytes that are read, hashed and written at a time.
+PIECE = 256 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -261,6 +263,28 @@ def first_bytes(response: requests.Response) -> bytes:
         return bytes(response.raw.read(200, decode_content=True))
     except (HTTPError, OSError):
         return b""
+
+
+def pieces_of(response: requests.Response, *, decode: bool) -> Iterator[bytes]:
+    """
+    Yield the body in large pieces, including the last bytes before a break.
+
+    :raises KieConnectionError: the transfer broke off.
+    """
+    gathered = bytearray()
+    broken: Exception | None = None
+    while broken is None:
+        try:
+            more = response.raw.read1(PIECE, decode_content=decode)
+        except (HTTPError, OSError) as error:
+            more, broken = b"", error
+        gathered += more
+        if len(gathered) >= PIECE or (gathered and not more):
+            yield bytes(gathered)
+            gathered.clear()
+        if not more and broken is None:
+            return
+    raise KieConnectionError("The transfer broke off") from broken
 
 
 def validator_of(headers: Mapping[str, Any]) -> str | None:

@@ -10,18 +10,16 @@ copy.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.api.fields import is_blank, pushed_nothing
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
+from airflow_provider_kie.object_paths import object_path, url_of
 from airflow_provider_kie.redaction import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tenacity import RetryCallState
 
@@ -57,25 +55,10 @@ class Destination:
     """
 
     def __init__(self, destination: object, conn_id: str | None, owner: str, attempt: int = 1) -> None:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        if is_blank(destination):
-            raise pushed_nothing("destination")
-        if not isinstance(destination, (str, os.PathLike, ObjectStoragePath)):
-            raise KieValidationError(f"destination is a {type(destination).__name__}, but must be a URL or a path")
-        destination = str(destination)
-        if destination.endswith(("/", "\\")) or destination.rpartition("/")[2] in (".", ".."):
-            raise KieValidationError(f"destination {quoted(destination)} names a folder; add the name of the file")
-        self.url = destination
-        scheme = destination.partition("://")[0] if "://" in destination else "file"
-        try:
-            path = ObjectStoragePath(destination, **({} if is_blank(conn_id) else {"conn_id": conn_id}))
-            self.fs: Any = path.fs
-        except (ValueError, ImportError) as error:
-            raise KieValidationError(
-                f"destination {quoted(destination)} cannot be used: {error}. Storage {quoted(scheme)} needs its "
-                "Airflow provider, for S3 apache-airflow-providers-amazon[s3fs]"
-            ) from error
+        self.url = url = url_of("destination", destination)
+        path = object_path("destination", url, conn_id)
+        scheme = url.partition("://")[0] if "://" in url else "file"
+        self.fs: Any = path.fs
         self.storage_path = path
         protocol = self.fs.protocol
         # The library for SFTP does not name its protocol.
@@ -121,15 +104,6 @@ class Destination:
             pass
         except Exception:
             log.warning("%s may be left in the storage.", path, exc_info=True)
-
-    @contextlib.contextmanager
-    def part(self) -> Iterator[PartFile]:
-        """Provide a file beside the destination, and remove it afterwards in any case."""
-        part = PartFile(self)
-        try:
-            yield part
-        finally:
-            part.discard()
 
     def open(self, path: str, mode: str) -> Any:
         """Open a file of the storage."""
@@ -207,7 +181,7 @@ class Destination:
 
 
 class PartFile:
-    """A sink that writes beside the destination."""
+    """Writes beside the destination, and moves into place what is whole."""
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
@@ -215,25 +189,26 @@ class PartFile:
 
     def begin(self, size: int | None) -> None:
         """Open a new file."""
-        self.discard()
+        self.close()
         self._file = self._destination.open(self._destination.part_path, "wb")
 
     def write(self, piece: bytes) -> None:
         """Write the next bytes."""
         self._file.write(piece)
 
-    def publish(self, size: int, *, overwrite: bool) -> None:
+    def finish(self, size: int, *, overwrite: bool) -> bool:
         """
-        Move the file into place.
+        Move the file into place; return False, as it was not there already.
 
         :param overwrite: replace another file.
         """
         self._file.close()
         self._file = None  # only after closing, because an upload that fails to close must be discarded
         self._destination.move(size, overwrite=overwrite)
+        return False
 
-    def discard(self) -> None:
-        """Remove what was written; a failure must not hide the original error."""
+    def close(self) -> None:
+        """Remove what was written and not moved; a failure must not hide the original error."""
         file, self._file = self._file, None
         try:
             if file is not None:
@@ -244,22 +219,13 @@ class PartFile:
 
 
 class Comparison:
-    """A sink that compares the download with the existing file, and stores nothing."""
+    """Compares what arrives with the existing file, and stores nothing."""
 
     def __init__(self, destination: Destination, size: int) -> None:
         self._destination = destination
         self._size = size
         self._compared = 0
         self._file: Any = None
-
-    def __enter__(self) -> Comparison:
-        """Return the sink; it opens the file when the first bytes arrive."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
 
     def begin(self, size: int | None) -> None:
         """
@@ -270,7 +236,7 @@ class Comparison:
         """
         if size is not None and size != self._size:
             raise DiffersError(f"it has {self._size:,} bytes, not {size:,}")
-        self.__exit__()
+        self.close()
         self._compared = 0
         self._file = self._destination.open(self._destination.path, "rb")
 
@@ -284,14 +250,21 @@ class Comparison:
             raise DiffersError(f"it differs after byte {self._compared:,}")
         self._compared += len(piece)
 
-    def end(self) -> None:
+    def finish(self, size: int, *, overwrite: bool) -> bool:
         """
-        Check that the existing file is not longer.
+        Check that the existing file is not longer; return True, as it was there already.
 
+        :param overwrite: not used.
         :raises DiffersError: it is longer.
         """
-        if self._compared != self._size:
-            raise DiffersError(f"it has {self._size:,} bytes, not {self._compared:,}")
+        if size != self._size:
+            raise DiffersError(f"it has {self._size:,} bytes, not {size:,}")
+        return True
+
+    def close(self) -> None:
+        """Close the existing file."""
+        if self._file is not None:
+            self._file.close()
 
 
 def _own_move(fs: Any) -> Any:

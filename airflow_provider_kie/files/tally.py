@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digest of a transfer, and its progress in the log."""
+"""The digest of a transfer, its progress in the log, and when it is given up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Digest", "Progress"]
+__all__ = ["Breaks", "Digest", "Progress"]
 
 #: The logger of the transfer, so that its lines appear together.
 log = logging.getLogger("airflow_provider_kie.files.download")
@@ -18,6 +18,10 @@ log = logging.getLogger("airflow_provider_kie.files.download")
 MOST_PENDING = 16
 #: Seconds between two lines about the progress.
 PROGRESS_SECONDS = 10.0
+#: Breaks in a row without a new byte, and breaks in total, after which a transfer is given up.
+MOST_BREAKS_IN_A_ROW, MOST_BREAKS = 5, 50
+#: Links in a row without a new byte, after which the file counts as deleted.
+MOST_LINKS_IN_VAIN = 3
 
 
 class Digest:
@@ -43,6 +47,37 @@ class Digest:
         while self._pending:
             self._pending.popleft().result()
         return self._sha256.hexdigest()
+
+
+class Breaks:
+    """
+    Counts how often a transfer broke off, or its link did not work, without a new byte.
+
+    A transfer that starts over makes progress only beyond the most bytes that any of its requests received.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.in_a_row = 0
+        self._links_in_vain = 0
+        self._furthest = self._furthest_by_break = self._furthest_by_link = 0
+
+    def note(self, received: int) -> None:
+        """Note how many bytes a request has brought the transfer to."""
+        self._furthest = max(self._furthest, received)
+
+    def allow_another_break(self) -> bool:
+        """Count a break; return whether to go on."""
+        self.count += 1
+        self.in_a_row = 1 if self._furthest > self._furthest_by_break else self.in_a_row + 1
+        self._furthest_by_break = self._furthest
+        return self.in_a_row <= MOST_BREAKS_IN_A_ROW and self.count <= MOST_BREAKS
+
+    def allow_another_link(self) -> bool:
+        """Count a link that does not work; return whether to try a fresh one."""
+        self.count += 1
+        self._links_in_vain = 0 if self._furthest > self._furthest_by_link else self._links_in_vain + 1
+        self._furthest_by_link = self._furthest
+        return self._links_in_vain < MOST_LINKS_IN_VAIN and self.count <= MOST_BREAKS
 
 
 class Progress:

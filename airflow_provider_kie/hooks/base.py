@@ -72,7 +72,11 @@ class KieBaseHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
-        return over_requests.open_session(self.settings)
+        return over_requests.open_session(self.settings, self.settings.base_url)
+
+    @cached_property
+    def _upload_session(self) -> requests.Session:
+        return over_requests.open_session(self.settings, self.settings.upload_host)
 
     def poll(
         self,
@@ -133,7 +137,8 @@ class KieBaseHook(BaseHook):
             raise
 
     def _send(self, call: Call[Any]) -> Response:
-        return over_requests.send(self._session, self.settings, call)
+        session = self._upload_session if call.upload else self._session
+        return over_requests.send(session, self.settings, call)
 
     def _refresh_connection(self) -> bool:
         """Look up the connection again and return whether it has changed; poke mode may use it for hours."""
@@ -141,8 +146,9 @@ class KieBaseHook(BaseHook):
         if found == self.settings:
             return False
         self.log.warning("KIE refused the key, and connection %r has changed: using the new one.", self.kie_conn_id)
-        self._session.close()
-        del self._session
+        for name in ("_session", "_upload_session"):
+            if (session := self.__dict__.pop(name, None)) is not None:
+                session.close()
         self.settings = found
         return True
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import requests
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, single, wav
-from airflow_provider_kie.api.call import Call, Repeat
+from airflow_provider_kie.api.call import Call, Repeat, UploadBody
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
+from airflow_provider_kie.api.upload import KieUpload, upload_file
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
 from airflow_provider_kie.hooks.base import KieBaseHook
+from airflow_provider_kie.hooks.source import LARGEST_UPLOAD, body_of
 from airflow_provider_kie.money import Outcome, outcome_of, stops_after_unknown
 from airflow_provider_kie.waiting.pace import as_seconds
 from airflow_provider_kie.waiting.verdict import conclude
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 __all__ = ["KieHook"]
 
@@ -220,6 +226,39 @@ class KieHook(KieBaseHook):
         """
         job = self.get_job(kie_task_id, WAV.name)
         return wav.as_conversion(job) if job else None
+
+    def upload_file(
+        self,
+        source: str | PathLike[str] | ObjectStoragePath,
+        *,
+        source_conn_id: str | None = None,
+        upload_path: str = "airflow",
+        file_name: str | None = None,
+        max_bytes: int = LARGEST_UPLOAD,
+    ) -> str:
+        """
+        Upload a file to KIE's file host, which is free, and return its link, which works for one to three days.
+
+        The file is read twice: for its digest, and while it is sent. Memory stays flat whatever its size.
+
+        :param source: a URL or a path that ``ObjectStoragePath`` takes.
+        :param source_conn_id: the storage's Airflow connection; the URL may also name it.
+        :param upload_path: the folder at KIE.
+        :param file_name: the name at KIE; an equal one replaces the earlier file. By default it is made of the content,
+            so that equal content has an equal link.
+        :param max_bytes: the largest file that is accepted.
+        :raises KieFileTooLargeError: the file is larger; nothing was sent.
+        """
+        body = body_of(source, source_conn_id, file_name=file_name, upload_path=upload_path, max_bytes=max_bytes)
+        return self.send_file(body)["url"]
+
+    def send_file(self, body: UploadBody) -> KieUpload:
+        """
+        Do what :meth:`upload_file` does with a file that was read before, and return all that is known of it.
+
+        :param body: see :func:`~airflow_provider_kie.hooks.source.body_of`.
+        """
+        return self.call(upload_file(body))
 
     def get_credits(self) -> float:
         """Return the account's remaining credits."""

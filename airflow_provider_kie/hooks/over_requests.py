@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
-from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.call import Call, UploadBody
 from airflow_provider_kie.api.envelope import LONGEST_BODY, Response
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.hooks.environment import ca_bundle, proxy_url, ssl_context
@@ -28,20 +30,23 @@ from airflow_provider_kie.hooks.transport import (
 
 __all__ = ["open_session", "send"]
 
+_DISPOSITION = "Content-Disposition: form-data"
 
-def open_session(settings: KieSettings) -> requests.Session:
+
+def open_session(settings: KieSettings, base_url: str) -> requests.Session:
     """
-    Return a session that sends the key to the connection's host and to no other.
+    Return a session that sends the key to one host and to no other.
 
+    :param base_url: the host.
     :raises KieConfigurationError: the proxy or the CA certificates are invalid.
     """
     session = _Session()
     session.trust_env = False
     session.headers["User-Agent"] = user_agent()
-    session.auth = _BearerAuth(settings)
-    ssl_context(settings, settings.base_url)  # fails now, where requests would fail only while connecting
+    session.auth = _BearerAuth(settings, base_url)
+    ssl_context(settings, base_url)  # fails now, where requests would fail only while connecting
     session.verify = ca_bundle(settings)
-    if proxy := proxy_url(settings, settings.base_url):
+    if proxy := proxy_url(settings, base_url):
         session.proxies = {"http": proxy, "https": proxy}
     return session
 
@@ -50,23 +55,30 @@ def send(session: requests.Session, settings: KieSettings, call: Call[Any]) -> R
     """
     Send a call once.
 
+    :param session: for the host of the call.
     :raises KieConnectionError: no answer.
     """
     started = time.monotonic()
+    base_url = settings.upload_host if call.upload else settings.base_url
+    form = _Form(call.upload) if call.upload else None
     try:
         with session.request(
             call.method,
-            settings.base_url + call.path,
+            base_url + call.path,
             params=call.params,
             json=call.json,
+            data=cast("Any", form),  # its types leave out iterables that have a length
+            headers={"Content-Type": form.content_type} if form else {},
             timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
             allow_redirects=False,
             stream=True,
         ) as response:
+            if call.upload:
+                started = time.monotonic()  # sending the file took its own time
             body = _read_body(response, until=started + settings.timeout)
             return Response.of(response.status_code, response.headers, body, secret=settings.api_key)
     except (OSError, HTTPError) as error:  # all of requests' errors are an OSError
-        raise call.explain(no_answer(settings, *_classify(error))) from error
+        raise call.explain(no_answer(settings, *_classify(error), base_url)) from error
 
 
 class _Session(requests.Session):
@@ -77,16 +89,41 @@ class _Session(requests.Session):
 
 
 class _BearerAuth(AuthBase):
-    """Adds the key to requests to the connection's own host."""
+    """Adds the key to requests to one host."""
 
-    def __init__(self, settings: KieSettings) -> None:
+    def __init__(self, settings: KieSettings, base_url: str) -> None:
         self._settings = settings
+        self._own = urlsplit(base_url)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        own, asked = urlsplit(self._settings.base_url), urlsplit(request.url or "")
+        own, asked = self._own, urlsplit(request.url or "")
         if (own.scheme, own.netloc) == (asked.scheme, asked.netloc):
             request.headers["Authorization"] = f"Bearer {self._settings.api_key}"
         return request
+
+
+class _Form:
+    """A file and its names as multipart/form-data (RFC 7578), read while it is sent; requests would hold all of it."""
+
+    def __init__(self, upload: UploadBody) -> None:
+        self._upload = upload
+        boundary = uuid4().hex
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        fields = {"uploadPath": upload.upload_path, "fileName": upload.file_name}
+        parts = [f'--{boundary}\r\n{_DISPOSITION}; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+        # The part has a name in ASCII, which needs no rule about other letters; the field beside it counts.
+        named = f'{_DISPOSITION}; name="file"; filename="{upload.sha256[:16]}"'
+        parts.append(f"--{boundary}\r\n{named}\r\nContent-Type: {upload.media_type}\r\n\r\n")
+        self._start = "".join(parts).encode()
+        self._end = f"\r\n--{boundary}--\r\n".encode()
+
+    def __len__(self) -> int:
+        return len(self._start) + self._upload.size + len(self._end)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._start
+        yield from self._upload.read()
+        yield self._end
 
 
 def _read_body(response: requests.Response, until: float) -> bytes:

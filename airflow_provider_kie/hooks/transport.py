@@ -45,13 +45,14 @@ def no_connection(conn_id: str) -> KieConnectionNotFoundError:
     return KieConnectionNotFoundError("The Airflow connection is not defined or cannot be read", conn_id=conn_id)
 
 
-def no_answer(settings: KieSettings, what: str, sent: bool) -> KieConnectionError:
+def no_answer(settings: KieSettings, what: str, sent: bool, base_url: str | None = None) -> KieConnectionError:
     """
     Return the error of a request without an answer.
 
     :param what: what happened, as one of this module's constants.
     :param sent: False when the request certainly never reached KIE.
+    :param base_url: the host, if it is not that of the API.
     """
     return KieConnectionError(
-        f"No answer from {urlsplit(settings.base_url).netloc}: {what}", sent=sent, conn_id=settings.conn_id
+        f"No answer from {urlsplit(base_url or settings.base_url).netloc}: {what}", sent=sent, conn_id=settings.conn_id
     )

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
 
-from airflow_provider_kie.api.families import MUSIC, find_family
+from airflow_provider_kie.api.families import MUSIC
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.links.kie import KieLogsLink
-from airflow_provider_kie.tasks import JobTask, as_rendered
+from airflow_provider_kie.tasks import JobTask, as_rendered, which_job
 from airflow_provider_kie.waiting.verdict import finished
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ class MusicTracksOperator(JobTask):
         :raises KieNotReadyError: the song is not finished.
         :raises KieValidationError: the job has no track.
         """
-        given: Any = self.kie_task_id
-        job: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
-        kie_task_id, row = job.get("kie_task_id", given), find_family(job.get("family", self.family))
+        kie_task_id, row = which_job(self.kie_task_id, self.family)
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         self._log_end(end)
         if not end.job["tracks"]:

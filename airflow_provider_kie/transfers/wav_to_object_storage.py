@@ -3,35 +3,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
 from airflow_provider_kie.api.wav import as_conversion, check_route, id_in
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.exceptions import (
-    KieDestinationExistsError,
-    KieError,
-    KieLinkExpiredError,
-    KieValidationError,
-)
-from airflow_provider_kie.files.storage import Comparison, Destination, DiffersError
-from airflow_provider_kie.links.kie import KieLogsLink
-from airflow_provider_kie.redaction import quoted
-from airflow_provider_kie.tasks import as_rendered, open_hook
+from airflow_provider_kie.exceptions import KieError, KieValidationError
+from airflow_provider_kie.tasks import as_rendered
+from airflow_provider_kie.transfers.storing import StoringOperator, owner_and_try
 from airflow_provider_kie.waiting.verdict import finished
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.files.download import Downloaded
-    from airflow_provider_kie.files.host import Link
-    from airflow_provider_kie.hooks.kie import KieHook
+    from airflow_provider_kie.files.store import Stored
 
 __all__ = ["WavToObjectStorageOperator"]
 
@@ -39,7 +27,7 @@ __all__ = ["WavToObjectStorageOperator"]
 _SOURCES = ("kie_task_id", "wav_url")
 
 
-class WavToObjectStorageOperator(BaseOperator):
+class WavToObjectStorageOperator(StoringOperator):
     """
     Store the WAV file of a finished conversion, complete and checked, in any storage that Airflow supports.
 
@@ -68,7 +56,6 @@ class WavToObjectStorageOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("kie_task_id", "wav_url", "destination", "destination_conn_id", "kie_conn_id")
-    operator_extra_links = (KieLogsLink(),)
 
     def __init__(
         self,
@@ -85,22 +72,17 @@ class WavToObjectStorageOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.route = check_route(route)
-        self.kie_task_id = as_rendered(kie_task_id)
-        self.wav_url = as_rendered(wav_url)
         self.destination = as_rendered(destination)
         self.overwrite = overwrite
         self.destination_conn_id = as_rendered(destination_conn_id)
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.max_bytes = max_bytes
+        self.route = check_route(route)
+        self.kie_task_id = as_rendered(kie_task_id)
+        self.wav_url = as_rendered(wav_url)
         self.allow_private_hosts = allow_private_hosts
         # A template or another task's output may render to None, which is not the same as a missing argument.
         self._given = [name for name in _SOURCES if getattr(self, name) is not None]
-
-    @cached_property
-    def hook(self) -> KieHook:
-        """The hook, created when it is first needed."""
-        return open_hook(self.kie_conn_id)
 
     def execute(self, context: Context) -> str:
         """
@@ -110,27 +92,24 @@ class WavToObjectStorageOperator(BaseOperator):
         :raises KieError: nothing was stored.
         """
         self._choose_source(context)
-        destination = Destination(self.destination, self.destination_conn_id, *_owner_and_try(context))
         try:
-            got, already_there = self._store(destination)
+            stored = self._store_wav(context)
         except KieError as error:
             error.kie_task_id = error.kie_task_id or self.kie_task_id
             raise
+        got, destination = stored.got, stored.destination
         wav_file = {
             "size": got.size,
             "sha256": got.sha256,
-            "channels": got.header.channels,
-            "sample_rate": got.header.sample_rate,
-            "bits": got.header.bits,
-            "seconds": got.header.seconds,
-            "already_there": already_there,
+            **{name: getattr(got.header, name) for name in ("channels", "sample_rate", "bits", "seconds")},
+            "already_there": stored.already_there,
         }
         tell = "WAV file was already there: %s (%s bytes, sha256 %s)."
-        tell = tell if already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
+        tell = tell if stored.already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
         self.log.info(tell, destination.url, f"{got.size:,}", got.sha256)
         context["ti"].xcom_push(key="wav_file", value=wav_file)
         self._update_outlets(context, {"destination": destination.url, **wav_file})
-        self._report_lineage(self._source, destination)
+        self._report_lineage(stored.link, destination)
         return destination.url
 
     def _choose_source(self, context: Context) -> None:
@@ -152,131 +131,20 @@ class WavToObjectStorageOperator(BaseOperator):
         mapped = getattr(context["ti"], "map_index", None) not in (None, -1)
         return passed or (list(_SOURCES) if mapped else [])
 
-    def _store(self, destination: Destination) -> tuple[Downloaded, bool]:
-        """Return the download, and whether it was there already."""
-        size_there = destination.size()
-        destination.clear()
-        if size_there is not None:
-            same = self._compare(destination, size_there)
-            if same is not None:
-                return same, True
-        with destination.part() as part:
-            got = self._download(destination, part)
-            part.publish(got.size, overwrite=self.overwrite)
-        return got, False
-
-    def _compare(self, destination: Destination, size_there: int) -> Downloaded | None:
-        """Return the download if it equals the existing file, or None if that may be overwritten."""
-        try:
-            with Comparison(destination, size_there) as comparison:
-                got = self._download(destination, comparison)
-                comparison.end()
-        except DiffersError as differs:
-            if not self.overwrite:
-                raise KieDestinationExistsError(
-                    f"Another file is at {quoted(destination.url)} already, and was left as it is: {differs}"
-                ) from None
-            self.log.info("Another file at %s is going to be replaced: %s.", destination.url, differs)
-            return None
-        except KieLinkExpiredError as gone:
-            raise KieDestinationExistsError(
-                f"A file of {size_there:,} bytes is at {quoted(destination.url)} already, and was left as it is; "
-                f"whether it is the same can no longer be checked: {gone.problem}"
-            ) from None
-        return got
-
-    def _download(self, destination: Destination, sink: Any) -> Downloaded:
-        from airflow_provider_kie.files.download import download
-        from airflow_provider_kie.files.host import FileHost
-
-        links = _LastSeen(self._links())
-        host = FileHost(self.hook.settings, allow_private_hosts=self.allow_private_hosts)
-        try:
-            got = download(host, links, sink, max_bytes=self.max_bytes)
-        finally:
-            host.close()
-        self._source = links.last
-        return got
-
-    def _links(self) -> Iterator[Link]:
-        """Yield the file's link; once it has expired, KIE's newest one, then temporary ones of 20 minutes."""
+    def _store_wav(self, context: Context) -> Stored:
         from airflow_provider_kie.files.host import Link
+        from airflow_provider_kie.files.reader import WavOnlyReader
+        from airflow_provider_kie.files.storage import Destination
 
-        if self.wav_url is not None:
-            url = self.wav_url
-            yield Link(url, from_kie=False)
-        else:
-            url = self._wav_url()
-            yield Link(url, from_kie=True)
-            fresh = self._wav_url()
-            if fresh != url:
-                url = fresh
-                yield Link(url, from_kie=True)
-        while True:
-            try:
-                temporary = self.hook.get_download_url(url)
-            except KieError as error:
-                self.log.warning("KIE gives no fresh link: %s", error)
-                return
-            yield Link(temporary, from_kie=True)
+        destination = Destination(self.destination, self.destination_conn_id, *owner_and_try(context))
+        destination.size()  # a folder is refused before anything is read
+        given = self.wav_url
+        first = Link(self._wav_url() if given is None else given, from_kie=given is None)
+        reread = self._wav_url if given is None else lambda: None
+        return self._store(first, reread, lambda _: destination, new_reader=WavOnlyReader)
 
     def _wav_url(self) -> str:
         kie_task_id: Any = self.kie_task_id  # the hook checks its type too
         row = self.hook.wav_route(self.route)
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
         return str(as_conversion(end.job)["wav_url"])
-
-    # --- Outlets and lineage
-
-    @contextlib.contextmanager
-    def _best_effort(self, what: str) -> Iterator[None]:
-        """Turn an error into a warning, because the file is stored."""
-        try:
-            yield
-        except Exception as error:
-            self.log.warning("%s could not be reported; the file is stored anyway: %r", what, error)
-
-    def _update_outlets(self, context: Context, extra: dict[str, Any]) -> None:
-        events: Any = context.get("outlet_events")
-        for outlet in self.outlets if events is not None else ():
-            if hasattr(outlet, "uri"):
-                with self._best_effort(f"The extra of outlet {quoted(outlet.uri)}"):
-                    events[outlet].extra.update(extra)
-
-    def _report_lineage(self, link: Link, destination: Destination) -> None:
-        with self._best_effort("The lineage"):
-            from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-            collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's own
-            with self._best_effort("Where the file came from"):
-                source = urlsplit(link.url)._replace(query="", fragment="").geturl()
-                collector.add_input_asset(context=self.hook, uri=source)
-            with self._best_effort("Where the file went"):
-                collector.add_output_asset(context=destination.storage_path, uri=_asset_uri(destination.url))
-
-
-class _LastSeen(Iterator["Link"]):
-    """An iterator over links that remembers the last one."""
-
-    def __init__(self, links: Iterator[Link]) -> None:
-        self._links = links
-        self.last: Link
-
-    def __next__(self) -> Link:
-        self.last = next(self._links)
-        return self.last
-
-
-def _owner_and_try(context: Context) -> tuple[str, int]:
-    """Return what identifies the task instance in each of its tries, and the number of this try."""
-    ti = context.get("ti")
-    owner = "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
-    return owner, max(1, getattr(ti, "try_number", None) or 1)
-
-
-def _asset_uri(destination: str) -> str:
-    """Return a destination as an asset's URI: without a connection id, and with a scheme also for a local path."""
-    parts = urlsplit(destination)
-    if not parts.scheme:
-        return f"file://{destination}"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -24,9 +24,10 @@ from packaging.version import Version
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.files import download as download_module
-from airflow_provider_kie.files.storage import Destination
+from airflow_provider_kie.files.storage import Destination, PartFile
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator, _asset_uri
+from airflow_provider_kie.transfers.storing import _asset_uri
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from tests.conftest import AIRFLOW_HOME
 from tests.dag_runs import database, load_dag, run_dag
 from tests.file_server import Act, FileServer
@@ -402,16 +403,16 @@ def test_a_worker_killed_after_storing_finds_its_file(context, folder, kie_task_
 
 def test_no_try_moves_the_file_of_another(folder):
     first, second = (Destination(f"{folder}/one.wav", None, owner(), attempt) for attempt in (1, 2))
-    with first.part() as old, second.part() as new:
+    with closing(PartFile(first)) as old, closing(PartFile(second)) as new:
         old.begin(4)
         old.write(b"half")
         second.clear()  # what the second try does first
         new.begin(8)
         new.write(b"the ")
         with pytest.raises(e.KieDownloadError, match="the storage has nothing"):
-            old.publish(4, overwrite=False)
+            old.finish(4, overwrite=False)
         new.write(b"file")
-        new.publish(8, overwrite=False)
+        new.finish(8, overwrite=False)
     assert files(folder) == ["one.wav"]
     assert (folder / "one.wav").read_bytes() == b"the file"
     others = [Destination(f"{folder}/one.wav", None, owner(**each)) for each in ({}, {"run_id": "b"}, {"map_index": 1})]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.files import storage
-from airflow_provider_kie.files.storage import Destination
+from airflow_provider_kie.files.storage import Destination, PartFile
 
 NEW, OLD = b"the new file", b"an older one"
 assert len(NEW) == len(OLD)
@@ -147,10 +148,10 @@ def store(url="memory://bucket/one.wav", *, overwrite=False, content=NEW):
     place = Destination(url, None, "owner")
     place.size()
     place.clear()
-    with place.part() as part:
+    with closing(PartFile(place)) as part:
         part.begin(len(content))
         part.write(content)
-        part.publish(len(content), overwrite=overwrite)
+        part.finish(len(content), overwrite=overwrite)
 
 
 @pytest.mark.parametrize("kind", [ObjectStorage, Later, MuchLater, MovesByCopy, OnlyMoves])

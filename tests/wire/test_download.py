@@ -18,6 +18,7 @@ from airflow_provider_kie.files import download as subject
 from airflow_provider_kie.files import host as file_host
 from airflow_provider_kie.files import tally
 from airflow_provider_kie.files.host import FileHost, Link
+from airflow_provider_kie.files.reader import WavOnlyReader
 from tests.certificates import certificate
 from tests.file_server import MODIFIED, Act, FileServer
 from tests.wav_files import UNKNOWN, wav
@@ -35,7 +36,7 @@ class Memory:
         self.content = bytearray()
         self.begun = []
 
-    def begin(self, size):
+    def begin(self, size, media):
         self.content.clear()
         self.begun.append(size)
 
@@ -67,7 +68,7 @@ def fetch(server, sink, *fresh, max_bytes=10**9, path="/s/one.wav?sig=canary", *
     host = FileHost(settings(**how))
     links = [Link(url if "://" in url else server.url + url, True) for url in (path, *fresh)]
     try:
-        return subject.download(host, iter(links), sink, max_bytes=max_bytes)
+        return subject.download(host, iter(links), sink, max_bytes=max_bytes, new_reader=WavOnlyReader)
     finally:
         host.close()
 
@@ -200,7 +201,7 @@ def test_without_a_length_the_header_says_what_is_whole(server, sink, how):
 def test_where_the_header_is_silent_the_host_may_vouch(server, sink, content, says):
     server.play(Act(body=content, length="none", etag=None))
     assert says in refused(server, sink, e.KieDownloadError)
-    assert len(server.requests) == (1 if says == "unknown whether" else subject.MOST_BREAKS_IN_A_ROW + 1)
+    assert len(server.requests) == (1 if says == "unknown whether" else tally.MOST_BREAKS_IN_A_ROW + 1)
     server.requests.clear()
     server.play(Act(body=content, length="none"))  # asked for more, it says that this was all
     came_whole(fetch(server, sink), sink, content)
@@ -279,7 +280,7 @@ def test_each_link_that_brings_bytes_may_be_followed(server, sink):
 def test_links_that_bring_nothing_come_to_an_end(server, sink):
     server.play(Act(status=403, body=b""))
     refused(server, sink, e.KieLinkExpiredError, *(f"/s/one.wav?sig={number}" for number in range(50)))
-    assert len(server.requests) == subject.MOST_LINKS_IN_VAIN
+    assert len(server.requests) == tally.MOST_LINKS_IN_VAIN
 
 
 def test_a_web_page_asks_for_a_fresh_link(server, sink, caplog):
@@ -327,7 +328,7 @@ def test_another_length_than_announced_is_refused(server, sink):
         (FILE[:-1000], e.KieFileCutOffError, "cut off", subject.MOST_DAMAGED_FILES),
         (wav(1000, data_size=2000, riff_size=2036), e.KieNotAWavError, "declares 2,044", subject.MOST_DAMAGED_FILES),
         (wav(0), e.KieNotAWavError, "holds no audio", subject.MOST_DAMAGED_FILES),
-        (FILE[:30], e.KieFileCutOffError, "before its audio begins", 1 + subject.MOST_LINKS_IN_VAIN),
+        (FILE[:30], e.KieFileCutOffError, "before its audio begins", 1 + tally.MOST_LINKS_IN_VAIN),
     ],
     ids=["cut off", "declares less", "no audio", "hardly begun"],
 )
@@ -355,12 +356,12 @@ def test_what_nobody_vouches_for_may_be_whole_next_time(server, sink, act):
 def test_breaks_without_progress_are_given_up_soon(server, sink, act):
     server.play(act)
     assert "given up" in refused(server, sink, e.KieDownloadError)
-    assert len(server.requests) <= subject.MOST_BREAKS_IN_A_ROW + 2
+    assert len(server.requests) <= tally.MOST_BREAKS_IN_A_ROW + 2
 
 
 def test_breaks_with_little_progress_come_to_an_end(server, sink, monkeypatch):
-    monkeypatch.setattr(subject, "PIECE", 1000)
-    monkeypatch.setattr(subject, "MOST_BREAKS", 8)
+    monkeypatch.setattr(file_host, "PIECE", 1000)
+    monkeypatch.setattr(tally, "MOST_BREAKS", 8)
     server.play(Act(cut=0.01, end="reset"))
     assert "given up after 9 breaks" in refused(server, sink, e.KieDownloadError)
     assert len(server.requests) == 9

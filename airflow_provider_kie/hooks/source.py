@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a file of any storage that Airflow supports, to be uploaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from airflow_provider_kie.api.call import UploadBody
+from airflow_provider_kie.exceptions import KieFileTooLargeError, KieValidationError, KieWrongFileError
+from airflow_provider_kie.media import ENOUGH, media_of
+from airflow_provider_kie.object_paths import object_path, url_of
+from airflow_provider_kie.redaction import quoted
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+__all__ = ["LARGEST_UPLOAD", "body_of"]
+
+#: Bytes that are read and sent at a time.
+PIECE = 256 * 1024
+#: What KIE's pages recommend at most for a file that it fetches itself; they name no limit for one that it is sent.
+LARGEST_UPLOAD = 100 * 1000**2
+
+
+def body_of(
+    source: object, conn_id: str | None, *, file_name: str | None, upload_path: str, max_bytes: int
+) -> UploadBody:
+    """
+    Read a file once, for its digest, and return it ready to be sent.
+
+    :param source: a URL or a path.
+    :param conn_id: the storage's Airflow connection, unless the URL names one.
+    :param file_name: how KIE is to call it; by default a name made of its content.
+    :param max_bytes: the largest file that is accepted.
+    :raises KieValidationError: there is no such file.
+    :raises KieFileTooLargeError: it is too large; nothing was sent.
+    """
+    url = url_of("source", source)
+    path = object_path("source", url, conn_id)
+    size, start, sha256 = 0, b"", hashlib.sha256()
+    try:
+        announced = path.stat().st_size
+        _check_size(url, announced, max_bytes)
+        for piece in _pieces(path):
+            size += len(piece)
+            _check_size(url, size, max_bytes)
+            start = start or piece[:ENOUGH]
+            sha256.update(piece)
+    except (FileNotFoundError, IsADirectoryError):
+        raise KieValidationError(f"source {quoted(url)} does not exist, or is a folder") from None
+    if not size:
+        raise KieWrongFileError(f"source {quoted(url)} is empty")
+    media = media_of(start, name=path.name)
+    digest = sha256.hexdigest()
+
+    def read() -> Iterator[bytes]:
+        left = size
+        for piece in _pieces(path):
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+        if left:
+            raise KieValidationError(f"source {quoted(url)} changed while it was sent")
+
+    return UploadBody(
+        file_name=file_name or f"{digest[:16]}.{media.extension}",
+        upload_path=upload_path,
+        size=size,
+        sha256=digest,
+        media_type=media.media_type,
+        read=read,
+    )
+
+
+def _pieces(path: ObjectStoragePath) -> Iterator[bytes]:
+    with path.open("rb") as file:  # type: ignore[no-untyped-call]  # Airflow's own
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def _check_size(url: str, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise KieFileTooLargeError(
+            f"source {quoted(url)} has {size:,} bytes or more, and not more than {max_bytes:,} are allowed"
+        )

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest of a job: where its files come from, and what it gave besides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kie.exceptions import KieDestinationExistsError
+from airflow_provider_kie.files.storage import Destination, PartFile
+from airflow_provider_kie.redaction import quoted, redact
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.api.job import KieJob
+
+__all__ = ["manifest_of", "write"]
+
+#: The facts of a job that become part of its manifest.
+_FACTS = ("family", "model", "kie_task_id", "status", "credits", "create_time", "complete_time", "result", "tracks")
+#: The facts of a stored file that do not change from try to try.
+_OF_A_FILE = ("destination", "name", "index", "size", "sha256", "media_type")
+
+
+def manifest_of(job: KieJob, files: Sequence[Mapping[str, Any]], input_sha256: str | None) -> dict[str, Any]:
+    """
+    Return the manifest of a job, in JSON values.
+
+    :param files: the facts of its stored files.
+    :param input_sha256: the digest of its input, if it is known.
+    """
+    facts: dict[str, Any] = {name: _without_queries(job[name]) for name in _FACTS}  # type: ignore[literal-required]
+    stored = [{name: file[name] for name in _OF_A_FILE} for file in files]
+    return {"schema": 1, **facts, "input_sha256": input_sha256, "files": stored}
+
+
+def write(destination: Destination, manifest: Mapping[str, Any], *, overwrite: bool) -> None:
+    """
+    Store a manifest, in place of an earlier one of the same job.
+
+    :raises KieDestinationExistsError: another file is there.
+    """
+    if destination.size() is not None and not overwrite and not _is_about(destination, manifest["kie_task_id"]):
+        raise KieDestinationExistsError(f"Another file is at {quoted(destination.url)} already, and was left as it is")
+    content = json.dumps(manifest, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    part = PartFile(destination)
+    try:
+        part.begin(len(content))
+        part.write(content)
+        part.finish(len(content), overwrite=True)
+    finally:
+        part.close()
+
+
+def _is_about(destination: Destination, kie_task_id: str) -> bool:
+    with destination.open(destination.path, "rb") as file:
+        try:
+            found = json.loads(file.read())
+        except ValueError:
+            return False
+    return isinstance(found, dict) and found.get("kie_task_id") == kie_task_id
+
+
+def _without_queries(value: Any) -> Any:
+    """Return a value whose links have lost their query, which may be a signature."""
+    if isinstance(value, dict):
+        return {name: _without_queries(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_queries(each) for each in value]
+    return redact(value) if isinstance(value, str) else value
