@@ -19,7 +19,13 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": connection.HOOK_NAME, "external-doc-url": "https://kie.ai", "tags": ["service"]}
         ],
-        "operators": [_modules("operators.job", "operators.music", "operators.wav", "transfers.wav_to_object_storage")],
+        "operators": [
+            _modules(
+                *("operators.job", "operators.music", "operators.wav"),
+                *(f"transfers.{name}" for name in ("job_to_object_storage", "object_storage_to_kie")),
+                "transfers.wav_to_object_storage",
+            )
+        ],
         "sensors": [_modules("sensors.job", "sensors.wav")],
         "hooks": [_modules("hooks.kie")],
         "triggers": [_modules("triggers.job", "triggers.wav")],

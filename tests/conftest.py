@@ -116,6 +116,7 @@ def running_emulator():
 def kie(running_emulator, monkeypatch, short_times):
     """An emulator that knows nothing, behind ``kie_default``, which waits three seconds for an answer."""
     running_emulator.reset()
-    connection = json.loads(running_emulator.connection_json()) | {"extra": {"timeout": 3.0}}
+    connection = json.loads(running_emulator.connection_json())
+    connection["extra"]["timeout"] = 3.0
     monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
     return running_emulator
