@@ -21,8 +21,11 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "operators": [
             _modules(
-                *("operators.job", "operators.music", "operators.wav"),
-                *(f"transfers.{name}" for name in ("job_to_object_storage", "object_storage_to_kie")),
+                "operators.job",
+                "operators.music",
+                "operators.wav",
+                "transfers.job_to_object_storage",
+                "transfers.object_storage_to_kie",
                 "transfers.wav_to_object_storage",
             )
         ],
