@@ -63,6 +63,10 @@ _ERROR = re.compile(
     rb"|\{\s*\"(errors?|code|status|status_?code|success|msg|message|detail)\"\s*:)",
     re.IGNORECASE,
 )
+#: Without the tables of the machine, so that a file has the same name everywhere.
+_TYPES = mimetypes.MimeTypes()
+#: The media type of which nothing is known.
+_ANY = "application/octet-stream"
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 
 
@@ -90,8 +94,9 @@ def media_of(start: bytes, media_type: str = "", name: str = "") -> Media:
     """
     if found := find_media(start):
         return found
-    named = media_type.partition(";")[0].strip().lower()
     last = name.rpartition(".")[2].lower() if "." in name else ""
-    named = named or mimetypes.guess_type(f"a.{last}")[0] or "application/octet-stream"
-    guessed = (mimetypes.guess_extension(named) or "").removeprefix(".")
+    named = media_type.partition(";")[0].strip().lower()
+    if named in ("", _ANY):
+        named = _TYPES.guess_type(f"a.{last}")[0] or _ANY
+    guessed = "" if named == _ANY else (_TYPES.guess_extension(named) or "").removeprefix(".")
     return Media(named, next(filter(_EXTENSION.fullmatch, (guessed, last)), "bin"))

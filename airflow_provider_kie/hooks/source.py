@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_kie.api.call import UploadBody
-from airflow_provider_kie.exceptions import KieFileTooLargeError, KieValidationError, KieWrongFileError
+from airflow_provider_kie.exceptions import (
+    KieConnectionError,
+    KieFileTooLargeError,
+    KieValidationError,
+    KieWrongFileError,
+)
 from airflow_provider_kie.media import ENOUGH, media_of
 from airflow_provider_kie.object_paths import object_path, url_of
 from airflow_provider_kie.redaction import quoted
@@ -56,14 +61,18 @@ def body_of(
     digest = sha256.hexdigest()
 
     def read() -> Iterator[bytes]:
-        left = size
-        for piece in _pieces(path):
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
-        if left:
+        held, again = b"", hashlib.sha256()
+        try:
+            for piece in _pieces(path):
+                if held:
+                    yield held
+                held = piece
+                again.update(piece)
+        except OSError as error:
+            raise KieConnectionError(f"source {quoted(url)} could not be read while it was sent: {error!r}") from error
+        if again.hexdigest() != digest:  # the last piece is kept back, so that KIE does not take the file
             raise KieValidationError(f"source {quoted(url)} changed while it was sent")
+        yield held
 
     return UploadBody(
         file_name=file_name or f"{digest[:16]}.{media.extension}",

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What file hosts do wrong, for every kind of file: it is stored whole, or there is an error and all is as before."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.emulator.media import KINDS
+from airflow_provider_kie.files import download
+from airflow_provider_kie.files.host import FileHost, Link
+from airflow_provider_kie.files.storage import Destination
+from airflow_provider_kie.files.store import store
+from tests.file_server import Act, FileServer
+from tests.wav_files import wav
+
+NOISE = random.Random(3).randbytes(600_000)
+FILES = {"wav": wav(150_000)} | {kind: KINDS[kind].content("mark") + NOISE for kind in ("mp3", "mp4", "png")}
+PAGE = b"<!DOCTYPE html><html><body>This file has expired</body></html>"
+BROKEN = Act(cut=0.5, end="reset")
+ENDLESS, ENDLESS_CUT = (Act(length="none", etag=None, cut=share) for share in (1.0, 0.5))
+#: What the host does, and the error; None where the file is stored in spite of it.
+FAULTS = {
+    "broken": ([BROKEN, Act()], None),
+    "broken without ranges": ([BROKEN, Act(ranges=False)], None),
+    "broken each time": ([Act(cut=0.5, end="reset", ranges=False)], e.KieDownloadError),
+    "cut": ([Act(cut=0.5), Act()], None),
+    "cut each time": ([Act(cut=0.5, etag=None)], e.KieDownloadError),
+    "slow": ([Act(cut=0.5, end="hold"), Act()], None),
+    "without a length": ([Act(length="none")], None),
+    "cut without a length": ([Act(length="none", cut=0.5), Act(length="none")], None),
+    "without a length or a validator": ([ENDLESS], None),
+    "cut, without a length or a validator": (
+        [Act(length="none", etag=None, cut=0.5), Act(length="none", etag=None)],
+        None,
+    ),
+    "chunked": ([Act(length="chunked")], None),
+    "compressed": ([Act(zipped=True)], None),
+    "expired": ([Act(status=404, body=b"Not Found")], e.KieLinkExpiredError),
+    "expired once": ([Act(status=410, body=b"Gone"), Act()], None),
+    "a web page": ([Act(body=PAGE)], e.KieWrongFileError),
+    "a web page once": ([Act(body=PAGE), Act()], None),
+    "an error": ([Act(body=b'{"code": 404, "msg": "gone"}')], e.KieWrongFileError),
+    "empty": ([Act(body=b"")], e.KieWrongFileError),
+    "a private address": ([Act(status=302, headers={"Location": "https://10.0.0.1/a"})], e.KieUnsafeUrlError),
+    "too large": ([Act()], e.KieFileTooLargeError),
+    "too large without a length": ([Act(length="none")], e.KieFileTooLargeError),
+    "a server error once": ([Act(status=503, body=b"busy"), Act()], None),
+    "refused": ([Act(status=400, body=b"no")], e.KieDownloadError),
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
+
+
+def store_one(server, folder, *, max_bytes=10**9, overwrite=True):
+    host = FileHost(KieSettings("kie_default", "canary-key-0123456789", timeout=0.5))
+    links = [Link(f"{server.url}/{name}/a?sig=canary", True) for name in ("a", "b", "c", "d")]
+
+    def place(media):
+        return media and Destination(f"{folder}/one.{media.extension}", None, "owner")
+
+    try:
+        return store(host, lambda: iter(links), place, overwrite=overwrite, max_bytes=max_bytes)
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize("before", [None, b"an older file"], ids=["new", "in place of another"])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_is_stored_whole_or_not_at_all(tmp_path, kind, fault, before):
+    acts, error = FAULTS[fault]
+    path = tmp_path / f"one.{kind}"
+    if before:
+        path.write_bytes(before)
+    with FileServer(FILES[kind]) as server:
+        server.play(*acts)
+        max_bytes = 1000 if fault.startswith("too large") else 10**9
+        if error:
+            with pytest.raises(error) as caught:
+                store_one(server, tmp_path, max_bytes=max_bytes)
+            assert type(caught.value) is error
+            assert "canary" not in str(caught.value)
+        else:
+            stored = store_one(server, tmp_path, max_bytes=max_bytes)
+            assert stored.got.size == len(FILES[kind])
+        assert all("authorization" not in request.headers for request in server.requests)
+    whole = before if error else FILES[kind]
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == ({path.name: whole} if whole else {})
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_changes_on_the_way_is_stored_as_it_is_now(tmp_path, kind):
+    changed = FILES[kind][:-10] + b"0123456789"
+    with FileServer(FILES[kind]) as server:
+        server.play(BROKEN, Act(body=changed, etag='"two"'))
+        store_one(server, tmp_path)
+    assert (tmp_path / f"one.{kind}").read_bytes() == changed
+
+
+def test_a_file_that_turns_out_to_be_of_another_kind_goes_elsewhere(tmp_path):
+    with FileServer(FILES["png"]) as server:
+        server.play(BROKEN, Act(body=FILES["mp3"], etag='"two"'))
+        assert store_one(server, tmp_path).destination.url.endswith("one.mp3")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.mp3"]
