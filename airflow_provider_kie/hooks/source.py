@@ -69,7 +69,8 @@ def body_of(
                 held = piece
                 again.update(piece)
         except OSError as error:
-            raise KieConnectionError(f"source {quoted(url)} could not be read while it was sent: {error!r}") from error
+            problem = f"source {quoted(url)} could not be read while it was sent: {quoted(str(error))}"
+            raise KieConnectionError(problem) from error
         if again.hexdigest() != digest:  # the last piece is kept back, so that KIE does not take the file
             raise KieValidationError(f"source {quoted(url)} changed while it was sent")
         yield held
