@@ -24,16 +24,23 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmarks import table
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.files.storage import Destination
+    from airflow_provider_kie.files.store import Stored
 
 MB = 1_000_000
 NETWORK = 100  # MB/s
 WAYS = ("curl", "curl and sha256sum", "this provider", "whole body in memory")
+#: With three files at a time, which share the rate.
+THREE_WAYS = ("curl, three files", "this provider, three files")
 HEADER: Final = ["MB", "way", "MB/s", "of curl", "CPU, ms per MB", "peak memory, MB"]
 #: From where, with the rate in MB/s; 0 is as fast as it can.
 HOSTS: Final = {f"at {NETWORK} MB/s": NETWORK, "from this machine itself": 0}
@@ -54,24 +61,27 @@ def main() -> None:
     else:
         sizes, rounds = ((5, 50), 1) if options.quick else ((5, 50, 500), 3)
         for name, rate in HOSTS.items():
-            rows = [row for size in sizes for row in compare(size, rate, rounds)]
+            rows = [row for size in sizes for row in compare(size, rate, rounds, WAYS)]
             print(f"\n{name}:", table(HEADER, *rows), sep="\n", flush=True)
+        rows = [row for size in sizes for row in compare(size, NETWORK, rounds, THREE_WAYS, files=3)]
+        print(f"\nthree files at a time, at {NETWORK} MB/s together:", table(HEADER, *rows), sep="\n", flush=True)
 
 
-def compare(size: int, rate: int, rounds: int) -> list[list[str]]:
-    """Measure one size, one way after the other in each round, and return its rows of the table."""
-    found: dict[str, list[Transfer]] = {way: [] for way in WAYS}
-    with server(size, rate) as url:
+def compare(size: int, rate: int, rounds: int, ways: tuple[str, ...], files: int = 1) -> list[list[str]]:
+    """Measure files of one size, one way after the other in each round, and return the rows of the table."""
+    found: dict[str, list[Transfer]] = {way: [] for way in ways}
+    with server(size, rate // files) as url:
         for _ in range(rounds):
-            for way in WAYS:
+            for way in ways:
                 found[way].append(measure(way, url))
+    size *= files
     rates = {way: size / statistics.median(each.seconds for each in results) for way, results in found.items()}
     return [
         [
-            str(size),
+            str(size // files),
             way,
             f"{rates[way]:.0f}",
-            f"{rates[way] / rates['curl']:.2f}",
+            f"{rates[way] / rates[ways[0]]:.2f}",
             f"{statistics.median(each.cpu for each in results) / size * 1000:.1f}",
             f"{max(each.memory for each in results):.0f}",
         ]
@@ -110,21 +120,48 @@ def with_curl_and_hash(url: str) -> Transfer:
     return with_curl(url, hashed=True)
 
 
-def with_this_provider(url: str) -> Transfer:
-    """Do what ``WavToObjectStorageOperator`` does once it has the URL."""
+def with_curl_three(url: str) -> Transfer:
+    """Let curl write three files at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = " ".join(f"-o '{folder}/{number}' '{url}'" for number in range(3))
+        started = time.perf_counter()
+        subprocess.run(["/bin/sh", "-c", f"curl -sS --parallel --parallel-immediate {pairs}"], check=True)  # noqa: S603 - our own
+        seconds = time.perf_counter() - started
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Transfer(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def with_this_provider(url: str, files: int = 1) -> Transfer:
+    """Do what ``KieJobToObjectStorageOperator`` does once it has the URLs."""
     from airflow_provider_kie.connection import KieSettings
-    from airflow_provider_kie.files.download import download
     from airflow_provider_kie.files.host import FileHost, Link
     from airflow_provider_kie.files.storage import Destination
+    from airflow_provider_kie.files.store import each, store
 
     with tempfile.TemporaryDirectory() as folder:
-        place = Destination(f"file://{folder}/file.wav", None, "benchmark")
-        host = FileHost(KieSettings("benchmark", "no-key"))
+        places = [Destination(f"file://{folder}/{number}.wav", None, "benchmark") for number in range(files)]
+
+        def work(place: Destination, stopped: Callable[[], bool]) -> Stored:
+            host = FileHost(KieSettings("benchmark", "no-key"))
+            return store(
+                host,
+                lambda: iter([Link(url, True)]),
+                lambda _: place,
+                overwrite=False,
+                max_bytes=2**40,
+                stopped=stopped,
+            )
+
         started = Started()
-        with place.part() as part:
-            got = download(host, iter([Link(url, True)]), part, max_bytes=2**40)
-            part.publish(got.size, overwrite=False)
+        for _, end in each(places, work, files):
+            if isinstance(end, Exception):
+                raise end
         return started.ended()
+
+
+def with_this_provider_three(url: str) -> Transfer:
+    """Do the same with three files at a time."""
+    return with_this_provider(url, files=3)
 
 
 def with_whole_body(url: str) -> Transfer:
@@ -143,7 +180,9 @@ def with_whole_body(url: str) -> Transfer:
         return started.ended()
 
 
-IN_PROCESS = dict(zip(WAYS, (with_curl, with_curl_and_hash, with_this_provider, with_whole_body), strict=True))
+IN_PROCESS = dict(zip(WAYS, (with_curl, with_curl_and_hash, with_this_provider, with_whole_body), strict=True)) | dict(
+    zip(THREE_WAYS, (with_curl_three, with_this_provider_three), strict=True)
+)
 
 
 class Started:
@@ -172,7 +211,7 @@ def server(size: int, rate: int) -> Iterator[str]:
 
 
 def serve(size: int, rate: int) -> None:
-    """Serve a WAV file of so many megabytes to anybody, one after the other."""
+    """Serve a WAV file of so many megabytes to anybody, several at a time."""
     audio = size * MB - 44
     head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", audio + 36, b"WAVE", b"fmt ", 16, 1, 2, 48_000, 192_000, 4, 16,
                        b"data", audio)  # fmt: skip
@@ -186,13 +225,18 @@ def serve(size: int, rate: int) -> None:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}/file.wav", flush=True)
         while True:
             connection, _ = listener.accept()
-            with connection, contextlib.suppress(OSError):
-                connection.recv(65536)
-                connection.sendall(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nConnection: close\r\n"
-                    b"Content-Length: %d\r\n\r\n" % (size * MB)
-                )
-                send(connection, file.fileno(), size * MB, rate * MB)
+            threading.Thread(target=answer, args=(connection, file.fileno(), size, rate), daemon=True).start()
+
+
+def answer(connection: socket.socket, file: int, size: int, rate: int) -> None:
+    """Answer one request."""
+    with connection, contextlib.suppress(OSError):
+        connection.recv(65536)
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % (size * MB)
+        )
+        send(connection, file, size * MB, rate * MB)
 
 
 def send(connection: socket.socket, file: int, size: int, rate: int) -> None:
