@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A song by a prompt, and of each of its two tracks a WAV file in your own storage and its stems.
+A song by a prompt; its two tracks, a WAV file of each and its stems, all in your own storage.
 
 The folder is local by default; any storage of Airflow will do, such as ``s3://your-bucket/songs``.
 """
@@ -17,6 +17,7 @@ from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.music import MusicTracksOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
+from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 
 AIRFLOW_HOME = os.environ.get("AIRFLOW_HOME", Path.home() / "airflow")
@@ -42,6 +43,13 @@ with DAG(
         poll_interval=2,
     )
     tracks = MusicTracksOperator(task_id="tracks", kie_task_id=song.output)
+    keep_song = KieJobToObjectStorageOperator(
+        task_id="keep_song",
+        kie_task_id=song.output,
+        destination="{{ params.folder }}/{kie_task_id}/{name}-{index}.{ext}",
+        result_name="manifest.json",
+        retries=3,
+    )
 
     convert = ConvertToWavOperator.partial(task_id="convert", wait_for_completion=False).expand_kwargs(tracks.output)
     wait = WavConversionSensor.partial(task_id="wait", deferrable=True, poke_interval=2, timeout=900).expand(
@@ -59,4 +67,9 @@ with DAG(
             lambda track: {"type": "separate_vocal", "taskId": track["music_task_id"], "audioId": track["audio_id"]}
         )
     )
+    keep_stems = KieJobToObjectStorageOperator.partial(
+        task_id="keep_stems",
+        destination="{{ params.folder }}/{{ ti.xcom_pull('tracks')[ti.map_index]['audio_id'] }}/{name}.{ext}",
+        retries=3,
+    ).expand(kie_task_id=stems.output)
     # [END story]

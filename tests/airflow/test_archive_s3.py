@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The archive in S3: Amazon's provider, its connection and a real S3 protocol, spoken by moto's server on loopback."""
+"""
+The archive and the examples in S3: Amazon's provider, its connection and a real S3 protocol.
+
+It is spoken by moto's server on loopback.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 
@@ -10,9 +15,11 @@ import pytest
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
+from airflow_provider_kie.emulator.media import png_bytes
 from airflow_provider_kie.files import download as download_module
 from airflow_provider_kie.files import storage
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from tests.dag_runs import load_dag, run_dag
 from tests.file_server import Act, FileServer
 from tests.task_instance import TaskInstance
 from tests.wav_files import wav
@@ -129,3 +136,37 @@ def test_a_bucket_that_is_missing_is_not_made(kie, s3):
     with pytest.raises(FileNotFoundError):
         archive("s3://nosuch/one.wav", kie_task_id=kie.create_conversion(finished=True))
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["masters"]
+
+
+def test_example_kie_wav_archive(kie, s3):
+    run = run_dag(load_dag("example_kie_wav_archive"), run_conf={"folder": "s3://aws_masters@masters/wavs"})
+    assert run.state == "success", run.states()
+    assert keys(s3) == ["wavs/e2310000-0000-4000-8000-00008cadc7dc.wav"]
+    assert content(s3, keys(s3)[0]) == WAV
+
+
+def test_example_kie_song(kie, s3):
+    run = run_dag(load_dag("example_kie_song"), run_conf={"folder": "s3://aws_masters@masters/songs"})
+    assert run.state == "success", run.states()
+    song, tracks = run.xcom("song", "kie_task_id"), [track["audio_id"] for track in run.xcom("tracks")]
+    of_a_track = ("{}.wav", "{}/vocal.mp3", "{}/instrumental.mp3")
+    of_the_song = [f"{song}/{name}" for name in ("manifest.json", "result-0.mp3", "result-1.mp3")]
+    assert set(keys(s3)) == {
+        f"songs/{name}" for name in [*of_the_song, *(name.format(track) for name in of_a_track for track in tracks)]
+    }
+    assert [content(s3, f"songs/{track}.wav") for track in tracks] == [WAV, WAV]
+
+
+def test_example_kie_image_to_video(kie, s3):
+    image = png_bytes("a lighthouse")
+    s3.put_object(Bucket="masters", Key="images/lighthouse.png", Body=image)
+    there = "s3://aws_masters@masters"
+    conf = {"image": f"{there}/images/lighthouse.png", "folder": f"{there}/videos"}
+    run = run_dag(load_dag("example_kie_image_to_video"), run_conf=conf)
+    assert run.state == "success", run.states()
+    (uploaded,) = (request["json"] for request in kie.requests("upload"))
+    assert uploaded["sha256"] == hashlib.sha256(image).hexdigest()
+    folder = f"videos/{run.xcom('video', 'kie_task_id')}"
+    assert keys(s3) == ["images/lighthouse.png", f"{folder}/manifest.json", f"{folder}/result-0.mp4"]
+    (file,) = json.loads(content(s3, f"{folder}/manifest.json"))["files"]
+    assert file["sha256"] == hashlib.sha256(content(s3, f"{folder}/result-0.mp4")).hexdigest()

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import wave
 from pathlib import Path
 from types import SimpleNamespace
 
 import airflow
 import pytest
+import requests
 from packaging.version import Version
 
+from airflow_provider_kie.emulator.media import png_bytes
 from tests.dag_runs import load_dag, run_dag
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
@@ -32,6 +36,10 @@ def link_to_the_file(run, task_id):
     dag = SerializedDAG.from_dict(SerializedDAG.to_dict(load_dag(run.dag_id)))
     instance = SimpleNamespace(key=TaskInstanceKey(run.dag_id, task_id, run.run_id, 1, -1))
     return dag.get_task(task_id).get_extra_links(instance, "WAV file")
+
+
+def fetch(url):
+    return requests.get(url, headers={"User-Agent": "test"}, timeout=10).content
 
 
 def test_example_kie_wav(kie, capfd):
@@ -98,7 +106,15 @@ def test_example_kie_song(kie, tmp_path):
         stems = run.xcom("stems", map_index=index)
         assert (stems["family"], stems["status"]) == ("stems", "SUCCESS")
         assert [file["name"] for file in stems["files"]] == ["vocal", "instrumental"]
-    assert len(list((tmp_path / "songs").iterdir())) == 2
+        of_the_track = [f"{tmp_path}/songs/{track['audio_id']}/{name}.mp3" for name in ("vocal", "instrumental")]
+        assert run.xcom("keep_stems", map_index=index) == [f"file://{path}" for path in of_the_track]
+        assert all(Path(path).stat().st_size for path in of_the_track)
+    of_the_song = tmp_path / "songs" / song["kie_task_id"]
+    assert run.xcom("keep_song") == [f"file://{of_the_song}/result-{index}.mp3" for index in range(2)]
+    manifest = json.loads((of_the_song / "manifest.json").read_text())
+    assert manifest["tracks"] == song["tracks"]
+    assert sorted(path.name for path in of_the_song.iterdir()) == ["manifest.json", "result-0.mp3", "result-1.mp3"]
+    assert len(list((tmp_path / "songs").iterdir())) == 1 + 2 * 2
     song_submit, *others = (request["json"] for request in kie.requests("submit"))
     assert song_submit["prompt"] == "a sea shanty about a lighthouse"
     paid = sorted(
@@ -107,16 +123,26 @@ def test_example_kie_song(kie, tmp_path):
     assert paid == sorted((track["audio_id"], kind) for track in song["tracks"] for kind in ("wav", "separate_vocal"))
 
 
-def test_example_kie_image_to_video(kie):
-    run = run_dag(load_dag("example_kie_image_to_video"))
+def test_example_kie_image_to_video(kie, tmp_path):
+    image = tmp_path / "lighthouse.png"
+    image.write_bytes(png_bytes("a lighthouse"))
+    folder = f"file://{tmp_path}/videos"
+    run = run_dag(load_dag("example_kie_image_to_video"), run_conf={"image": f"file://{image}", "folder": folder})
     assert run.state == "success", run.states()
-    assert run.xcom("image", "url") == run.xcom("image")["files"][0]["url"]
-    image, video = (request["json"] for request in kie.requests("submit"))
-    assert image["input"]["prompt"] == "a lighthouse in the fog"
-    assert video["input"]["image_urls"] == [run.xcom("image", "url")]
-    (file,) = run.xcom("video")["files"]
-    assert file["url"].partition("?")[0].endswith(".mp4")
-    assert kie.accepted_submits == 2
+    link = run.xcom("upload")
+    assert fetch(link) == image.read_bytes()
+    (submit,) = (request["json"] for request in kie.requests("submit"))
+    assert submit["input"] == {"prompt": "the light comes on", "image_urls": [link]}
+    video = run.xcom("video")
+    stored = tmp_path / "videos" / video["kie_task_id"]
+    assert run.xcom("store") == [f"file://{stored}/result-0.mp4"]
+    assert (stored / "result-0.mp4").read_bytes() == fetch(video["files"][0]["url"])
+    assert sorted(path.name for path in stored.iterdir()) == ["manifest.json", "result-0.mp4"]
+    manifest = json.loads((stored / "manifest.json").read_text())
+    assert manifest["model"] == "grok-imagine/image-to-video"
+    assert [file["sha256"] for file in manifest["files"]] == [
+        hashlib.sha256((stored / "result-0.mp4").read_bytes()).hexdigest()
+    ]
 
 
 def test_the_dag_of_the_test_project(kie):
