@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["harmless", "printable", "quoted", "redact"]
+__all__ = ["harmless", "printable", "quoted", "redact", "without_queries"]
 
 # Any scheme and its two slashes, also as JSON escapes them. The length limit keeps the search linear.
 _START = r"\b[a-z][a-z0-9+.-]{0,30}:(?:\\*/){2}"
 _USER_INFO = re.compile(rf"(?P<start>{_START})[^\s/@\"'<>]+@", re.IGNORECASE)
 # Paths and queries may contain raw spaces, so a query extends to its last "=" or "&", unless another URL begins first.
 _URL_TAIL = re.compile(rf"(?P<url>{_START}[^?#]*)[?#](?:(?:(?!://).)*[=&])?\S*", re.IGNORECASE)
+_HTTP_QUERY = re.compile(r"(?P<url>\bhttps?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _LONGEST_QUOTE = 500
 # The search for URLs takes quadratic time.
 _LONGEST_READ = 2_000
@@ -32,6 +33,11 @@ def redact(text: str) -> str:
     """Return ``text`` safe to log: one line, no user, query string or fragment in any URL, at most 500 characters."""
     short = _URL_TAIL.sub(r"\g<url>?…", _USER_INFO.sub(r"\g<start>***@", printable(text[:_LONGEST_READ])))
     return short if len(short) <= _LONGEST_QUOTE else short[:_LONGEST_QUOTE] + "…"
+
+
+def without_queries(text: str) -> str:
+    """Return all of ``text``, as it is but for the query and the fragment of each http(s) URL."""
+    return _HTTP_QUERY.sub(r"\g<url>", text)
 
 
 def harmless(value: object) -> str:

@@ -264,7 +264,7 @@ class KieSensorTimeoutError(KieWaitTimeoutError, AirflowSensorTimeout):
 class KieLinkExpiredError(KieError, AirflowFailException):
     """The file host answers 401, 403, 404 or 410, also for a fresh link: the file is deleted or withdrawn."""
 
-    next_step = "KIE deletes files after 14 days: convert the track again, and archive the file soon after."
+    next_step = "KIE deletes files after 14 days: run the job again, and store its files soon after."
 
 
 class KieWrongFileError(KieError, AirflowFailException):
@@ -289,7 +289,8 @@ class KieUnsafeUrlError(KieError, AirflowFailException):
     """The URL or a redirect leads to a host that is not allowed; no request was sent there."""
 
     next_step = (
-        "Pass kie_task_id instead of wav_url, or, for a host inside your own network, set allow_private_hosts=True."
+        "Pass a kie_task_id instead of a link, or, for a host inside your own network, use WavToObjectStorageOperator "
+        "with allow_private_hosts=True."
     )
 
 

@@ -101,7 +101,7 @@ class FileHost:
         """
         url = _as_sent(link.url)
         if url is None:
-            raise KieValidationError(f"wav_url is {quoted(link.url)}, but must be an http(s) URL with a host")
+            raise KieValidationError(f"The file's link is {quoted(link.url)}, but must be an http(s) URL with a host")
         first_host = _host(url)
         self._check(url, known_host=link.from_kie)
         for _ in range(MOST_REDIRECTS + 1):

@@ -32,8 +32,8 @@ class DestinationTemplate:
     """
 
     def __init__(self, destination: object, kie_task_id: str) -> None:
-        self._text = url_of("destination", destination)
-        self._parts = _parse("destination", self._text, _FIELDS)
+        self.text = url_of("destination", destination)
+        self._parts = _parse("destination", self.text, _FIELDS)
         self._kie_task_id = kie_task_id
 
     @property
@@ -50,7 +50,7 @@ class DestinationTemplate:
         places = Counter(map(self.url, files))
         if same := [url for url, count in places.items() if count > 1]:
             raise KieValidationError(
-                f"destination {quoted(self._text)} gives {places[same[0]]} files of the job the same place; "
+                f"destination {quoted(self.text)} gives {places[same[0]]} files of the job the same place; "
                 "tell them apart by {name} and {index}"
             )
 

@@ -12,11 +12,11 @@ import requests
 
 from airflow_provider_kie import connection
 from airflow_provider_kie.api import common, single, wav
-from airflow_provider_kie.api.call import Call, Repeat, UploadBody
+from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
-from airflow_provider_kie.api.upload import KieUpload, upload_file
+from airflow_provider_kie.api.upload import upload_file
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
 from airflow_provider_kie.hooks.base import KieBaseHook
@@ -250,15 +250,7 @@ class KieHook(KieBaseHook):
         :raises KieFileTooLargeError: the file is larger; nothing was sent.
         """
         body = body_of(source, source_conn_id, file_name=file_name, upload_path=upload_path, max_bytes=max_bytes)
-        return self.send_file(body)["url"]
-
-    def send_file(self, body: UploadBody) -> KieUpload:
-        """
-        Do what :meth:`upload_file` does with a file that was read before, and return all that is known of it.
-
-        :param body: see :func:`~airflow_provider_kie.hooks.source.body_of`.
-        """
-        return self.call(upload_file(body))
+        return self.call(upload_file(body))["url"]
 
     def get_credits(self) -> float:
         """Return the account's remaining credits."""

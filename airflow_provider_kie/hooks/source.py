@@ -12,7 +12,6 @@ from airflow_provider_kie.exceptions import (
     KieConnectionError,
     KieFileTooLargeError,
     KieValidationError,
-    KieWrongFileError,
 )
 from airflow_provider_kie.media import ENOUGH, media_of
 from airflow_provider_kie.object_paths import object_path, url_of
@@ -56,7 +55,7 @@ def body_of(
     except (FileNotFoundError, IsADirectoryError):
         raise KieValidationError(f"source {quoted(url)} does not exist, or is a folder") from None
     if not size:
-        raise KieWrongFileError(f"source {quoted(url)} is empty")
+        raise KieValidationError(f"source {quoted(url)} is empty")
     media = media_of(start, name=path.name)
     digest = sha256.hexdigest()
 

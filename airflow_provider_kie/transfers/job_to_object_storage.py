@@ -15,7 +15,7 @@ from airflow_provider_kie.api.fields import is_blank
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieDownloadError, KieError, KieValidationError
 from airflow_provider_kie.money import digest
-from airflow_provider_kie.redaction import quoted, redact
+from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.tasks import as_rendered, which_job
 from airflow_provider_kie.transfers.storing import StoringOperator, owner_and_try
 from airflow_provider_kie.waiting.verdict import finished
@@ -240,7 +240,8 @@ def _failure(row: Family, kie_task_id: str, failures: list[tuple[KieFile, Except
     if total == 1:
         return first
     reasons = (f"{_label(file)}: {error.problem if isinstance(error, KieError) else error}" for file, error in failures)
-    problem = f"{len(failures)} of {total} files are not stored, the others are: {redact('; '.join(reasons))}"
+    missing = ", ".join(f"{file['name']} {file['index']}" for file, _ in failures)
+    problem = f"{len(failures)} of {total} files are not stored ({missing}), the others are; {'; '.join(reasons)}"
     if isinstance(first, KieError):
         return type(first)(problem, **first.details())
     return KieDownloadError(problem, kie_task_id=kie_task_id, family=row.tag)

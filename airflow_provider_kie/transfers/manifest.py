@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.exceptions import KieDestinationExistsError
 from airflow_provider_kie.files.storage import Destination, PartFile
-from airflow_provider_kie.redaction import quoted, redact
+from airflow_provider_kie.redaction import quoted, without_queries
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
@@ -29,7 +29,7 @@ def manifest_of(job: KieJob, files: Sequence[Mapping[str, Any]], input_sha256: s
     :param files: the facts of its stored files.
     :param input_sha256: the digest of its input, if it is known.
     """
-    facts: dict[str, Any] = {name: _without_queries(job[name]) for name in _FACTS}  # type: ignore[literal-required]
+    facts: dict[str, Any] = {name: _without_signatures(job[name]) for name in _FACTS}  # type: ignore[literal-required]
     stored = [{name: file[name] for name in _OF_A_FILE} for file in files]
     return {"schema": 1, **facts, "input_sha256": input_sha256, "files": stored}
 
@@ -61,10 +61,10 @@ def _is_about(destination: Destination, kie_task_id: str) -> bool:
     return isinstance(found, dict) and found.get("kie_task_id") == kie_task_id
 
 
-def _without_queries(value: Any) -> Any:
-    """Return a value whose links have lost their query, which may be a signature."""
+def _without_signatures(value: Any) -> Any:
+    """Return a value whose links have lost their query, which may hold a signature."""
     if isinstance(value, dict):
-        return {name: _without_queries(each) for name, each in value.items()}
+        return {name: _without_signatures(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_without_queries(each) for each in value]
-    return redact(value) if isinstance(value, str) else value
+        return [_without_signatures(each) for each in value]
+    return without_queries(value) if isinstance(value, str) else value

@@ -39,7 +39,8 @@ class Notes:
     """
 
     def __init__(self, context: Context, template: DestinationTemplate, conn_id: str | None, kie_task_id: str) -> None:
-        self._kie_task_id = kie_task_id
+        #: What the notes are about; others do not count.
+        self._about = {"kie_task_id": kie_task_id, "destination": template.text}
         self._store: Any = task_state_store(context)
         owner, _ = owner_and_try(context)
         mark = hashlib.sha256(f"{owner}\n{kie_task_id}".encode()).hexdigest()[:16]
@@ -54,7 +55,7 @@ class Notes:
     def add(self, facts: Mapping[str, Any]) -> None:
         """Note a file; a failure is only a warning, because the file is stored."""
         self._files[f"{facts['name']}/{facts['index']}"] = facts
-        kept = {"kie_task_id": self._kie_task_id, "files": self._files}
+        kept = {**self._about, "files": self._files}
         try:
             if self._file is None:
                 self._store.set(KEY, kept, retention=RETENTION)
@@ -76,7 +77,7 @@ class Notes:
             else:
                 with self._file.open(self._file.path, "rb") as file:
                     kept = json.loads(file.read())
-            return dict(kept["files"]) if kept["kie_task_id"] == self._kie_task_id else {}
+            return dict(kept["files"]) if kept.items() >= self._about.items() else {}
         except Exception as error:  # none yet, or half of one
             log.debug("No notes of an earlier try: %r", error)
             return {}

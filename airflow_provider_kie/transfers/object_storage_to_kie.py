@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_kie.api.fields import is_blank
+from airflow_provider_kie.api.upload import upload_file
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
@@ -86,6 +87,6 @@ class ObjectStorageToKieOperator(BaseOperator):
             max_bytes=self.max_bytes,
         )
         self.log.info("Uploading %s (%s bytes) as %s.", quoted(str(self.source)), f"{body.size:,}", body.file_name)
-        uploaded = self.hook.send_file(body)
+        uploaded = self.hook.call(upload_file(body))
         context["ti"].xcom_push(key="kie_file", value=uploaded)
         return uploaded["url"]

@@ -54,7 +54,7 @@ class StoringOperator(BaseOperator):
     def _store(
         self,
         first: Link,
-        reread: Callable[[], str | None],
+        reread: Callable[[], str | None] | None,
         place: Place,
         *,
         new_reader: NewReader | None = None,
@@ -64,7 +64,7 @@ class StoringOperator(BaseOperator):
         Store one file.
 
         :param first: its link.
-        :param reread: returns the file's newest link, if KIE still names one.
+        :param reread: returns the file's newest link, if KIE still names one; None if KIE has no record of it.
         """
         from airflow_provider_kie.files.host import FileHost
         from airflow_provider_kie.files.reader import MediaReader
@@ -84,14 +84,14 @@ class StoringOperator(BaseOperator):
         finally:
             host.close()
 
-    def _links(self, first: Link, reread: Callable[[], str | None]) -> Iterator[Link]:
+    def _links(self, first: Link, reread: Callable[[], str | None] | None) -> Iterator[Link]:
         """Yield the file's link; once it has expired, KIE's newest one, then temporary ones of 20 minutes."""
         from airflow_provider_kie.files.host import Link
 
         yield first
         url = first.url
         with _TURN:
-            fresh = reread()
+            fresh = reread() if reread else None
         if fresh and fresh != url:
             url = fresh
             yield Link(url, from_kie=True)

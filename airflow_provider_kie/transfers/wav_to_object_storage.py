@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
 
-from airflow_provider_kie.api.fields import is_blank, pushed_nothing
+from airflow_provider_kie.api.fields import check_url, is_blank, pushed_nothing
 from airflow_provider_kie.api.wav import as_conversion, check_route, id_in
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieError, KieValidationError
@@ -138,10 +138,11 @@ class WavToObjectStorageOperator(StoringOperator):
 
         destination = Destination(self.destination, self.destination_conn_id, *owner_and_try(context))
         destination.size()  # a folder is refused before anything is read
-        given = self.wav_url
-        first = Link(self._wav_url() if given is None else given, from_kie=given is None)
-        reread = self._wav_url if given is None else lambda: None
-        return self._store(first, reread, lambda _: destination, new_reader=WavOnlyReader)
+        if self.wav_url is None:
+            first = Link(self._wav_url(), from_kie=True)
+            return self._store(first, self._wav_url, lambda _: destination, new_reader=WavOnlyReader)
+        first = Link(check_url("wav_url", self.wav_url), from_kie=False)
+        return self._store(first, None, lambda _: destination, new_reader=WavOnlyReader)
 
     def _wav_url(self) -> str:
         kie_task_id: Any = self.kie_task_id  # the hook checks its type too

@@ -313,7 +313,7 @@ def test_a_stored_file_that_kie_deleted_is_left_alone(kie, context, folder, kie_
     kie.play(answer, endpoint="file", repeat=True)
     error = e.KieDestinationExistsError if answer == "file-gone" else e.KieNotAWavError
     message = str(refused(error, context, kie_task_id=kie_task_id, destination=f"{folder}/one.wav"))
-    assert "convert the track again" not in message
+    assert "run the job again" not in message
     assert (folder / "one.wav").read_bytes() == WAV
 
 

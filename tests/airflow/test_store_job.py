@@ -190,7 +190,7 @@ def test_a_job_that_runs_is_not_waited_for(kie, task):
 def test_the_next_try_fetches_only_what_is_missing(kie, task, six, folder, workers):
     run = task(six, max_workers=workers)
     kie.play(*["file-html"] * 4 * workers, endpoint="file")  # a file is asked for under four links
-    with pytest.raises(e.KieWrongFileError, match=r"of 6 files are not stored, the others are: File result"):
+    with pytest.raises(e.KieWrongFileError, match=r"of 6 files are not stored, the others are; File result"):
         run.run_once()
     stored = names(folder)
     assert 3 <= len([name for name in stored if name.endswith(".png")]) < 6
@@ -210,6 +210,13 @@ def test_a_noted_file_that_is_gone_is_fetched_again(task, six, folder):
     (folder / six / "result-2.png").unlink()
     run.run_once()
     assert len(names(folder)) == 6
+
+
+def test_after_a_change_of_the_destination_all_files_go_there(task, six, folder):
+    run = task(six)
+    run.run_once()
+    assert run.run_once(destination=f"{folder}/other/{{index}}.{{ext}}")[0] == f"{folder}/other/0.png"
+    assert len(names(folder / "other")) == 6
 
 
 def test_a_retry_follows_if_it_may_help_one_file(kie, task, six, folder):
@@ -327,7 +334,9 @@ def test_a_result_without_files_is_stored_by_its_name(kie, task, folder):
     run = task(kie_task_id, family="lyrics", destination=f"{folder}/{{name}}.{{ext}}", result_name="text.json")
     assert run.run_once() == run.xcom["files"] == []
     manifest = json.loads((folder / "text.json").read_text())
-    assert [variant["title"] for variant in manifest["result"]] == ["One", "Another"]
+    job = KieHook().get_job(kie_task_id, "lyrics")
+    assert manifest["result"] == job["result"]
+    assert "\n" in manifest["result"][0]["text"]
     assert names(folder) == ["text.json"]
 
 

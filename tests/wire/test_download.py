@@ -561,7 +561,7 @@ def test_a_host_that_nobody_checked_is_not_asked(server):
     ],
 )
 def test_only_http_urls_are_asked_for(url):
-    with pytest.raises(e.KieValidationError, match=r"^wav_url is ") as caught:
+    with pytest.raises(e.KieValidationError, match=r"^The file's link is ") as caught:
         FileHost(settings()).ask(Link(url, True), {})
     assert "canary" not in str(caught.value)
 

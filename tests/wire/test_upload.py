@@ -11,6 +11,7 @@ import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.api.upload import upload_file
 from airflow_provider_kie.emulator import KieEmulator
 from airflow_provider_kie.emulator.media import KINDS
 from airflow_provider_kie.hooks.kie import KieHook
@@ -86,7 +87,7 @@ def test_a_name_may_have_any_letters(kie, cat):
         ("{folder}", {}, e.KieValidationError, "does not exist, or is a folder"),
         ("{folder}/none", {}, e.KieValidationError, "does not exist"),
         ("nosuch://a/b", {}, e.KieValidationError, "nosuch"),
-        ("{folder}/empty", {}, e.KieWrongFileError, "is empty"),
+        ("{folder}/empty", {}, e.KieValidationError, "is empty"),
         ("{file}", {"max_bytes": len(PNG) - 1}, e.KieFileTooLargeError, "not more than"),
         ("{file}", {"file_name": "a/b"}, e.KieValidationError, "file_name"),
         ("{file}", {"upload_path": "../x"}, e.KieValidationError, "upload_path"),
@@ -110,7 +111,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_uploaded(kie, cat, now):
     with pytest.raises(
         e.KieValidationError if now else e.KieConnectionError, match="changed" if now else "not be read"
     ):
-        KieHook().send_file(body)
+        KieHook().call(upload_file(body))
     assert not any(request["http_status"] == 200 for request in kie.requests())
 
 
