@@ -42,7 +42,7 @@ AIRFLOW = [sys.executable, "-m", "airflow"]
 TASK = r"task_id=(\w+)(?: map_index=(\d+))?"
 TASK_STARTS = re.compile(rf"\[DAG TEST\] starting {TASK}")
 TASK_ENDS = re.compile(rf"\[DAG TEST\] end task {TASK}")
-OUR_NEWS = re.compile(r"((?:(?:music|stems) job \w+ is|WAV task|WAV file|Track|KIE has|Downloaded) [^\[]*[^\s\[])")
+OUR_NEWS = re.compile(r"((?:(?:music|stems) job \w+ is|File \w+ \d+ is|WAV task|WAV file|Track|KIE has) [^\[]*[^\s\[])")
 
 
 def main() -> int:
