@@ -35,6 +35,8 @@ from airflow_provider_kie.emulator.results import PAUSED
 from airflow_provider_kie.emulator.state import Settings
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
 from airflow_provider_kie.sensors.wav import WavConversionSensor
+from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
+from airflow_provider_kie.transfers.object_storage_to_kie import ObjectStorageToKieOperator
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,9 +243,13 @@ def parameters(of: Any) -> set[str]:
 PUBLIC = [
     *(f"airflow_provider_kie.{room}.wav" for room in ("api", "operators", "sensors", "triggers")),
     *(f"airflow_provider_kie.{name}" for name in ("connection", "emulator", "exceptions", "hooks.kie", "links.kie")),
-    *("airflow_provider_kie.testing", "airflow_provider_kie.transfers.wav_to_object_storage"),
+    *(f"airflow_provider_kie.transfers.{name}" for name in ("wav_to_object_storage", "job_to_object_storage")),
+    *(f"airflow_provider_kie.{name}" for name in ("transfers.object_storage_to_kie", "api.upload", "testing")),
 ]
-OPERATORS = (ConvertToWavOperator, WavUrlOperator, WavConversionSensor, WavToObjectStorageOperator)
+OPERATORS = (
+    *(ConvertToWavOperator, WavUrlOperator, WavConversionSensor, WavToObjectStorageOperator),
+    *(KieJobToObjectStorageOperator, ObjectStorageToKieOperator),
+)
 
 
 @pytest.mark.parametrize(
