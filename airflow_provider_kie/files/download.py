@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, NoReturn, Protocol, TypeAlias, cast
@@ -60,6 +59,9 @@ class Sink(Protocol):
 
     def write(self, piece: bytes) -> None:
         """Store the next bytes."""
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next request."""
 
 
 class Downloaded(NamedTuple):
@@ -199,7 +201,7 @@ class _Transfer:
         if not self._may_resume():
             self._reset()
         log.warning("%s; %s.", redact(where), f"going on at {self._received:,}" if self._received else "starting over")
-        time.sleep(min(pause, LONGEST_PAUSE) * random.uniform(1.0, 1.3))
+        self._sink.pause(min(pause, LONGEST_PAUSE) * random.uniform(1.0, 1.3))
 
     def _may_resume(self) -> bool:
         return bool(self._received and self._validator and not self._encoded)

@@ -17,13 +17,15 @@ from airflow_provider_kie.files.storage import Comparison, Destination, DiffersE
 from airflow_provider_kie.media import Media
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["Place", "StoppedError", "Stored", "each", "store"]
+__all__ = ["Place", "Stopped", "StoppedError", "Stored", "each", "store"]
 
 log = logging.getLogger(__name__)
 
 #: Returns where a file goes; asked with None before the download, when it returns None if that depends on the media.
 Place: TypeAlias = Callable[["Media | None"], "Destination | None"]
 
+#: Waits so many seconds at most, and returns whether to give up, because the task ends.
+Stopped: TypeAlias = Callable[[float], bool]
 
 T = TypeVar("T")
 
@@ -56,19 +58,19 @@ def store(
     overwrite: bool,
     max_bytes: int,
     new_reader: NewReader = MediaReader,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Stopped | None = None,
 ) -> Stored:
     """
     Store a file, whole or not at all.
 
     :param links: begins anew with the file's link, and goes on with fresh ones as long as there are any.
     :param overwrite: replace another file.
-    :param stopped: whether to give up, because the task ends.
+    :param stopped: by default never.
     :raises KieError: it is not stored.
     """
 
     def arrive(*, replace: bool) -> Stored:
-        arrival = _Arrival(place, stopped, replace=replace)
+        arrival = _Arrival(place, stopped or threading.Event().wait, replace=replace)
         seen = _LastSeen(links())
         try:
             if known := place(None):
@@ -97,19 +99,19 @@ def store(
 
 
 def each(
-    items: Sequence[T], work: Callable[[T, Callable[[], bool]], Stored], workers: int
+    items: Sequence[T], work: Callable[[T, Stopped], Stored], workers: int
 ) -> Iterator[tuple[T, Stored | Exception]]:
     """
     Do the work of each item, several at a time, and yield how each of them ended, as they end.
 
-    :param work: takes an item, and a function that returns whether to stop.
+    :param work: takes an item, and what tells it to stop.
     :param workers: how many at a time.
     """
     stop = threading.Event()
 
     def end_of(item: T) -> tuple[T, Stored | Exception]:
         try:
-            return item, work(item, stop.is_set)
+            return item, work(item, stop.wait)
         except Exception as error:
             return item, error
 
@@ -132,7 +134,7 @@ class _Arrival:
 
     destination: Destination
 
-    def __init__(self, place: Place, stopped: Callable[[], bool], *, replace: bool) -> None:
+    def __init__(self, place: Place, stopped: Stopped, *, replace: bool) -> None:
         self._place = place
         self._stopped = stopped
         self._replace = replace
@@ -163,9 +165,17 @@ class _Arrival:
 
         :raises StoppedError: the task ends.
         """
-        if self._stopped():
-            raise StoppedError
+        self.pause(0)
         self._chosen.write(piece)
+
+    def pause(self, seconds: float) -> None:
+        """
+        Wait.
+
+        :raises StoppedError: the task ends.
+        """
+        if self._stopped(seconds):
+            raise StoppedError
 
     def finish(self, size: int, *, overwrite: bool) -> bool:
         """Return whether the file was there already."""

@@ -21,14 +21,12 @@ from airflow_provider_kie.transfers.storing import StoringOperator, owner_and_tr
 from airflow_provider_kie.waiting.verdict import finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.api.job import KieFile, KieJob
     from airflow_provider_kie.files.storage import Destination
-    from airflow_provider_kie.files.store import Stored
+    from airflow_provider_kie.files.store import Stopped, Stored
     from airflow_provider_kie.files.template import DestinationTemplate
     from airflow_provider_kie.media import Media
     from airflow_provider_kie.transfers.notes import Notes
@@ -184,7 +182,7 @@ class KieJobToObjectStorageOperator(StoringOperator):
         kie_task_id: str,
         context: Context,
         file: KieFile,
-        stopped: Callable[[], bool],
+        stopped: Stopped,
     ) -> Stored:
         from airflow_provider_kie.files.host import Link
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.files.download import NewReader
     from airflow_provider_kie.files.host import Link
     from airflow_provider_kie.files.storage import Destination
-    from airflow_provider_kie.files.store import Place, Stored
+    from airflow_provider_kie.files.store import Place, Stopped, Stored
     from airflow_provider_kie.hooks.kie import KieHook
 
 __all__ = ["StoringOperator", "owner_and_try"]
@@ -58,7 +58,7 @@ class StoringOperator(BaseOperator):
         place: Place,
         *,
         new_reader: NewReader | None = None,
-        stopped: Callable[[], bool] = lambda: False,
+        stopped: Stopped | None = None,
     ) -> Stored:
         """
         Store one file.

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 
 import pytest
 
@@ -13,7 +15,7 @@ from airflow_provider_kie.emulator.media import KINDS
 from airflow_provider_kie.files import download
 from airflow_provider_kie.files.host import FileHost, Link
 from airflow_provider_kie.files.storage import Destination
-from airflow_provider_kie.files.store import store
+from airflow_provider_kie.files.store import StoppedError, each, store
 from tests.file_server import Act, FileServer
 from tests.wav_files import wav
 
@@ -58,7 +60,7 @@ def _short_pauses(monkeypatch):
     monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
 
 
-def store_one(server, folder, *, max_bytes=10**9, overwrite=True):
+def store_one(server, folder, *, max_bytes=10**9, overwrite=True, stopped=None):
     host = FileHost(KieSettings("kie_default", "canary-key-0123456789", timeout=0.5))
     links = [Link(f"{server.url}/{name}/a?sig=canary", True) for name in ("a", "b", "c", "d")]
 
@@ -66,7 +68,7 @@ def store_one(server, folder, *, max_bytes=10**9, overwrite=True):
         return media and Destination(f"{folder}/one.{media.extension}", None, "owner")
 
     try:
-        return store(host, lambda: iter(links), place, overwrite=overwrite, max_bytes=max_bytes)
+        return store(host, lambda: iter(links), place, overwrite=overwrite, max_bytes=max_bytes, stopped=stopped)
     finally:
         host.close()
 
@@ -109,3 +111,36 @@ def test_a_file_that_turns_out_to_be_of_another_kind_goes_elsewhere(tmp_path):
         server.play(BROKEN, Act(body=FILES["mp3"], etag='"two"'))
         assert store_one(server, tmp_path).destination.url.endswith("one.mp3")
     assert [path.name for path in tmp_path.iterdir()] == ["one.mp3"]
+
+
+@pytest.mark.parametrize("act", [Act(), Act(status=503)], ids=["while it comes", "while it waits to ask again"])
+def test_a_transfer_stops_with_its_task(tmp_path, monkeypatch, act):
+    monkeypatch.setattr(download, "FIRST_PAUSE", 30.0)
+    with FileServer(FILES["mp3"]) as server:
+        server.play(act)
+        started = threading.Event()
+
+        def work(item, stopped):
+            if item == "other":
+                started.wait(10)
+                raise ValueError
+
+            def after_the_start(seconds):
+                started.set()
+                return stopped(max(seconds, 10))
+
+            try:
+                return store_one(server, tmp_path, stopped=after_the_start)
+            except StoppedError:
+                ends.append("stopped")
+                raise
+
+        ends = []
+        running = each(["transfer", "other"], work, 2)
+        assert next(running)[0] == "other"
+        before = time.monotonic()
+        running.close()  # as an exception in the loop over it does
+        assert time.monotonic() - before < 9
+    assert ends == ["stopped"]
+    assert len(server.requests) == 1
+    assert list(tmp_path.iterdir()) == []
