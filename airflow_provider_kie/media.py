@@ -50,12 +50,15 @@ _STARTS = tuple(
         (rb"\xff\xd8\xff", "image/jpeg", "jpg"),
         (rb"GIF8[79]a", "image/gif", "gif"),
         (rb"MThd\0\0\0\x06", "audio/midi", "mid"),
-        (rb"\s*(\{\s*[\"}]|\[\s*[\[{\"\d\]])", "application/json", "json"),
+        (rb"\s*(\{\s*[\"}]|\[\s*([\[{\"\]]|-?\d[\d.eE+-]*\s*[,\]]))", "application/json", "json"),
     )
 )
 WAV = _STARTS[0][1]
+#: The tags of the same specification, also in XHTML, and ``<meta>``.
 _WEB_PAGE = re.compile(
-    rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body|title)\b", re.IGNORECASE | re.DOTALL
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--((?!-->).)*-->\s*)*"
+    rb"<(!doctype html|html|head|meta|title|style|script|iframe|body|h1|div|table|font|p|a|b|br)[\s/>]",
+    re.IGNORECASE | re.DOTALL,
 )
 #: An error of a storage service, and one of an API.
 _ERROR = re.compile(
@@ -70,11 +73,17 @@ _ANY = "application/octet-stream"
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 
 
-def no_file(start: bytes) -> str | None:
-    """Return what the first bytes are if they are certainly not those of a result, or None."""
+def no_file(start: bytes, media_type: str = "") -> str | None:
+    """
+    Return what a file is if it is certainly no result, or None.
+
+    :param start: its first :data:`ENOUGH` bytes.
+    :param media_type: what the host calls it.
+    """
     if not start:
         return "is no file"
-    if _WEB_PAGE.match(start):
+    called_so = media_type.lower().startswith("text/html") and find_media(start) is None
+    if called_so or _WEB_PAGE.match(start):
         return "is a web page"
     return "is an error and no file" if _ERROR.match(start) else None
 

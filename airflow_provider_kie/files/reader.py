@@ -85,7 +85,7 @@ class MediaReader:
 
     def _recognize(self) -> None:
         start = self._start[:ENOUGH]
-        if wrong := no_file(start):
+        if wrong := no_file(start, self._named[0]):
             raise KieWrongFileError(f"What came {wrong}; {shown(start)}")
         self._unknown = find_media(start) is None
         self.media = media_of(start, *self._named)

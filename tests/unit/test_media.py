@@ -66,6 +66,10 @@ def test_unknown_bytes_are_what_the_host_calls_them(called, name, expected):
         b"<!DOCTYPE html><p>expired",
         b"\xef\xbb\xbf  <HTML>",
         b"<!-- a --> <html>",
+        b"<h1>Expired</h1>",
+        b"<script>location = '/'</script>",
+        b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "a">',
+        b"<!---->" * 50 + b"<html>",
         b'<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code>',
         b'{"code": 404, "msg": "file does not exist"}',
         b'{"error":"gone"}',
@@ -77,6 +81,22 @@ def test_what_is_certainly_no_file_is_refused(start):
     reader.feed(start)
     with pytest.raises(KieWrongFileError):
         reader.finish(len(start), length_known=True)
+
+
+@pytest.mark.parametrize("start", [b"<\0h\0t\0m\0l", b"Link expired"])
+def test_unknown_bytes_that_the_host_calls_a_web_page_are_refused(start):
+    with pytest.raises(KieWrongFileError, match="web page"):
+        MediaReader("Text/HTML; charset=utf-16", "a.mp4").feed(start.ljust(600))
+
+
+@pytest.mark.parametrize(
+    "start", [b"<?xml version='1.0'?><svg>", b"<svg xmlns='a'>", b"[00:12.00] la la", b"[1st verse]"]
+)
+def test_what_only_looks_like_something_else_is_what_it_is_called(start):
+    reader = MediaReader("model/x", "a.odd")
+    reader.feed(start)
+    reader.finish(len(start), length_known=True)
+    assert reader.media == ("model/x", "odd")
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
@@ -99,6 +119,11 @@ def test_a_wav_file_keeps_its_full_check():
         reader.finish(len(content) - 100, length_known=False)
     with pytest.raises(KieNotAWavError):
         WavOnlyReader().feed(STARTS["png"])
+
+
+def test_a_start_of_many_comments_is_read_at_once():
+    """In a search that tries all ways to divide them it would take years, and no time-out would interrupt it."""
+    assert no_file(b"<!---->" * 73) is None
 
 
 def test_unknown_bytes_are_told_in_a_warning():
