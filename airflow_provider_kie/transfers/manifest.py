@@ -14,12 +14,12 @@ from airflow_provider_kie.redaction import quoted, without_queries
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
 
-__all__ = ["manifest_of", "write"]
+__all__ = ["OF_A_FILE", "manifest_of", "write"]
 
 #: The facts of a job that become part of its manifest.
 _FACTS = ("family", "model", "kie_task_id", "status", "credits", "create_time", "complete_time", "result", "tracks")
 #: The facts of a stored file that do not change from try to try.
-_OF_A_FILE = ("destination", "name", "index", "size", "sha256", "media_type")
+OF_A_FILE = ("destination", "name", "index", "size", "sha256", "media_type")
 
 
 def manifest_of(job: KieJob, files: Sequence[Mapping[str, Any]], input_sha256: str | None) -> dict[str, Any]:
@@ -30,19 +30,26 @@ def manifest_of(job: KieJob, files: Sequence[Mapping[str, Any]], input_sha256: s
     :param input_sha256: the digest of its input, if it is known.
     """
     facts: dict[str, Any] = {name: _without_signatures(job[name]) for name in _FACTS}  # type: ignore[literal-required]
-    stored = [{name: file[name] for name in _OF_A_FILE} for file in files]
+    stored = [{name: file[name] for name in OF_A_FILE} for file in files]
     return {"schema": 1, **facts, "input_sha256": input_sha256, "files": stored}
 
 
 def write(destination: Destination, manifest: Mapping[str, Any], *, overwrite: bool) -> None:
     """
-    Store a manifest, in place of an earlier one of the same job.
+    Store a manifest, in place of an earlier one of the same job; an equal one is left alone.
 
     :raises KieDestinationExistsError: another file is there.
     """
-    if destination.size() is not None and not overwrite and not _is_about(destination, manifest["kie_task_id"]):
-        raise KieDestinationExistsError(f"Another file is at {quoted(destination.url)} already, and was left as it is")
     content = json.dumps(manifest, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    size = destination.size()
+    if size is not None and (size == len(content) or not overwrite):
+        with destination.open(destination.path, "rb") as file:
+            found = file.read()
+        if found == content:
+            return
+        if not overwrite and not _is_about(found, manifest["kie_task_id"]):
+            url = quoted(destination.url)
+            raise KieDestinationExistsError(f"Another file is at {url} already, and was left as it is")
     part = PartFile(destination)
     try:
         part.begin(len(content))
@@ -52,12 +59,11 @@ def write(destination: Destination, manifest: Mapping[str, Any], *, overwrite: b
         part.close()
 
 
-def _is_about(destination: Destination, kie_task_id: str) -> bool:
-    with destination.open(destination.path, "rb") as file:
-        try:
-            found = json.loads(file.read())
-        except ValueError:
-            return False
+def _is_about(content: bytes, kie_task_id: str) -> bool:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
     return isinstance(found, dict) and found.get("kie_task_id") == kie_task_id
 
 
