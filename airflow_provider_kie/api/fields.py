@@ -237,6 +237,16 @@ def pushed_nothing(*names: str) -> KieValidationError:
     return KieValidationError(f"{empty}; the task that should provide it pushed nothing")
 
 
+def check_count(field: str, value: object) -> None:
+    """
+    Check a whole number of at least 1.
+
+    :raises KieValidationError: it is something else.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise KieValidationError(f"{field} is {quoted(value)}, but must be a whole number of at least 1")
+
+
 def check_id(field: str, value: object) -> str:
     """
     Return an id of KIE, or raise an error that names the argument.

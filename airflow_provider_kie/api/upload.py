@@ -45,8 +45,10 @@ def upload_file(body: UploadBody) -> Call[KieUpload]:
     :raises KieValidationError: a name cannot be sent.
     """
     for name, value in (("file_name", body.file_name), ("upload_path", body.upload_path)):
-        if not value.strip() or not value.isprintable() or ".." in value.split("/"):
-            raise KieValidationError(f"{name} is {quoted(value)}, but must be printable and without '..'")
+        if fields.is_blank(value):
+            raise fields.pushed_nothing(name)
+        if not isinstance(value, str) or not value.isprintable() or {".", ".."} & set(value.split("/")):
+            raise KieValidationError(f"{name} is {quoted(value)}, but must be a printable text without '.' and '..'")
     if "/" in body.file_name:
         raise KieValidationError(f"file_name is {quoted(body.file_name)}; its folder goes into upload_path")
     return Call(

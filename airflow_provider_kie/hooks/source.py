@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_kie.api.call import UploadBody
+from airflow_provider_kie.api.fields import check_count
 from airflow_provider_kie.exceptions import (
     KieConnectionError,
     KieFileTooLargeError,
@@ -41,6 +42,7 @@ def body_of(
     :raises KieValidationError: there is no such file.
     :raises KieFileTooLargeError: it is too large; nothing was sent.
     """
+    check_count("max_bytes", max_bytes)
     url = url_of("source", source)
     path = object_path("source", url, conn_id)
     size, start, sha256 = 0, b"", hashlib.sha256()

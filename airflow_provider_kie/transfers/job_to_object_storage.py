@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, XComArg
 
 from airflow_provider_kie.api.echo import read_input
-from airflow_provider_kie.api.families import JOBS
-from airflow_provider_kie.api.fields import is_blank
+from airflow_provider_kie.api.families import JOBS, tag_of
+from airflow_provider_kie.api.fields import check_count, is_blank
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieDownloadError, KieError, KieValidationError
 from airflow_provider_kie.money import digest
@@ -110,7 +110,7 @@ class KieJobToObjectStorageOperator(StoringOperator):
         manifest_url = None if is_blank(self.result_name) else template.beside(str(self.result_name))
         job = self._read(row, kie_task_id)
         files = self._choose(job)
-        self._check(template, files, context)
+        self._check(template, files, manifest_url, context)
         notes = Notes(context, template, self.destination_conn_id, kie_task_id)
         facts = {_key(file): noted for file in files if (noted := self._noted(notes, file, context))}
         missing = [file for file in files if _key(file) not in facts]
@@ -128,6 +128,7 @@ class KieJobToObjectStorageOperator(StoringOperator):
         stored = [facts[_key(file)] for file in files if _key(file) in facts]
         context["ti"].xcom_push(key="files", value=stored)
         if failures:
+            failures.sort(key=lambda failure: files.index(failure[0]))
             raise _failure(row, kie_task_id, failures, len(files))
         if manifest_url:
             self._store_manifest(row, job, manifest_url, stored, context)
@@ -140,27 +141,30 @@ class KieJobToObjectStorageOperator(StoringOperator):
 
     def _choose(self, job: KieJob) -> list[KieFile]:
         """Return the files to store."""
-        names = [self.names] if isinstance(self.names, str) else self.names
         there = list(dict.fromkeys(file["name"] for file in job["files"]))
-        if wrong := sorted(set(names or ()) - set(there)):
-            raise KieValidationError(
-                f"names holds {', '.join(map(quoted, wrong))}, but the files of the job are "
-                f"{', '.join(there) or 'none'}",
-                kie_task_id=job["kie_task_id"],
-            )
-        if not there and is_blank(self.result_name):
-            raise KieValidationError(
-                "The job has no files; its result can be stored by result_name", kie_task_id=job["kie_task_id"]
-            )
+        problem = ""
+        try:
+            names = [self.names] if isinstance(self.names, str) else list(self.names or ())
+        except TypeError:
+            raise KieValidationError(f"names is {quoted(self.names)}, but must be a list of names") from None
+        if wrong := [name for name in names if name not in there]:
+            names_there = ", ".join(there) or "none"
+            problem = f"names holds {', '.join(map(quoted, wrong))}, but the files of the job are {names_there}"
+        elif not there and is_blank(self.result_name):
+            problem = "The job has no files; its result can be stored by result_name"
+        if problem:
+            raise KieValidationError(problem, kie_task_id=job["kie_task_id"], family=tag_of(job["family"]))
         return [file for file in job["files"] if not names or file["name"] in names]
 
-    def _check(self, template: DestinationTemplate, files: Sequence[KieFile], context: Context) -> None:
+    def _check(
+        self, template: DestinationTemplate, files: Sequence[KieFile], manifest_url: str | None, context: Context
+    ) -> None:
         """Refuse arguments that cannot work, before anything is fetched."""
-        if self.max_workers < 1:
-            raise KieValidationError(f"max_workers is {self.max_workers}, but must be at least 1")
+        check_count("max_bytes", self.max_bytes)
+        check_count("max_workers", self.max_workers)
         template.check(files)
-        for file in files:
-            self._destination(template.url(file, "bin"), context)
+        for url in (*(template.url(file, "bin") for file in files), *filter(None, [manifest_url])):
+            self._destination(url, context)
 
     def _destination(self, url: str, context: Context) -> Destination:
         from airflow_provider_kie.files.storage import Destination
@@ -202,6 +206,8 @@ class KieJobToObjectStorageOperator(StoringOperator):
     ) -> None:
         from airflow_provider_kie.transfers import manifest
 
+        if url in [file["destination"] for file in files]:
+            raise KieValidationError(f"result_name leads to {quoted(url)}, where a file of the job is")
         given = self.hook.call(read_input(row, job["kie_task_id"]))
         content = manifest.manifest_of(job, files, None if given is None else digest(given))
         manifest.write(self._destination(url, context), content, overwrite=self.overwrite)
@@ -239,7 +245,8 @@ def _failure(row: Family, kie_task_id: str, failures: list[tuple[KieFile, Except
         return first
     reasons = (f"{_label(file)}: {error.problem if isinstance(error, KieError) else error}" for file, error in failures)
     missing = ", ".join(f"{file['name']} {file['index']}" for file, _ in failures)
-    problem = f"{len(failures)} of {total} files are not stored ({missing}), the others are; {'; '.join(reasons)}"
+    others = ", the others are" if len(failures) < total else ""
+    problem = f"{len(failures)} of {total} files are not stored ({missing}){others}; {'; '.join(reasons)}"
     if isinstance(first, KieError):
         return type(first)(problem, **first.details())
     return KieDownloadError(problem, kie_task_id=kie_task_id, family=row.tag)

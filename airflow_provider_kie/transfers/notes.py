@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kie.compat import task_state_store
 from airflow_provider_kie.durable import RETENTION
 from airflow_provider_kie.files.storage import Destination
+from airflow_provider_kie.transfers.manifest import OF_A_FILE
 from airflow_provider_kie.transfers.storing import owner_and_try
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class Notes:
             else:
                 with self._file.open(self._file.path, "rb") as file:
                     kept = json.loads(file.read())
-            return dict(kept["files"]) if kept.items() >= self._about.items() else {}
+            if not kept.items() >= self._about.items():
+                return {}
+            return {key: facts for key, facts in kept["files"].items() if facts.keys() >= set(OF_A_FILE)}
         except Exception as error:  # none yet, or half of one
             log.debug("No notes of an earlier try: %r", error)
             return {}

@@ -82,8 +82,8 @@ class ObjectStorageToKieOperator(BaseOperator):
         body = body_of(
             self.source,
             self.source_conn_id,
-            file_name=None if is_blank(self.file_name) else self.file_name,
-            upload_path=self.upload_path,
+            file_name=None if is_blank(self.file_name) else str(self.file_name),  # a native template makes numbers
+            upload_path=str(self.upload_path),
             max_bytes=self.max_bytes,
         )
         self.log.info("Uploading %s (%s bytes) as %s.", quoted(str(self.source)), f"{body.size:,}", body.file_name)

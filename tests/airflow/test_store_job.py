@@ -157,7 +157,12 @@ def test_another_file_is_replaced_only_if_asked(task, six, folder, overwrite):
         ({"destination": "nosuch://a/{{index}}"}, "nosuch"),
         ({"destination": None}, "destination is empty"),
         ({"max_workers": 0}, "max_workers"),
+        ({"max_workers": "3"}, "max_workers"),
+        ({"max_bytes": None}, "max_bytes"),
+        ({"names": 5}, "names is 5"),
+        ({"names": ["result", ["x"], 1]}, "names holds .*'x'.*, 1,"),
         ({"result_name": "a/b"}, "result_name"),
+        ({"result_name": ".."}, "names a folder"),
         ({"family": "None"}, "family is empty"),
         ({"kie_task_id": None}, "kie_task_id is empty"),
         ({"kie_task_id": "../../etc"}, "kie_task_id"),
@@ -175,6 +180,12 @@ def test_a_job_without_files_says_what_to_do(kie, task):
     kie_task_id = kie.create_job("lyrics", finished=True, prompt="a")
     with pytest.raises(e.KieValidationError, match="no files; its result can be stored by result_name"):
         task(kie_task_id, family="lyrics").run_once()
+
+
+def test_an_error_about_a_job_names_its_family(kie, task):
+    kie_task_id = kie.create_job("veo", finished=True, prompt="a")
+    with pytest.raises(e.KieValidationError, match=rf"veo job '{kie_task_id}'"):
+        task(kie_task_id, family="veo", names="vocal").run_once()
 
 
 def test_a_job_that_runs_is_not_waited_for(kie, task):
@@ -211,6 +222,17 @@ def test_a_noted_file_that_is_gone_is_fetched_again(task, six, folder):
     run.run_once()
     (folder / six / "result-2.png").unlink()
     run.run_once()
+    assert len(names(folder)) == 6
+
+
+@pytest.mark.parametrize("note", [5, [], "x", {"size": 5}, {"destination": "/x"}])
+def test_a_note_that_cannot_be_read_costs_a_download(six, folder, note):
+    store = Store()
+    run = Task(KieJobToObjectStorageOperator, store, kie_task_id=six, destination=f"{folder}/{{index}}.{{ext}}")
+    run.run_once()
+    store.values["kie_files"]["files"]["result/0"] = note
+    (folder / "0.png").unlink()
+    assert len(run.run_once()) == 6
     assert len(names(folder)) == 6
 
 
@@ -352,6 +374,26 @@ def test_a_manifest_does_not_replace_another_file(kie, task, six, folder):
     run.run_once(overwrite=True)
     assert json.loads((folder / "a.json").read_text())["kie_task_id"] == six
     assert run.xcom["files"][0]["already_there"] is True
+
+
+def test_a_manifest_does_not_take_the_place_of_a_file(task, six, folder):
+    run = task(six, destination=f"{folder}/{{index}}.{{ext}}", result_name="2.png", overwrite=True)
+    with pytest.raises(e.KieValidationError, match="result_name"):
+        run.run_once()
+    assert (folder / "2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_equal_manifest_is_left_alone(task, six, folder):
+    run = task(six, result_name="a.json")
+    run.run_once()
+    path = folder / six / "a.json"
+    before = path.stat()
+    run.run_once()
+    run.run_once(overwrite=True)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 0'))
+    run.run_once()
+    assert json.loads(path.read_text())["schema"] == 1
 
 
 def test_a_wav_file_is_checked_to_its_end(kie, task, folder):

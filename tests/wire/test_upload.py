@@ -67,6 +67,12 @@ def test_equal_content_has_an_equal_link(kie, cat, tmp_path):
     assert upload(cat, file_name="None")["file_name"] == NAME  # a template without a value
 
 
+def test_names_that_a_native_template_made_numbers_of_are_texts(kie, cat):
+    assert upload(cat, file_name=5, upload_path=20261126)["url"].endswith("/20261126/5")
+    with pytest.raises(e.KieValidationError, match="upload_path"):
+        KieHook().upload_file(cat, upload_path=5)
+
+
 @pytest.mark.parametrize("size", [1, 100_000, 3_000_000])
 def test_a_file_of_any_size_arrives_as_it_is(kie, tmp_path, size):
     whole = (b"--boundary\r\n\r\n" * (size // 14 + 1))[:size]
@@ -92,6 +98,9 @@ def test_a_name_may_have_any_letters(kie, cat):
         ("{file}", {"file_name": "a/b"}, e.KieValidationError, "file_name"),
         ("{file}", {"upload_path": "../x"}, e.KieValidationError, "upload_path"),
         ("{file}", {"upload_path": "a\r\nb"}, e.KieValidationError, "upload_path"),
+        ("{file}", {"upload_path": None}, e.KieValidationError, "upload_path is empty"),
+        ("{file}", {"file_name": "."}, e.KieValidationError, "file_name"),
+        ("{file}", {"max_bytes": None}, e.KieValidationError, "max_bytes"),
     ],
 )
 def test_what_cannot_be_uploaded_is_refused_before_it_is_sent(kie, cat, source, arguments, error, word):
