@@ -42,6 +42,7 @@ def write(destination: Destination, manifest: Mapping[str, Any], *, overwrite: b
     """
     content = json.dumps(manifest, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
     size = destination.size()
+    destination.clear()
     if size is not None and (size == len(content) or not overwrite):
         with destination.open(destination.path, "rb") as file:
             found = file.read()

@@ -61,14 +61,14 @@ class Notes:
             if self._file is None:
                 self._store.set(KEY, kept, retention=RETENTION)
             else:
-                with self._file.open(self._file.path, "wb") as file:
-                    file.write(json.dumps(kept).encode())
+                self._file.replace(json.dumps(kept).encode())
         except Exception:
             log.warning("What is stored could not be noted for a retry.", exc_info=True)
 
     def close(self) -> None:
         """Remove the hidden file, once all files are stored."""
         if self._file is not None:
+            self._file.clear()
             self._file.remove(self._file.path)
 
     def _load(self) -> dict[str, Mapping[str, Any]]:

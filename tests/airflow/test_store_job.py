@@ -15,10 +15,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.files import download as download_module
+from airflow_provider_kie.files.storage import Destination
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.money import digest
 from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
-from tests.task_instance import Store, Task, TaskInstance
+from tests.task_instance import Store, Task, TaskInstance, WorkerCrash
 
 SIX_IMAGES = "grok-imagine/text-to-image"
 
@@ -225,6 +226,39 @@ def test_a_noted_file_that_is_gone_is_fetched_again(task, six, folder):
     assert len(names(folder)) == 6
 
 
+def test_a_noted_file_of_another_size_is_no_longer_that_file(task, six, folder):
+    run = task(six)
+    run.run_once()
+    (folder / six / "result-2.png").write_bytes(b"cut")
+    with pytest.raises(e.KieDestinationExistsError, match="result 2"):
+        run.run_once()
+    assert run.run_once(overwrite=True)
+    assert (folder / six / "result-2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_worker_that_dies_while_it_notes_a_file_leaves_the_earlier_notes(kie, six, folder, monkeypatch):
+    run = Task(KieJobToObjectStorageOperator, None, kie_task_id=six, destination=f"{folder}/{{index}}.png")
+    noted = []
+    opened = Destination.open
+
+    def open_(self, path, mode):
+        file = opened(self, path, mode)
+        if mode == "wb" and self.path.endswith(".json"):
+            noted.append(path)
+            if len(noted) == 3:
+                file.close()
+                raise WorkerCrash
+        return file
+
+    monkeypatch.setattr(Destination, "open", open_)
+    with pytest.raises(WorkerCrash):
+        run.run_once(max_workers=1)
+    before = len(asked(kie))
+    run.run_once()
+    assert len(asked(kie)) == before + 4  # the third is compared with what is there
+    assert names(folder) == [f"{index}.png" for index in range(6)]
+
+
 @pytest.mark.parametrize("note", [5, [], "x", {"size": 5}, {"destination": "/x"}])
 def test_a_note_that_cannot_be_read_costs_a_download(six, folder, note):
     store = Store()
@@ -244,11 +278,10 @@ def test_after_a_change_of_the_destination_all_files_go_there(task, six, folder)
 
 
 def test_a_retry_follows_if_it_may_help_one_file(kie, task, six, folder):
-    (folder / six).mkdir(parents=True)
-    (folder / six / "result-5.png").write_bytes(b"mine")  # which no retry can help
+    (folder / "0.png").mkdir(parents=True)  # which no retry can help
     kie.play(*["file-server-error"] * 6, endpoint="file")
-    with pytest.raises(e.KieDownloadError, match=r"2 of 6 files .*result 0.*result 5") as caught:
-        task(six, max_workers=1).run_once()
+    with pytest.raises(e.KieDownloadError, match=r"2 of 6 files .*result 0.*result 1") as caught:
+        task(six, max_workers=1, destination=f"{folder}/{{index}}.png").run_once()
     assert not isinstance(caught.value, AirflowFailException)
     assert caught.value.kie_task_id == six
 
@@ -264,7 +297,8 @@ def test_dead_links_are_replaced(kie, task, six, folder):
 
 def test_deleted_files_are_named(kie, task, six, folder):
     kie.expire_links(six)
-    with pytest.raises(e.KieLinkExpiredError, match=r"6 of 6 files") as caught:
+    in_order = ", ".join(f"result {index}" for index in range(6))
+    with pytest.raises(e.KieLinkExpiredError, match=rf"6 of 6 files are not stored \({in_order}\); ") as caught:
         task(six).run_once()
     assert isinstance(caught.value, AirflowFailException)
     assert names(folder) == []
@@ -381,6 +415,15 @@ def test_a_manifest_does_not_take_the_place_of_a_file(task, six, folder):
     with pytest.raises(e.KieValidationError, match="result_name"):
         run.run_once()
     assert (folder / "2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_killed_worker_left_of_a_manifest_is_removed(task, six, folder):
+    owner = "\n".join(["dag", "run", "archive", "-1"])
+    part = Destination(f"{folder}/a.json", None, owner, 1).part_path
+    folder.mkdir()
+    (folder / part.rpartition("/")[2]).write_text("{")
+    task(six, destination=f"{folder}/{{index}}.{{ext}}", result_name="a.json").run_once()
+    assert names(folder) == [*(f"{index}.png" for index in range(6)), "a.json"]
 
 
 def test_an_equal_manifest_is_left_alone(task, six, folder):
