@@ -270,6 +270,26 @@ def test_a_note_that_cannot_be_read_costs_a_download(six, folder, note):
     assert len(names(folder)) == 6
 
 
+def test_two_tasks_in_one_folder_keep_their_own_notes(kie, folder):
+    kie_task_id = kie.create_job("stems", finished=True, type="split_stem")
+    destination = f"{folder}/{{name}}.{{ext}}"
+
+    def run(task_id, names):
+        ti = TaskInstance()
+        ti.task_id = task_id
+        arguments = {"family": "stems", "destination": destination, "names": names, "max_workers": 1}
+        return KieJobToObjectStorageOperator(task_id="task", kie_task_id=kie_task_id, **arguments).execute({"ti": ti})
+
+    (folder / "bass.mp3").mkdir(parents=True)
+    with pytest.raises(e.KieValidationError, match="bass"):
+        run("a", ["drums", "bass"])
+    run("b", "vocal")
+    (folder / "bass.mp3").rmdir()
+    before = len(asked(kie))
+    run("a", ["drums", "bass"])
+    assert len(asked(kie)) == before + 1
+
+
 def test_after_a_change_of_the_destination_all_files_go_there(task, six, folder):
     run = task(six)
     run.run_once()

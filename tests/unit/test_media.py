@@ -10,7 +10,7 @@ from airflow_provider_kie.exceptions import KieDownloadError, KieNotAWavError, K
 from airflow_provider_kie.files.reader import MediaReader, WavOnlyReader
 from airflow_provider_kie.files.template import DestinationTemplate
 from airflow_provider_kie.media import media_of, no_file
-from tests.wav_files import wav
+from tests.wav_files import chunk, wav
 
 STARTS = {
     "wav": wav(10),
@@ -81,6 +81,15 @@ def test_what_is_certainly_no_file_is_refused(start):
     reader.feed(start)
     with pytest.raises(KieWrongFileError):
         reader.finish(len(start), length_known=True)
+
+
+@pytest.mark.parametrize("piece", [1, 600, 10_000])
+def test_a_wav_header_may_be_longer_than_what_tells_that_it_is_one(piece):
+    content, reader = wav(10, before=chunk(b"bext", b"\0" * 1000)), MediaReader()
+    for start in range(0, len(content), piece):
+        reader.feed(content[start : start + piece])
+    header = reader.finish(len(content), length_known=True)
+    assert (header.channels, header.sample_rate, reader.oddities) == (2, 48_000, [])
 
 
 @pytest.mark.parametrize("start", [b"<\0h\0t\0m\0l", b"Link expired"])

@@ -75,9 +75,11 @@ def test_names_that_a_native_template_made_numbers_of_are_texts(kie, cat):
 
 @pytest.mark.parametrize("size", [1, 100_000, 3_000_000])
 def test_a_file_of_any_size_arrives_as_it_is(kie, tmp_path, size):
-    whole = (b"--boundary\r\n\r\n" * (size // 14 + 1))[:size]
+    whole = (PNG[:size] + b"--boundary\r\n\r\n" * (size // 14 + 1))[:size]
     (tmp_path / "a").write_bytes(whole)
-    assert content(KieHook().upload_file(tmp_path / "a")) == whole
+    link = KieHook().upload_file(tmp_path / "a")
+    assert content(link) == whole
+    assert link.endswith(".bin" if size == 1 else ".png")
 
 
 def test_a_name_may_have_any_letters(kie, cat):
