@@ -418,6 +418,17 @@ def test_a_result_without_files_is_stored_by_its_name(kie, task, folder):
     assert names(folder) == ["text.json"]
 
 
+def test_a_manifest_holds_neither_signatures_nor_a_callback(kie, task, folder):
+    kie_task_id = kie.create_job("music", finished=True, prompt="a", callBackUrl="https://a.example/b")
+    job = KieHook().get_job(kie_task_id, "music")
+    assert "?sig=" in json.dumps(job["result"])
+    task(kie_task_id, family="music", destination=f"{folder}/{{index}}.{{ext}}", result_name="a.json").run_once()
+    text = (folder / "a.json").read_text()
+    assert "https://" in text or "http://" in text
+    assert "sig=" not in text
+    assert json.loads(text)["input_sha256"] == digest({"prompt": "a"})  # a callback is not part of what is made
+
+
 def test_a_manifest_does_not_replace_another_file(kie, task, six, folder):
     folder.mkdir()
     (folder / "a.json").write_text("mine")
