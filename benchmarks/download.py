@@ -141,7 +141,7 @@ def with_this_provider(url: str, files: int = 1) -> Transfer:
     with tempfile.TemporaryDirectory() as folder:
         places = [Destination(f"file://{folder}/{number}.wav", None, "benchmark") for number in range(files)]
 
-        def work(place: Destination, stopped: Callable[[], bool]) -> Stored:
+        def work(place: Destination, stopped: Callable[[float], bool]) -> Stored:
             host = FileHost(KieSettings("benchmark", "no-key"))
             return store(
                 host,
@@ -153,7 +153,7 @@ def with_this_provider(url: str, files: int = 1) -> Transfer:
             )
 
         started = Started()
-        for _, end in each(places, work, files):
+        for _, end in each(places, work, files, threading.Event()):
             if isinstance(end, Exception):
                 raise end
         return started.ended()

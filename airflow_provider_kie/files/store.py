@@ -69,7 +69,7 @@ def store(
     :raises KieError: it is not stored.
     """
 
-    def arrive(*, replace: bool) -> Stored:
+    def arrive(*, replace: bool = False, again: bool = False) -> Stored:
         arrival = _Arrival(place, stopped or threading.Event().wait, replace=replace)
         seen = _LastSeen(links())
         try:
@@ -91,23 +91,29 @@ def store(
                     f"Another file is at {quoted(where)} already, and was left as it is: {differs}"
                 ) from None
             log.info("Another file at %s is going to be replaced: %s.", where, differs)
+            replace = True
+        except KieDestinationExistsError as appeared:
+            if again:
+                raise
+            log.info("%s; comparing with it.", appeared.problem)  # another try of the task may have stored the same
+            replace = False
         finally:
             arrival.close()
-        return arrive(replace=True)
+        return arrive(replace=replace, again=True)
 
-    return arrive(replace=False)
+    return arrive()
 
 
 def each(
-    items: Sequence[T], work: Callable[[T, Stopped], Stored], workers: int
+    items: Sequence[T], work: Callable[[T, Stopped], Stored], workers: int, stop: threading.Event
 ) -> Iterator[tuple[T, Stored | Exception]]:
     """
     Do the work of each item, several at a time, and yield how each of them ended, as they end.
 
     :param work: takes an item, and what tells it to stop.
     :param workers: how many at a time.
+    :param stop: set when the work is to stop.
     """
-    stop = threading.Event()
 
     def end_of(item: T) -> tuple[T, Stored | Exception]:
         try:

@@ -115,7 +115,8 @@ class KieJobToObjectStorageOperator(StoringOperator):
         facts = {_key(file): noted for file in files if (noted := self._noted(notes, file, context))}
         missing = [file for file in files if _key(file) not in facts]
         failures: list[tuple[KieFile, Exception]] = []
-        for file, end in each(missing, partial(self._fetch, row, template, kie_task_id, context), self.max_workers):
+        fetch = partial(self._fetch, row, template, kie_task_id, context)
+        for file, end in each(missing, fetch, self.max_workers, self._ending):
             if isinstance(end, Exception):
                 self.log.warning("%s is not stored: %s", _label(file), end)
                 failures.append((file, end))
@@ -134,7 +135,7 @@ class KieJobToObjectStorageOperator(StoringOperator):
             self._store_manifest(row, job, manifest_url, stored, context)
         notes.close()
         self._update_outlets(context, {"files": stored})
-        return [each_file["destination"] for each_file in stored]
+        return [told["destination"] for told in stored]
 
     def _read(self, row: Family, kie_task_id: str) -> KieJob:
         return finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True)).job

@@ -51,6 +51,14 @@ class StoringOperator(BaseOperator):
         """The hook, created when it is first needed."""
         return open_hook(self.kie_conn_id)
 
+    @cached_property
+    def _ending(self) -> threading.Event:
+        return threading.Event()
+
+    def on_kill(self) -> None:
+        """Stop what is being fetched, so that nothing half written is left."""
+        self._ending.set()
+
     def _store(
         self,
         first: Link,
@@ -79,7 +87,7 @@ class StoringOperator(BaseOperator):
                 overwrite=self.overwrite,
                 max_bytes=self.max_bytes,
                 new_reader=new_reader or MediaReader,
-                stopped=stopped,
+                stopped=stopped or self._ending.wait,
             )
         finally:
             host.close()

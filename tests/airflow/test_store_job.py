@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.files import download as download_module
-from airflow_provider_kie.files.storage import Destination
+from airflow_provider_kie.files.storage import Destination, PartFile
+from airflow_provider_kie.files.store import StoppedError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.money import digest
 from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
@@ -479,3 +480,22 @@ def test_a_wav_file_is_checked_to_its_end(kie, task, folder):
     with pytest.raises(e.KieDownloadError):
         task(kie_task_id, family="wav", destination=f"{folder}/two.wav").run_once()
     assert names(folder) == ["one.wav"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_task_that_is_killed_leaves_nothing_half_written(six, folder, monkeypatch, workers):
+    """Airflow 3 calls this, and kills the process five seconds later."""
+    operator = KieJobToObjectStorageOperator(
+        task_id="task", kie_task_id=six, destination=f"{folder}/{{index}}.png", max_workers=workers
+    )
+    write = PartFile.write
+
+    def write_and_be_killed(self, piece):
+        write(self, piece)
+        operator.on_kill()
+
+    monkeypatch.setattr(PartFile, "write", write_and_be_killed)
+    with pytest.raises((StoppedError, e.KieError)):
+        operator.execute({"ti": TaskInstance()})
+    assert not [name for name in names(folder) if name.endswith(".part")]
+    assert len([name for name in names(folder) if name.endswith(".png")]) <= workers

@@ -136,7 +136,7 @@ def test_a_transfer_stops_with_its_task(tmp_path, monkeypatch, act):
                 raise
 
         ends = []
-        running = each(["transfer", "other"], work, 2)
+        running = each(["transfer", "other"], work, 2, threading.Event())
         assert next(running)[0] == "other"
         before = time.monotonic()
         running.close()  # as an exception in the loop over it does
@@ -144,3 +144,22 @@ def test_a_transfer_stops_with_its_task(tmp_path, monkeypatch, act):
     assert ends == ["stopped"]
     assert len(server.requests) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_file_that_another_try_stores_meanwhile_is_compared(tmp_path, monkeypatch, same):
+    path, move = tmp_path / "one.png", Destination.move
+
+    def appear(self, *args, **kwargs):
+        path.write_bytes(FILES["png"] if same else b"mine")
+        move(self, *args, **kwargs)
+
+    monkeypatch.setattr(Destination, "move", appear)
+    with FileServer(FILES["png"]) as server:
+        if same:
+            assert store_one(server, tmp_path, overwrite=False).already_there
+        else:
+            with pytest.raises(e.KieDestinationExistsError, match="Another file"):
+                store_one(server, tmp_path, overwrite=False)
+    assert path.read_bytes() == (FILES["png"] if same else b"mine")
+    assert [each.name for each in tmp_path.iterdir()] == ["one.png"]
