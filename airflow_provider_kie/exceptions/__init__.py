@@ -39,6 +39,7 @@ __all__ = [
     "KieJobFailedError",
     "KieJobRefusedError",
     "KieKeyCapError",
+    "KieLedgerError",
     "KieLinkExpiredError",
     "KieMaintenanceError",
     "KieMaybeSubmittedError",
@@ -243,6 +244,15 @@ class KieMaybeSubmittedError(KieError, AirflowFailException):
     def __init__(self, problem: str, *, next_step: str | None = None, **kwargs: Any) -> None:
         super().__init__(problem, **kwargs)
         self.next_step = next_step or self.next_step
+
+
+class KieLedgerError(KieError):
+    """The ledger cannot be used: its folder has no marker, cannot be read or written; nothing was sent."""
+
+    next_step = (
+        "Check the folder and the access to its storage. A new ledger is made once, by `airflow kie ledger init URL`."
+    )
+    nothing_created = True
 
 
 class KieNotReadyError(KieError):

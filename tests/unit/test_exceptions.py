@@ -31,10 +31,11 @@ TRANSIENT = {"RateLimit", "Maintenance", "Server", "UnexpectedCode", "Unreadable
 NOTHING_CREATED = {
     *("Configuration", "ConnectionNotFound", "Authentication", "InsufficientCredits", "NotFound", "Validation"),
     *("AlreadyConverted", "RateLimit", "KeyCap", "Source", "Maintenance", "FeatureDisabled", "Blocked"),
+    "Ledger",
 }
 RETRIED = {
     *("", "ConnectionNotFound", "NotFound", "Source", "WrongTask", "JobFailed", "ConversionFailed", "NotReady"),
-    *("WaitTimeout", "SensorTimeout", "Download", *TRANSIENT),
+    *("WaitTimeout", "SensorTimeout", "Download", "Ledger", *TRANSIENT),
 }
 DETAILS = {
     "code": 409,
