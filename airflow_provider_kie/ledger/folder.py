@@ -96,7 +96,8 @@ class Folder:
         :raises KieLedgerError: the storage cannot be read.
         """
         try:
-            content = json.loads(self.fs.cat_file(f"{self.path}/{name}"))
+            # From the first byte on: reading without a start, s3fs asks for the size before.
+            content = json.loads(self.fs.cat_file(f"{self.path}/{name}", start=0))
         except (FileNotFoundError, ValueError):
             return None
         except Exception as error:
