@@ -16,14 +16,15 @@ import sys
 import time
 from pathlib import Path
 
-from airflow_provider_kie.ledger import storage
+from airflow_provider_kie.ledger import chain as chain_module
+from airflow_provider_kie.ledger.storage import open_ledger
 
 IDENTITIES = 50
 
 
 def main(url: str, folder: Path, number: int) -> None:
-    storage.LOOK_EVERY = 0.05
-    ledger = storage.open_ledger(url)
+    chain_module.LOOK_EVERY = 0.05
+    ledger = open_ledger(url)
     order = list(range(IDENTITIES))
     if number % 2:  # the others begin in the same order, so that they meet
         random.Random(number).shuffle(order)

@@ -138,9 +138,17 @@ class Folder:
         self.fs.invalidate_cache(f"{self.path}/{name}".rpartition("/")[0])
 
     def remove(self, name: str) -> None:
-        """Delete a file, if it exists."""
-        with suppress(FileNotFoundError):
+        """
+        Delete a file, if it exists.
+
+        :raises KieLedgerError: the storage refuses that.
+        """
+        try:
             self.fs.rm_file(f"{self.path}/{name}")
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            raise self.unusable(error) from error
 
     def unusable(self, error: Exception) -> KieLedgerError:
         """Return the error for a storage that cannot be used."""

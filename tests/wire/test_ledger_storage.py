@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.ledger import chain as chain_module
 from airflow_provider_kie.ledger import storage
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.storage import init_ledger, open_ledger
@@ -24,7 +25,7 @@ FACTS = {"identity": IDENTITY, "task": TASK, "guarded": False, "reuse": "input",
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(storage, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(chain_module, "LOOK_EVERY", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +199,7 @@ def test_a_late_owner_knows_it(ledger, monkeypatch):
     chain = chain_of(ledger)
     chain.claim("fail", 0)
     assert not chain.is_late
-    chain.claimed_at -= storage.SEND_WITHIN
+    chain.claimed_at -= chain_module.SEND_WITHIN
     assert chain.is_late
 
 
@@ -260,7 +261,7 @@ def test_a_file_that_is_being_written_is_waited_for(on_disk, monkeypatch):
     torn = file_of(on_disk, "0001.submitted")
     torn.write_text('{"token": "x", "kie_')
     monkeypatch.setattr(
-        storage.time, "sleep", lambda seconds: torn.write_text('{"token": "x", "kie_task_id": "job1"}') and None
+        chain_module.time, "sleep", lambda seconds: torn.write_text('{"token": "x", "kie_task_id": "job1"}') and None
     )
     assert chain_of(on_disk).claim("fail", 60).kie_task_id == "job1"
 
