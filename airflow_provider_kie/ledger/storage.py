@@ -24,7 +24,7 @@ from airflow_provider_kie import __version__
 from airflow_provider_kie.exceptions import KieLedgerError
 from airflow_provider_kie.ledger.chain import SCHEMA, SEND_WITHIN, Chain, now
 from airflow_provider_kie.ledger.folder import Folder
-from airflow_provider_kie.ledger.rules import ATTEMPTS
+from airflow_provider_kie.ledger.rules import ATTEMPTS, current
 from airflow_provider_kie.money import digest
 from airflow_provider_kie.redaction import quoted, without_queries
 
@@ -192,7 +192,7 @@ class Ledger:
         :return: how many chains were deleted.
         """
         before = datetime.now(UTC) - older_than
-        old = (bodies for bodies in self.chains(progress) if all(_is_over(body, before) for body in bodies))
+        old = (bodies for bodies in self.chains(progress) if _is_over(bodies, before))
         with ThreadPoolExecutor(READERS) as pool:
             return sum(pool.map(self._remove, old))
 
@@ -206,14 +206,14 @@ class Ledger:
         return True
 
 
-def _is_over(body: Mapping[str, Any], before: datetime) -> bool:
-    """Return whether a generation may be deleted: settled, and unchanged since then."""
-    if body["state"] == "claimed" and not body.get("pruned"):
-        return False
+def _is_over(bodies: list[dict[str, Any]], before: datetime) -> bool:
+    """Return whether a chain may be deleted: settled, and unchanged since then."""
     try:
-        return datetime.fromisoformat(body["at"]) < before
-    except (KeyError, TypeError, ValueError):
+        _, state = current(f"{body['generation']:04d}.{body['state']}" for body in bodies)
+        old = all(datetime.fromisoformat(body["at"]) < before for body in bodies)
+    except (KieLedgerError, KeyError, TypeError, ValueError):  # of a newer version, or damaged
         return False
+    return old and (state != "claimed" or bodies[-1].get("pruned") is True)
 
 
 def _archived_name(family: str, kie_task_id: str) -> str:
