@@ -333,6 +333,53 @@ def test_prune_deletes_what_is_old_and_settled(ledger):
     open_ledger(ledger.url)
 
 
+def test_prune_keeps_an_unknown_outcome_only_while_it_stands(on_disk):
+    chain_of(on_disk).claim("fail", 0)
+    second = chain_of(on_disk)
+    second.claim("resubmit", 0)
+    assert on_disk.prune(timedelta(days=-1)) == 0
+    second.note(2, "submitted", "job2")
+    assert on_disk.prune(timedelta(days=-1)) == 1
+
+
+@pytest.mark.parametrize("last", ["failed", "finished"])
+@pytest.mark.parametrize("step", range(5))
+def test_who_claims_while_a_chain_is_deleted_pays_at_most_once(on_disk, monkeypatch, last, step):
+    old = chain_of(on_disk)
+    old.claim("fail", 0)
+    old.note(1, "submitted", "old")
+    old.note(1, last, "old")
+    steps, paid = iter(range(10)), []
+
+    def pay():
+        chain = chain_of(on_disk)
+        found = chain.claim("fail", 0)
+        if found.kind == "claimed":
+            paid.append(f"new{len(paid)}")
+            chain.note(found.generation, "submitted", paid[-1])
+        return found
+
+    def disturbed(change):
+        def then(self, name, *body):
+            if next(steps) == step:
+                with monkeypatch.context() as patch:
+                    patch.setattr(Folder, "create", create)
+                    pay()
+            return change(self, name, *body)
+
+        return then
+
+    create = Folder.create
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "create", disturbed(Folder.create))
+        patch.setattr(Folder, "remove", disturbed(Folder.remove))
+        old.remove()
+    assert next(steps) > step  # it was disturbed
+    pay()
+    assert len(paid) <= 1
+    assert chain_of(on_disk).look().kie_task_id in {*paid, "old"}
+
+
 # --- What it costs
 
 
