@@ -104,6 +104,12 @@ EXTRA_FIELDS = (
         words=WAV_ROUTES,
     ),
     ExtraField(
+        "ledger",
+        "Ledger",
+        "A folder that remembers which jobs are paid for, such as s3://aws_default@bucket/kie-ledger; made by 'airflow "
+        "kie ledger init'. Optional.",
+    ),
+    ExtraField(
         "upload_host",
         "Upload host",
         f"The host that takes files for jobs, and the key with them. Default {DEFAULT_UPLOAD_HOST}.",
@@ -181,6 +187,7 @@ class KieSettings:
     :param account: a name of the user's choice for the account at KIE that pays; by default each connection counts as
         an account of its own.
     :param wav_route: how WAV conversions are submitted: ``"wav"`` or ``"jobs"``.
+    :param ledger: URL of the ledger's folder, if there is one.
     :param upload_host: scheme, host and port of the host for uploads, to which the key is also sent.
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
@@ -193,6 +200,7 @@ class KieSettings:
     callback_url: str = field(default=DEFAULT_CALLBACK_URL, repr=False)
     account: str | None = None
     wav_route: str = WAV_ROUTES[0]
+    ledger: str | None = None
     upload_host: str = DEFAULT_UPLOAD_HOST
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
@@ -227,6 +235,7 @@ class KieSettings:
             callback_url=checked.url("callback_url") or DEFAULT_CALLBACK_URL,
             account=checked.text("account"),
             wav_route=checked.word("wav_route", WAV_ROUTES),
+            ledger=checked.text("ledger"),
             upload_host=checked.upload_host("upload_host", insecure),
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
             proxy=checked.proxy("proxy"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.compat import TaskStateStore
 
-__all__ = ["StoredEntry", "adopt"]
+__all__ = ["RETENTION", "StoredEntry", "adopt", "key_of"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class StoredEntry:
         self._store: Any = task_state_store(context) if context else None
         self.max_tries: int | None = getattr(context.get("ti"), "max_tries", None) if context else None
         #: The task instance; None if nothing is stored.
-        self.task = _key_of(context) if context and self.persistent else None
+        self.task = key_of(context) if context and self.persistent else None
         self._row = row
         self._key = key
         self.identity = dict(identity)
@@ -139,6 +139,7 @@ def adopt(store: TaskStateStore, key: str, kept: Mapping[str, Any], kie_task_id:
     return entry
 
 
-def _key_of(context: Context) -> TaskKey | None:
+def key_of(context: Context) -> TaskKey | None:
+    """Return what identifies the task instance of a context."""
     ti: Any = context.get("ti")
     return TaskKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index) if ti else None

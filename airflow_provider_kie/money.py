@@ -113,6 +113,11 @@ class TaskKey:
     map_index: int = -1
     conn_id: str | None = None
 
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """The ids as they are stored."""
+        return {"dag_id": self.dag_id, "run_id": self.run_id, "task_id": self.task_id, "map_index": self.map_index}
+
     def command(self, name: str) -> str:
         """Return the shell command that settles its entry."""
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
@@ -194,6 +199,7 @@ ACCOUNT_AND_HOST: Final = frozenset({"account", "base_url"})
 RESUBMIT: Final = "resubmit"
 FAIL: Final = "fail"
 TASK: Final = "task"
+INPUT: Final = "input"
 NEVER: Final = "never"
 
 

@@ -23,6 +23,7 @@ from airflow_provider_kie.hosts import in_ascii
 from airflow_provider_kie.redaction import harmless, printable, quoted, redact
 
 __all__ = [
+    "check_count",
     "check_id",
     "check_url",
     "dig",

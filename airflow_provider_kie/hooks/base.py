@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import requests
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_kie import connection
-from airflow_provider_kie.api.call import Call
+from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.envelope import Response
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import read_job
@@ -37,17 +38,28 @@ from airflow_provider_kie.waiting.course import Course, Pause, poll, wait
 from airflow_provider_kie.waiting.pace import SETTLING_SECONDS, Pace
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait, timed_out
 
-__all__ = ["KieBaseHook"]
+__all__ = ["KieBaseHook", "SubmitGuard"]
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
+class SubmitGuard(Protocol):
+    """What must allow a request that may be charged."""
+
+    def before_send(self) -> None:
+        """Return if the request may be sent now; raise otherwise."""
+
+    def after_error(self, error: KieError) -> None:
+        """Take note of an error of such a request."""
+
+
 class KieBaseHook(BaseHook):
     """Carries out calls and drives waits, over ``requests``."""
 
     default_conn_name = connection.DEFAULT_CONN_ID
+    _guard: SubmitGuard | None = None
 
     def __init__(self, kie_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -129,12 +141,26 @@ class KieBaseHook(BaseHook):
         """
         settings = self.settings
         time.sleep(COOLDOWNS.pause(settings, patience))
+        guard = None if call.repeat is Repeat.ALWAYS else self._guard
+        if guard:
+            guard.before_send()
         try:
             return call.read(self._send(call))
         except KieError as error:
             error.conn_id = settings.conn_id
             COOLDOWNS.note(settings, error)
+            if guard:
+                guard.after_error(error)
             raise
+
+    @contextmanager
+    def submits_by(self, guard: SubmitGuard | None) -> Iterator[None]:
+        """Let a guard allow each request that may be charged, and hear of each error of one, within this context."""
+        self._guard = guard
+        try:
+            yield
+        finally:
+            self._guard = None
 
     def _send(self, call: Call[Any]) -> Response:
         session = self._upload_session if call.upload else self._session

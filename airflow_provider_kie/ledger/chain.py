@@ -150,6 +150,8 @@ class Chain:
                 answer = self._read_body(op.generation, op.state)
             else:
                 now = time.monotonic()
+                if (op.generation, op.state) not in since and patience:
+                    log.info("This job is claimed already; waiting for its id for %.0f seconds at most.", patience)
                 answer = now - since.setdefault((op.generation, op.state), now) < patience
                 if answer:
                     time.sleep(LOOK_EVERY * (1 + random.random() / 4))

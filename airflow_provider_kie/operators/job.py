@@ -57,11 +57,14 @@ class KieJobOperator(SubmitOperator[KieJob]):
         the job that an earlier try submitted, in every mode. Without it nothing is remembered.
     :param on_unknown_submit: what a try does where an earlier submit may have been accepted: ``"fail"`` (the default
         where a second submit is charged) or ``"resubmit"``, which may pay twice.
+    :param ledger: URL of a folder that remembers jobs on every Airflow and across tasks, made by ``airflow kie ledger
+        init``; by default the connection's. False for none. (templated)
     :param reuse: ``"task"``: a try resumes the job that this task instance has paid for, even after a clear;
-        ``"never"``: a clear submits again, a retry does not.
+        ``"input"``: any task resumes a job of the same account, model and input, which needs a ledger; ``"never"``: a
+        clear submits again, a retry does not.
     """
 
-    template_fields: Sequence[str] = ("input", "model", "family", "callback_url", "kie_conn_id")
+    template_fields: Sequence[str] = ("input", "model", "family", "callback_url", "ledger", "kie_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"input": "json"}
 
     def __init__(
@@ -78,6 +81,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
         timeout: float | timedelta | None = None,
         durable: bool = True,
         on_unknown_submit: str | None = None,
+        ledger: str | bool | XComArg | None = None,
         reuse: str = TASK,
         **kwargs: Any,
     ) -> None:
@@ -89,6 +93,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
             timeout=TIMEOUT if timeout is None else timeout,
             durable=durable,
             on_unknown_submit=on_unknown_submit,
+            ledger=ledger,
             **kwargs,
         )
         if poll_interval is None:
@@ -124,7 +129,7 @@ class KieJobOperator(SubmitOperator[KieJob]):
 
     def _stored_entry(self, context: Context) -> StoredEntry:
         settings = self.hook.settings
-        identity = identity_of(settings.payer, settings.base_url, self.row, self._options()["model"], self.input)
+        identity = identity_of(settings.payer, settings.base_url, self.row, self._options()["model"], plain(self.input))
         return StoredEntry(context if self.durable else None, self.row, STORE_KEY, identity)
 
     def _trigger(self, kie_task_id: str, poll_interval: float, timeout: float) -> KieJobTrigger:

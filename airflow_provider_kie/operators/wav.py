@@ -79,9 +79,11 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
         conversion guards a retry, so there a time-out is not retried: its ``kie_task_id`` would be lost.
     :param on_unknown_submit: what a try does where an earlier submit may have been accepted: ``"fail"`` (the default by
         the route ``jobs``) or ``"resubmit"`` (by the route ``wav``).
+    :param ledger: URL of a folder that remembers jobs on every Airflow; by default the connection's. False for none.
+        (templated)
     """
 
-    template_fields: Sequence[str] = ("music_task_id", "audio_id", "callback_url", "kie_conn_id")
+    template_fields: Sequence[str] = ("music_task_id", "audio_id", "callback_url", "ledger", "kie_conn_id")
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
         timeout: float | timedelta = 3600.0,
         durable: bool = True,
         on_unknown_submit: str | None = None,
+        ledger: str | bool | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -107,6 +110,7 @@ class ConvertToWavOperator(_WavTask, SubmitOperator[str]):
             timeout=timeout,
             durable=durable,
             on_unknown_submit=on_unknown_submit,
+            ledger=ledger,
             **kwargs,
         )
         self.route = check_route(route)

@@ -134,8 +134,11 @@ class KieJobToObjectStorageOperator(StoringOperator):
         if manifest_url:
             self._store_manifest(row, job, manifest_url, stored, context)
         notes.close()
+        destinations = [told["destination"] for told in stored]
+        if len(files) == len(job["files"]):
+            self._note_archived(job["family"], kie_task_id, destinations)
         self._update_outlets(context, {"files": stored})
-        return [told["destination"] for told in stored]
+        return destinations
 
     def _read(self, row: Family, kie_task_id: str) -> KieJob:
         return finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True)).job

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -112,7 +112,7 @@ class StoringOperator(BaseOperator):
                 return
             yield Link(temporary, from_kie=True)
 
-    # --- Outlets and lineage
+    # --- The ledger, outlets and lineage
 
     @contextlib.contextmanager
     def _best_effort(self, what: str) -> Iterator[None]:
@@ -121,6 +121,13 @@ class StoringOperator(BaseOperator):
             yield
         except Exception as error:
             self.log.warning("%s could not be reported; the file is stored anyway: %r", what, error)
+
+    def _note_archived(self, family: str, kie_task_id: str, destinations: Sequence[str]) -> None:
+        if url := self.hook.settings.ledger:
+            with self._best_effort("Where the files are"):
+                from airflow_provider_kie.ledger.storage import open_ledger
+
+                open_ledger(url).note_archived(family, kie_task_id, destinations)
 
     def _update_outlets(self, context: Context, extra: Mapping[str, Any]) -> None:
         events: Any = context.get("outlet_events")

@@ -108,6 +108,8 @@ class WavToObjectStorageOperator(StoringOperator):
         tell = tell if stored.already_there else "WAV file is stored: %s (%s bytes, sha256 %s)."
         self.log.info(tell, destination.url, f"{got.size:,}", got.sha256)
         context["ti"].xcom_push(key="wav_file", value=wav_file)
+        if self.kie_task_id is not None:
+            self._note_archived(self._family, self.kie_task_id, [destination.url])
         self._update_outlets(context, {"destination": destination.url, **wav_file})
         self._report_lineage(stored.link, destination)
         return destination.url
@@ -148,4 +150,5 @@ class WavToObjectStorageOperator(StoringOperator):
         kie_task_id: Any = self.kie_task_id  # the hook checks its type too
         row = self.hook.wav_route(self.route)
         end = finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True))
+        self._family = end.job["family"]
         return str(as_conversion(end.job)["wav_url"])

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job is paid for once where a ledger remembers it: on every Airflow, and across tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_kie import exceptions as e
+from airflow_provider_kie import memory
+from airflow_provider_kie.hooks import pacing
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.ledger import chain, storage
+from airflow_provider_kie.ledger.chain import Chain
+from airflow_provider_kie.ledger.storage import init_ledger
+from airflow_provider_kie.operators.job import KieJobOperator
+from airflow_provider_kie.operators.wav import ConvertToWavOperator
+from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
+from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
+from tests.jobs import IMAGE_MODEL, QUERY_CANARY, SIGNED_URL
+from tests.task_instance import Store, Task, TaskInstance, WorkerCrash, die
+
+QUICK = {"poll_interval": 0.03, "timeout": 20}
+FOX = {"model": IMAGE_MODEL, "input": {"prompt": "a fox", "image_urls": [SIGNED_URL]}}
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch):
+    monkeypatch.setattr(memory, "NOTE_SECONDS", -10.0)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
+    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return init_ledger(f"file://{tmp_path}/ledger").url
+
+
+@pytest.fixture
+def own_patches():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+class OtherTask(TaskInstance):
+    task_id = "another"
+
+
+def task_of(ledger, store=None, **arguments):
+    return Task(KieJobOperator, store, ledger=ledger, **FOX | QUICK | arguments)
+
+
+def files(ledger):
+    """Return the states of each chain, in the order in which they rank."""
+    chains = {}
+    for path in sorted(Path(ledger.removeprefix("file://")).glob("??/*/*")):
+        chains.setdefault(path.parent.name, []).append(path.name)
+    return sorted(chains.values())
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "deferrable"])
+def task(request, kie, ledger):
+    return task_of(ledger, deferrable=request.param)
+
+
+# --- One task, without Airflow's store
+
+
+def test_a_retry_goes_on_with_what_was_paid_for(kie, task, ledger, own_patches):
+    die(own_patches, TaskInstance, "xcom_push")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    job = task.run_once()
+    assert (len(kie.requests("submit")), kie.accepted_submits) == (1, 1)
+    assert job["files"]
+    assert files(ledger) == [["0001.claimed", "0001.finished", "0001.submitted"]]
+
+
+def test_an_entry_says_whose_it_is_and_what_it_cost(kie, task, ledger, tmp_path):
+    job = task.run_once()
+    (path,) = (tmp_path / "ledger").glob("??/*/0001.finished")
+    told = json.loads(path.read_text())
+    assert told["identity"]["model"] == IMAGE_MODEL
+    assert told["task"] == {"dag_id": "dag", "run_id": "run", "task_id": "archive", "map_index": -1}
+    assert (told["kie_task_id"], told["credits"]) == (job["kie_task_id"], 4.0)
+    everything = "".join(each.read_text() for each in (tmp_path / "ledger").rglob("*") if each.is_file())
+    assert not any(secret in everything for secret in (kie.api_key, QUERY_CANARY, "?sig", "/s/"))
+
+
+@pytest.mark.parametrize("when", ["before the answer", "before the note"])
+def test_a_submit_of_unknown_outcome_is_not_repeated(kie, task, ledger, own_patches, when):
+    if when == "before the note":
+        die(own_patches, Chain, "note")
+    else:
+        die(own_patches, KieHook, "_send", after=True)
+    with pytest.raises((WorkerCrash, e.KieMaybeSubmittedError)):
+        task.run_once()
+    for _ in range(2):
+        with pytest.raises(e.KieMaybeSubmittedError, match="airflow kie jobs adopt dag run archive KIE_TASK_ID") as end:
+            task.run_once()
+        assert isinstance(end.value, AirflowFailException)
+    assert kie.accepted_submits == 1
+
+
+def test_resubmit_pays_once_more_after_an_unknown_outcome(kie, ledger, own_patches):
+    task = task_of(ledger, on_unknown_submit="resubmit")
+    die(own_patches, KieHook, "_send", after=True)
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    assert task.run_once()["files"]
+    assert kie.accepted_submits == 2
+    assert files(ledger) == [["0001.claimed", "0002.claimed", "0002.finished", "0002.submitted"]]
+
+
+def test_a_refused_submit_counts_as_none(kie, task, ledger):
+    kie.play("insufficient-credits", endpoint="submit")
+    with pytest.raises(e.KieInsufficientCreditsError):
+        task.run_once()
+    assert files(ledger) == [["0001.claimed", "0001.refused"]]
+    task.run_once()
+    assert kie.accepted_submits == 1
+    assert files(ledger)[0][-2:] == ["0002.finished", "0002.submitted"]
+
+
+def test_each_repetition_after_a_rate_limit_has_a_claim_of_its_own(kie, task, ledger):
+    kie.play("rate-limited", "rate-limited", endpoint="submit")
+    task.run_once()
+    assert files(ledger) == [
+        [
+            *("0001.claimed", "0001.refused", "0002.claimed", "0002.refused"),
+            *("0003.claimed", "0003.finished", "0003.submitted"),
+        ]
+    ]
+
+
+def test_a_claim_is_not_sent_after_a_long_pause(kie, task, ledger, monkeypatch):
+    """A cool-down of another call lies between the claim and the request."""
+    monkeypatch.setattr(chain, "SEND_WITHIN", 0.05)
+    monkeypatch.setattr(pacing.COOLDOWNS, "pause", lambda *_, **__: 0.1)
+    task.run_once()
+    assert files(ledger) == [["0001.claimed", "0001.refused", "0002.claimed", "0002.finished", "0002.submitted"]]
+    assert kie.accepted_submits == 1
+
+
+def test_a_failed_job_is_paid_for_again(kie, ledger):
+    task = task_of(ledger, input={"prompt": "fail: a fox"})
+    for accepted in (1, 2):
+        with pytest.raises(e.KieJobFailedError):
+            task.run_once()
+        assert kie.accepted_submits == accepted
+    states = [
+        f"{generation}.{state}" for generation in ("0001", "0002") for state in ("claimed", "failed", "submitted")
+    ]
+    assert files(ledger) == [states]
+
+
+def test_another_input_stops_a_retry_and_not_a_clear(kie, task, ledger):
+    task.run_once()
+    with pytest.raises(e.KieMaybeSubmittedError, match="another digest"):
+        task.run_once(input={"prompt": "a cat"})
+    task.clear()
+    cat = task.run_once(input={"prompt": "a cat"})
+    assert kie.accepted_submits == 2
+    assert files(ledger)[0][:2] == ["0001.claimed", "0001.finished"]
+    assert "0001.forgotten" in files(ledger)[0]
+    assert task.run_once(input={"prompt": "a cat"})["kie_task_id"] == cat["kie_task_id"]
+
+
+def test_never_submits_again_after_a_clear_only(kie, task):
+    first = task.run_once(reuse="never")
+    assert task.run_once(reuse="never") == first
+    task.clear()
+    assert task.run_once(reuse="never")["kie_task_id"] != first["kie_task_id"]
+    assert kie.accepted_submits == 2
+
+
+def test_an_error_before_the_request_gives_the_claim_back(kie, ledger, own_patches):
+    store = Store()
+    task = task_of(ledger, store)
+    die(own_patches, Store, "set")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    assert kie.requests("submit") == []
+    assert files(ledger) == [["0001.claimed", "0001.refused"]]
+    assert task.run_once()["files"]
+
+
+@pytest.mark.parametrize("wrong", ["no marker", "not a folder", "newer", "memory"])
+def test_a_ledger_that_cannot_be_used_is_an_error_before_anything_is_sent(kie, task, tmp_path, wrong):
+    folder = tmp_path / "other"
+    if wrong == "newer":
+        folder.mkdir()
+        (folder / "ledger.json").write_text('{"schema": 99}')
+    url = "memory://ledger" if wrong == "memory" else f"file://{folder}"
+    with pytest.raises(e.KieLedgerError, match=r"(?i)ledger"):
+        task.run_once(ledger=url)
+    assert kie.requests("submit") == []
+
+
+def test_reuse_of_an_input_needs_a_ledger(kie, task):
+    with pytest.raises(e.KieValidationError, match="needs a ledger"):
+        task.run_once(ledger=False, reuse="input")
+    assert kie.requests() == []
+
+
+def test_the_connection_may_name_the_ledger(kie, ledger, monkeypatch):
+    connection = json.loads(kie.connection_json())
+    connection["extra"] |= {"ledger": ledger, "timeout": 3}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    task_of(None).run_once()
+    assert len(files(ledger)) == 1
+    kie.reset()
+    task_of(False).run_once()
+    assert (len(files(ledger)), kie.accepted_submits) == (1, 1)
+
+
+# --- WAV, which KIE guards
+
+
+def test_a_conversion_is_remembered_too(kie, ledger, own_patches):
+    task = Task(ConvertToWavOperator, None, ledger=ledger, music_task_id="m", audio_id="a", **QUICK)
+    die(own_patches, TaskInstance, "xcom_push")
+    with pytest.raises(WorkerCrash):
+        task.run_once()
+    assert task.run_once().startswith(kie.url)
+    assert len(kie.requests("submit")) == kie.accepted_submits == 1
+
+
+# --- Several tasks
+
+
+def test_two_tasks_with_one_input_pay_once(kie, ledger):
+    first = task_of(ledger, reuse="input").run_once()
+    other = task_of(ledger, reuse="input", input={"image_urls": [SIGNED_URL + "2"], "prompt": "a fox"})
+    assert other.run_once() == first
+    assert kie.accepted_submits == 1
+    assert task_of(ledger, reuse="input", input={"prompt": "a cat"}).run_once() != first
+    assert kie.accepted_submits == 2
+
+
+def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger):
+    kie.configure(conversion_seconds=0.5)
+    tasks = [task_of(ledger, reuse="input") for _ in range(4)]
+    jobs, together = [], threading.Barrier(4)
+
+    def run(task):
+        with contextlib.suppress(ImportError):  # Airflow 2.11 has this in the main thread only
+            from airflow.models.baseoperator import ExecutorSafeguard
+
+            ExecutorSafeguard._sentinel.callers = {}
+        together.wait()
+        jobs.append(task.run_once())
+
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(jobs) == 4
+    assert len({job["kie_task_id"] for job in jobs}) == kie.accepted_submits == 1
+
+
+def test_a_job_whose_files_are_deleted_is_not_handed_out(kie, ledger, tmp_path, monkeypatch):
+    class Owner(TaskInstance):
+        dag_id = "catalogue"
+
+    monkeypatch.setattr("tests.task_instance.TaskInstance", Owner)
+    job = task_of(ledger, reuse="input").run_once()
+    monkeypatch.setattr("tests.task_instance.TaskInstance", TaskInstance)
+    for path in (tmp_path / "ledger").glob("??/*/*"):
+        body = json.loads(path.read_text())
+        path.write_text(json.dumps(body | {"at": (datetime.now(UTC) - timedelta(days=15)).isoformat()}))
+    storage.open_ledger(ledger).note_archived("jobs", job["kie_task_id"], ["s3://masters/fox.png"])
+    with pytest.raises(e.KieLinkExpiredError) as deleted:
+        task_of(ledger, reuse="input").run_once()
+    assert "s3://masters/fox.png" in str(deleted.value)
+    assert "airflow kie jobs forget catalogue run archive" in str(deleted.value)
+    assert kie.accepted_submits == 1
+
+
+# --- Beside Airflow's store
+
+
+def test_what_either_memory_knows_counts(kie, ledger, caplog):
+    store = Store()
+    first = task_of(False, store).run_once()
+    assert task_of(ledger, store).run_once() == first  # the store knows, and tells the ledger
+    assert task_of(ledger).run_once() == first
+    fresh = Store()
+    assert task_of(ledger, fresh).run_once() == first  # the ledger knows, and tells the store
+    assert task_of(False, fresh).run_once() == first
+    assert kie.accepted_submits == 1
+    assert "the ledger does not know" in caplog.text
+
+
+def test_where_the_two_name_different_jobs_the_log_says_so(kie, ledger, caplog):
+    store = Store()
+    task_of(False, store).run_once()
+    second = task_of(ledger).run_once()
+    assert kie.accepted_submits == 2
+    assert task_of(ledger, store).run_once() == second
+    assert "the ledger counts" in caplog.text
+    assert kie.accepted_submits == 2
+
+
+# --- Where the files are
+
+
+@pytest.mark.parametrize("family", ["jobs", "wav"])
+def test_operators_that_store_files_write_where(kie, ledger, monkeypatch, tmp_path, family):
+    connection = json.loads(kie.connection_json())
+    connection["extra"] |= {"ledger": ledger, "timeout": 3}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    if family == "wav":
+        kie_task_id = kie.create_conversion(finished=True)
+        operator = WavToObjectStorageOperator(task_id="a", kie_task_id=kie_task_id, destination=f"{tmp_path}/a.wav")
+    else:
+        kie_task_id = kie.create_job("jobs", finished=True, model=IMAGE_MODEL)
+        operator = KieJobToObjectStorageOperator(
+            task_id="a", kie_task_id=kie_task_id, destination=f"{tmp_path}/a.{{ext}}"
+        )
+    operator.execute({"ti": TaskInstance()})
+    kept = storage.open_ledger(ledger).archived(family, kie_task_id)
+    assert kept["destinations"] == [f"{tmp_path}/a.{'wav' if family == 'wav' else 'png'}"]
