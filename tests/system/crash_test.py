@@ -29,6 +29,7 @@ from tests.system.airflow_processes import (
     tell_configuration,
     wait_for,
 )
+from tests.system.crash_ledger import LEDGER, init_ledger, run_points, run_shared
 from tests.system.crash_mapped import CRASHES, HOME, SHORT, MappedTest, crash_log
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -82,6 +83,7 @@ class CrashTest:
             self._network,
             self._edges,
             self._market,
+            partial(run_points, self),
         ):
             phase()
         return self.rows
@@ -95,18 +97,18 @@ class CrashTest:
         }
         for crash, (point, calls) in instants.items():
             for mode in MODES:
-                self._start(point, mode, calls, crash=crash)
-        self._start("3 killed while resuming after the wait", "deferrable", 1, crash="resumed")
-        self._finish(*self.rows)
+                self.start(point, mode, calls, crash=crash)
+        self.start("3 killed while resuming after the wait", "deferrable", 1, crash="resumed")
+        self.finish(*self.rows)
 
     def _from_outside(self) -> None:
         """SIGKILL while tasks wait: of a task, of a whole worker, of the triggerer."""
         self.emulator.configure(conversion_seconds=LONG)
         say("Processes are killed while tasks wait.")
-        task = self._start("3 task killed while waiting", "sync", 1)
-        worker = self._start("3 task and its worker killed while waiting", "sync", 1)
-        contrast = self._start("3 task killed while waiting, durable=False", "sync", 2, dag_id="crash_not_durable")
-        deferred = self._start("4 triggerer killed while deferred", "deferrable", 1)
+        task = self.start("3 task killed while waiting", "sync", 1)
+        worker = self.start("3 task and its worker killed while waiting", "sync", 1)
+        contrast = self.start("3 task killed while waiting, durable=False", "sync", 2, dag_id="crash_not_durable")
+        deferred = self.start("4 triggerer killed while deferred", "deferrable", 1)
         for row, with_worker in ((task, False), (contrast, False), (worker, True)):
             self._until_it_waits(row)
             self._kill_task(row, with_worker=with_worker)
@@ -114,14 +116,14 @@ class CrashTest:
         deferred.at = time.time()
         self.airflow.processes.kill("triggerer")
         self.airflow.start("triggerer")
-        self._finish(task, worker, contrast, deferred)
+        self.finish(task, worker, contrast, deferred)
 
     def _scheduler(self) -> None:
         """SIGKILL of the scheduler, with everything below it and alone."""
         say("The scheduler is killed while tasks wait.")
-        rows = [self._start("5 scheduler and all below it killed", mode, 1) for mode in MODES]
+        rows = [self.start("5 scheduler and all below it killed", mode, 1) for mode in MODES]
         self._kill_scheduler(rows, alone=False)
-        lonely = self._start("5 scheduler killed, its task lives on", "sync", 1)
+        lonely = self.start("5 scheduler killed, its task lives on", "sync", 1)
         self._kill_scheduler([lonely], alone=True)
 
     def _network(self) -> None:
@@ -137,22 +139,22 @@ class CrashTest:
         for point, (calls, answers) in cuts.items():
             for mode in MODES:
                 self.emulator.play(*answers)
-                rows.append(self._start(point, mode, calls))
+                rows.append(self.start(point, mode, calls))
                 self._until_submitted(rows[-1])
                 self._wait(rows[-1], "the id", partial(self.airflow.xcom, rows[-1].run_id, "kie_task_id"))
         self.emulator.play("accepted-then-hang")
-        rows.append(self._start("6 accepted, task killed in the silence", "sync", 2))
+        rows.append(self.start("6 accepted, task killed in the silence", "sync", 2))
         self._until_submitted(rows[-1])
         self._kill_task(rows[-1])
-        self._finish(*rows)
+        self.finish(*rows)
 
     def _edges(self) -> None:
         """What the store can do without KIE's help, what it cannot, and clearing."""
         self.emulator.configure(conflict_names_id=False)
         say("KIE refuses without naming the earlier conversion.")
-        kept = self._start("2 the same, and KIE's 409 names no id", "sync", 1, crash="kept")
-        lost = self._start("1 the same, and KIE's 409 names no id", "sync", 2, crash="answered", ends="failed")
-        self._finish(kept, lost)
+        kept = self.start("2 the same, and KIE's 409 names no id", "sync", 1, crash="kept")
+        lost = self.start("1 the same, and KIE's 409 names no id", "sync", 2, crash="answered", ends="failed")
+        self.finish(kept, lost)
         say("Both are cleared; the one that failed gets its conversion written into its store first.")
         track = {"music_task_id": "music", "audio_id": lost.track}
         self.emulator.configure(conflict_names_id=True)
@@ -165,31 +167,31 @@ class CrashTest:
         ):
             self.rows.append(Row(point, "sync", calls, track=earlier.track, at=time.time()))
             self.airflow.clear("crash_sync", earlier.run_id)
-        self._finish(*self.rows[-2:])
+        self.finish(*self.rows[-2:])
 
     def _market(self) -> None:
         """Jobs of KIE's Market, which refuses no second submit: there is one, or the task stops and says so."""
         self.emulator.configure(conversion_seconds=LONG)
         say("Jobs without KIE's guard.")
         for mode in MODES:
-            self._start(
+            self.start(
                 "8 killed between KIE's answer and the stored id", mode, 1, crash="answered", ends="failed", market=True
             )
-            self._start("8 killed between the stored id and XCom", mode, 1, crash="kept", market=True)
-        self._start("8 killed while resuming after the wait", "deferrable", 1, crash="resumed", market=True)
-        waiting = self._start("8 task killed while waiting", "sync", 1, market=True)
+            self.start("8 killed between the stored id and XCom", mode, 1, crash="kept", market=True)
+        self.start("8 killed while resuming after the wait", "deferrable", 1, crash="resumed", market=True)
+        waiting = self.start("8 task killed while waiting", "sync", 1, market=True)
         self._until_it_waits(waiting)
         self._kill_task(waiting)
-        self._finish(*self.rows[-6:])
-        self._adopt(*(row for row in self.rows[-6:] if row.ends == "failed"))
+        self.finish(*self.rows[-6:])
+        self.adopt(*(row for row in self.rows[-6:] if row.ends == "failed"))
         for answer in ("accepted-then-reset", "accepted-then-hang"):
             for mode in MODES:
                 self.emulator.play(answer)
-                row = self._start(f"8 {answer}", mode, 1, ends="failed", market=True)
+                row = self.start(f"8 {answer}", mode, 1, ends="failed", market=True)
                 self._until_submitted(row)
-                self._finish(row)
+                self.finish(row)
 
-    def _adopt(self, *rows: Row) -> None:
+    def adopt(self, *rows: Row, point: str = "8 the same, adopted and cleared") -> None:
         """Let tasks that stopped go on with what they have paid for, as their errors say."""
         say("The tasks that stopped are told the id, and cleared.")
         ids = {track: kie_task_id for _, track, _, kie_task_id in crash_log()}
@@ -197,12 +199,12 @@ class CrashTest:
             command = [*AIRFLOW, "kie", "jobs", "adopt", row.dag_id, row.run_id, "convert", ids[row.track]]
             self.airflow.processes.start("adopt", command)
             self.airflow.processes.wait("adopt", seconds=120)
-            point = "8 the same, adopted and cleared"
-            self.rows.append(Row(point, row.mode, 1, track=row.track, market=True, at=time.time()))
+            again = {"market": True, "dag_id": row.dag_id, "at": time.time()}
+            self.rows.append(Row(point, row.mode, 1, track=row.track, **again))
             self.airflow.clear(row.dag_id, row.run_id)
-        self._finish(*self.rows[-len(rows) :])
+        self.finish(*self.rows[-len(rows) :])
 
-    def _start(self, point: str, mode: str, calls: int, *, crash: str = "", **differs: Any) -> Row:
+    def start(self, point: str, mode: str, calls: int, *, crash: str = "", **differs: Any) -> Row:
         row = Row(point, mode, calls, track=f"track-{len(self.rows) + 1}", **differs)
         self.rows.append(row)
         self.airflow.trigger(row.dag_id, row.run_id, track=row.track, point=crash)
@@ -247,7 +249,7 @@ class CrashTest:
             row.at = time.time()
         self.airflow.processes.kill("scheduler", alone=alone)
         self.airflow.start("scheduler")
-        self._finish(*rows)
+        self.finish(*rows)
 
     def _calls(self, row: Row) -> list[dict[str, Any]]:
         """What KIE heard of a track, oldest first: its submits, and the reads of its conversion."""
@@ -259,7 +261,7 @@ class CrashTest:
             or (call["endpoint"] == "record-info" and call["params"]["taskId"] in ids)
         ]
 
-    def _finish(self, *rows: Row) -> None:
+    def finish(self, *rows: Row) -> None:
         """Wait for the ends of DAG runs, and judge them."""
         for row in rows:
             wait_for(f"the end of {row.point!r}", partial(self._ended, row), seconds=SECONDS_FOR_A_RUN)
@@ -323,10 +325,12 @@ def start_everything(airflow: Airflow, count: int, seed: int) -> Emulator:
         KIE_CRASH_LOG=str(CRASHES),
         KIE_CRASH_SEED=str(seed),
         KIE_CRASH_MAPPED=str(count),
+        KIE_CRASH_LEDGER=LEDGER,
     )
     airflow.migrate()
+    init_ledger(airflow)
     airflow.start("api-server", "dag-processor", "scheduler", "triggerer")
-    dags = ("sync", "deferrable", "not_durable", "mapped", "market_sync", "market_deferrable")
+    dags = ("sync", "deferrable", "not_durable", "mapped", "market_sync", "market_deferrable", "ledger_shared")
     airflow.wait_until_ready({f"crash_{dag}" for dag in dags})
     return emulator
 
@@ -353,6 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print_rows(points)
             if args.mapped:
                 right = MappedTest(airflow, emulator, args.mapped, args.seed).run()
+                right &= run_shared(airflow, emulator, args.mapped)
     except ProcessError as error:
         say(f"The crash test failed: {error}")
         return 1

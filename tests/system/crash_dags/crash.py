@@ -18,12 +18,14 @@ from typing import Any, NoReturn
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_kie.durable import StoredEntry
+from airflow_provider_kie.memory import LedgerEntry
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
 
 CRASHES = os.environ.get("KIE_CRASH_LOG", os.devnull)
 SEED = os.environ.get("KIE_CRASH_SEED", "1")
+LEDGER = os.environ.get("KIE_CRASH_LEDGER")
 MAPPED = int(os.environ.get("KIE_CRASH_MAPPED", "200"))
 #: The share of the mapped tasks that die at each of the two instants on their first and on their second try.
 SHARE = 0.1
@@ -42,6 +44,9 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "answered": (StoredEntry, "commit", False),
     "kept": (StoredEntry, "commit", True),
     "resumed": (SubmitOperator, "execute_complete", False),
+    "claimed": (LedgerEntry, "before_send", True),
+    "unnoted": (LedgerEntry, "commit", False),
+    "noted": (LedgerEntry, "commit", True),
 }
 
 
@@ -52,7 +57,7 @@ def arm(point: str, track: str) -> None:
     def dying(*args: object, **kwargs: object) -> NoReturn:
         if carried_out:
             function(*args, **kwargs)
-        die(point, track, args[1] if owner is StoredEntry else "-")
+        die(point, track, args[1] if name == "commit" else "-")
 
     setattr(owner, name, dying)
 
@@ -99,6 +104,31 @@ for mode in ("sync", "deferrable"):
             **FIRST,
             **TASK,
         )
+
+for mode in ("sync", "deferrable") if LEDGER else ():
+    with DAG(f"crash_ledger_{mode}", params={"track": "track", "point": ""}, **COMMON):
+        KieJobOperator(
+            task_id="convert",
+            model="google/nano-banana",
+            input={"prompt": "{{ params.track }}"},
+            deferrable=mode == "deferrable",
+            durable=False,
+            ledger=LEDGER,
+            **FIRST,
+            **TASK,
+        )
+
+if LEDGER:
+    with DAG("crash_ledger_shared", max_active_runs=2, **COMMON):
+        KieJobOperator.partial(
+            task_id="convert",
+            model="google/nano-banana",
+            deferrable=True,
+            ledger=LEDGER,
+            reuse="input",
+            retries=20,
+            **TASK,
+        ).expand(input=[{"prompt": f"shared-{number % max(1, MAPPED // 2)}"} for number in range(MAPPED)])
 
 with DAG("crash_mapped", **COMMON):
     for mode, deferrable in (("sync", False), ("deferrable", True)):
