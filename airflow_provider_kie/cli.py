@@ -8,10 +8,12 @@ Airflow imports this module at every start, so the imports of a command are made
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -35,6 +37,12 @@ TIMEOUT = 3600.0
 
 FAILURE, INTERRUPTED = 1, 130
 
+UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+LONGEST = timedelta(days=3650)
+STATES = ("claimed", "unknown", "submitted", "finished", "archived", "failed", "refused", "forgotten")
+#: As in :mod:`airflow_provider_kie.ledger.report`, which Airflow need not import at each start.
+GROUPS = ("dag", "task", "model", "family", "day")
+
 
 # --- The table
 
@@ -43,7 +51,7 @@ class _Command(NamedTuple):
     """
     A command; both argparse's ``add_argument`` and Airflow's ``Arg`` accept its options.
 
-    ``function`` names the function of :mod:`airflow_provider_kie.cli_jobs`.
+    ``function`` names its module and function.
     """
 
     name: str
@@ -87,6 +95,21 @@ def _input(text: str) -> dict[str, Any]:
     raise ArgumentTypeError("it must be a JSON object: the fields of KIE's call")
 
 
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})([dhm])", text)
+    time = timedelta(**{UNITS[found[2]]: int(found[1])}) if found else timedelta()
+    if not timedelta() < time <= LONGEST:
+        raise ArgumentTypeError(f"{quoted(text)} is not a time such as 3d, 12h or 90m, above 0 and up to ten years")
+    return time
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{quoted(text)} is not a date such as 2026-11-01") from None
+
+
 _OUTPUT = _option("-o", "--output", choices=terminal.FORMATS, default="table", help="form of the result (%(default)s)")
 _CONN = _option("--conn-id", default=DEFAULT_CONN_ID, help="the Airflow connection (default: %(default)s)")
 _EACH = (_CONN, _OUTPUT)
@@ -122,31 +145,83 @@ _INPUT = (
     ),
     _option("--dry-run", action="store_true", help="send nothing; show what would be sent"),
 )
+_MAP_INDEX = _option("--map-index", type=int, default=-1, help="the map index of the instance, if the task is mapped")
 _TASK = (
     _option("dag_id", metavar="DAG", help="the DAG"),
     _option("run_id", metavar="RUN", help="the id of its run"),
     _option("task_id", metavar="TASK", help="the task that submits"),
-    _option("--map-index", type=int, default=-1, help="the map index of the instance, if the task is mapped"),
+    _MAP_INDEX,
+)
+_URL = _option("url", metavar="URL", help="URL or path of the folder, in any storage that Airflow supports")
+_LEDGER = _option("--ledger", metavar="URL", help="the ledger's folder (default: the connection's)")
+_STATE = _option(
+    "--state",
+    choices=STATES,
+    help="only those in this state; unknown: claimed more than an hour ago without an id; archived: files are stored",
+)
+_WHICH = _option("which", nargs="+", metavar="ID", help="a job's KIE_TASK_ID; or DAG, RUN and TASK")
+_SPEND = (
+    _option(
+        "--by", choices=GROUPS, required=True, help="what to sum up by; days are those on which jobs ended, in UTC"
+    ),
+    _option(
+        "--since", type=_date, metavar="DATE", help="only jobs that ended on this day or later, such as 2026-11-01"
+    ),
+)
+_WITHIN = _option("--within", type=_duration, metavar="TIME", required=True, help="how soon, such as 3d, 12h or 90m")
+_OLDER_THAN = _option(
+    "--older-than", type=_duration, metavar="TIME", required=True, help="without a change for this long, such as 90d"
 )
 
 COMMANDS: tuple[_Command | _Group, ...] = (
-    _Command("check", "check host and API key, and show the credits left (free)", "check", _EACH),
-    _Command("families", "list the families of jobs (free)", "families", (_OUTPUT,)),
-    _Command("show", "show the current state of a job (free)", "show", (_ID, *_KIND_OF_ID, *_EACH)),
-    _Command("wait", "wait for the end of a job, and show it (free)", "wait", (_ID, *_KIND_OF_ID, *_TIMES, *_EACH)),
-    _Command("convert", "submit a WAV conversion; THIS COSTS CREDITS", "convert", (*_TRACK, *_SUBMIT, *_EACH)),
-    _Command("submit", "submit a job; THIS COSTS CREDITS", "submit", (*_KIND, *_INPUT, *_SUBMIT, *_EACH)),
+    _Command("check", "check host and API key, and show the credits left (free)", "cli_jobs:check", _EACH),
+    _Command("families", "list the families of jobs (free)", "cli_jobs:families", (_OUTPUT,)),
+    _Command("show", "show the current state of a job (free)", "cli_jobs:show", (_ID, *_KIND_OF_ID, *_EACH)),
+    _Command(
+        "wait", "wait for the end of a job, and show it (free)", "cli_jobs:wait", (_ID, *_KIND_OF_ID, *_TIMES, *_EACH)
+    ),
+    _Command("convert", "submit a WAV conversion; THIS COSTS CREDITS", "cli_jobs:convert", (*_TRACK, *_SUBMIT, *_EACH)),
+    _Command("submit", "submit a job; THIS COSTS CREDITS", "cli_jobs:submit", (*_KIND, *_INPUT, *_SUBMIT, *_EACH)),
     _Group(
         "jobs",
-        "settle by hand which job a task instance has paid for (Airflow 3.3 and later)",
+        "settle by hand which job a task instance has paid for",
         (
-            _Command("show", "show what is remembered", "show_entry", (*_TASK, _OUTPUT)),
-            _Command("adopt", "let the next try go on with a job (free)", "adopt", (*_TASK, _ID, *_EACH)),
+            _Command("show", "show what is remembered", "cli_settle:show", (*_TASK, _LEDGER, *_EACH)),
+            _Command(
+                "adopt", "let the next try go on with a job (free)", "cli_settle:adopt", (*_TASK, _ID, _LEDGER, *_EACH)
+            ),
             _Command(
                 "forget",
                 "forget the job, so that the next try submits again; THAT COSTS CREDITS, perhaps a second time",
-                "forget",
-                (*_TASK, _OUTPUT),
+                "cli_settle:forget",
+                (*_TASK, _LEDGER, *_EACH),
+            ),
+        ),
+    ),
+    _Group(
+        "ledger",
+        "the ledger: which jobs were paid for, what they cost, and which files KIE is about to delete",
+        (
+            _Command("init", "make a ledger in an empty folder", "cli_ledger:init", (_URL, _OUTPUT)),
+            _Command("list", "list all submits", "cli_ledger:list_entries", (_STATE, _LEDGER, *_EACH)),
+            _Command(
+                "show", "show the entry of a job or of a task", "cli_ledger:show", (_WHICH, _MAP_INDEX, _LEDGER, *_EACH)
+            ),
+            _Command(
+                "spend", "sum up the credits, as KIE reported them", "cli_ledger:sum_up", (*_SPEND, _LEDGER, *_EACH)
+            ),
+            _Command(
+                "expiring",
+                "list the jobs whose files nobody has stored and KIE deletes soon",
+                "cli_ledger:list_expiring",
+                (_WITHIN, _LEDGER, *_EACH),
+            ),
+            _Command(
+                "prune",
+                "delete old entries, without asking; what is deleted is not known any more, so that a task that is "
+                "run again pays again",
+                "cli_ledger:prune",
+                (_OLDER_THAN, _LEDGER, *_EACH),
             ),
         ),
     ),
@@ -208,7 +283,7 @@ def _run(command: _Command, program: str, args: Namespace) -> None:
 
         use_metadata_database()
         try:
-            result = resolve_name(f"airflow_provider_kie.cli_jobs:{command.function}")(invocation)
+            result = resolve_name(f"airflow_provider_kie.{command.function}")(invocation)
             terminal.print_result(result, args.output)
         except KieError as error:
             terminal.say(str(error))

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions behind the commands of :mod:`airflow_provider_kie.cli`; each returns the command's result."""
+"""The functions behind the commands of :mod:`airflow_provider_kie.cli` that deal with jobs at KIE."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
-from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from airflow_provider_kie import durable, terminal
+from airflow_provider_kie import terminal
 from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.families import FAMILIES, JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import CALLBACK, KieJob, Submitted
 from airflow_provider_kie.api.wav import as_conversion
-from airflow_provider_kie.compat import TaskStateStore, airflow_version, find_task_state_store
 from airflow_provider_kie.exceptions import (
     KieError,
     KieMaybeSubmittedError,
@@ -25,15 +21,14 @@ from airflow_provider_kie.exceptions import (
     named,
 )
 from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.money import Outcome, identity_of, outcome_of
-from airflow_provider_kie.operators.job import STORE_KEY as JOB_KEY
-from airflow_provider_kie.operators.wav import STORE_KEY as WAV_KEY
 from airflow_provider_kie.redaction import harmless, quoted, redact
 from airflow_provider_kie.terminal import Invocation, Result
 from airflow_provider_kie.waiting.course import Pause
-from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, conclude
+from airflow_provider_kie.waiting.verdict import Done, conclude
 
-__all__ = ["adopt", "check", "convert", "families", "forget", "show", "show_entry", "submit", "wait"]
+__all__ = ["check", "convert", "families", "read_job", "show", "submit", "wait"]
 
 HELD_BACK = "Waiting for KIE's answer, which names the job. Press Ctrl-C again to stop without it."
 MAYBE_SUBMITTED = (
@@ -76,7 +71,7 @@ def families(run: Invocation) -> list[Result]:
 def show(run: Invocation) -> Result:
     """Read a job."""
     row = _row(run.args, default=WAV.name)
-    return _shown(row, _read(KieHook(run.args.conn_id), row, run.args.kie_task_id))
+    return _shown(row, read_job(KieHook(run.args.conn_id), row, run.args.kie_task_id))
 
 
 def wait(run: Invocation) -> Result:
@@ -112,7 +107,12 @@ def _row(args: Namespace, default: str | None = None) -> Family:
     return find_family(name)
 
 
-def _read(hook: KieHook, row: Family, kie_task_id: str) -> KieJob:
+def read_job(hook: KieHook, row: Family, kie_task_id: str) -> KieJob:
+    """
+    Read a job.
+
+    :raises KieNotFoundError: KIE does not know it.
+    """
     job = hook.get_job(kie_task_id, row.name)
     if job is None:
         problem = f"KIE does not know this {label(row.tag)}; one that is new may take a minute to become visible"
@@ -178,113 +178,20 @@ def _dry_run(hook: KieHook, row: Family, args: Namespace, call: Call[Submitted])
     body = dict(call.json or {})
     if isinstance(url := body.get(CALLBACK), str):
         body[CALLBACK] = redact(url)
+    identity = identity_of(hook.settings.payer, hook.settings.base_url, row, args.model, args.input)
     return {
         "method": call.method,
         "path": call.path,
         "body": body,
-        "identity": identity_of(hook.settings.payer, hook.settings.base_url, row, args.model, args.input),
+        "identity": identity,
         "remembered": NOTHING_REMEMBERED,
+        **({"ledger": _known_of_input(hook.settings.ledger, identity)} if hook.settings.ledger else {}),
     }
 
 
-# --- The entries of task instances
-
-
-def show_entry(run: Invocation) -> Result:
-    """Show the entry of a task instance."""
-    key, entry = _only_entry(_store(run.args), run.args)
-    return {"key": key, **entry}
-
-
-def adopt(run: Invocation) -> Result:
-    """Let the next try of a task instance resume a job."""
-    args, store = run.args, _store_of_inactive_task(run.args)
-    key, entry = _only_entry(store, args)
-    hook, row = KieHook(args.conn_id), find_family(entry.get("family", WAV.name if key == WAV_KEY else JOBS.name))
-    for name, own in {"account": hook.settings.payer, "base_url": hook.settings.base_url}.items():
-        if entry.get(name, own) != own:
-            of = f"the task submitted with {name} {quoted(entry[name])}, and this connection has {quoted(own)}"
-            raise KieValidationError(f"{of}: name the task's connection with --conn-id", conn_id=args.conn_id)
-    job = _read(hook, row, args.kie_task_id)
-    _refuse_another_job(row, job, entry)
-    if (before := entry.get("kie_task_id")) and before != job["kie_task_id"]:
-        terminal.say(f"It replaces {named(row.tag, before)}, which is paid for too.")
-    entry = durable.adopt(store, key, entry, job["kie_task_id"])
-    what = f"{named(row.tag, job['kie_task_id'])}, whose status is {job['status']}"
-    terminal.say(f"The next try goes on with {what}. Clear the task to start it.")
-    return {"key": key, **entry}
-
-
-def _refuse_another_job(row: Family, job: KieJob, entry: dict[str, Any]) -> None:
-    about: dict[str, Any] = {"kie_task_id": job["kie_task_id"], "family": row.tag}
-    verdict = Judge(row, job["kie_task_id"], "").judge(job, 0.0)
-    if isinstance(verdict, Failed):
-        problem = f"{verdict.error.problem}. The next try would submit again; use 'forget' for that"
-        raise KieValidationError(problem, **about)
-    known = {"model": job["model"], "audio_id": as_conversion(job)["music_id"] if row.name == WAV.name else None}
-    for name, its in known.items():
-        if its and entry.get(name) and entry[name] != its:
-            problem = f"The task submitted with {name} {quoted(entry[name])}, and this job has {quoted(its)}"
-            raise KieValidationError(problem, **about)
-
-
-def forget(run: Invocation) -> list[Result]:
-    """Delete the entries of a task instance."""
-    store = _store_of_inactive_task(run.args)
-    found = _entries(store, run.args)
-    for key in found:
-        store.delete(key)
-    terminal.say(
-        "This is forgotten. The next try submits again, AND PAYS AGAIN if KIE has accepted the earlier submit."
-    )
-    return [{"key": key, **(entry if isinstance(entry, dict) else {"value": entry})} for key, entry in found.items()]
-
-
-def _store(args: Namespace) -> TaskStateStore:
-    try:
-        store = find_task_state_store(args.dag_id, args.run_id, args.task_id, args.map_index)
-    except LookupError:
-        hint = "DAG, RUN and TASK are ids, and a mapped task needs --map-index"
-        raise KieError(f"Airflow has no task instance {_describe(args)}; {hint}") from None
-    except SQLAlchemyError as error:
-        where = "run this where Airflow's own commands can reach it"
-        raise KieError(f"Airflow's metadata database gave no answer ({type(error).__name__}); {where}") from error
-    if store is None:
-        why = f"Airflow {airflow_version} stores nothing from one try to the next; Airflow 3.3 and later do"
-        raise KieError(f"There is no entry to settle: {why}")
-    return store
-
-
-def _store_of_inactive_task(args: Namespace) -> TaskStateStore:
-    store = _store(args)
-    if store.is_active:
-        raise KieError(f"{_describe(args)} is under way; wait for it to end, or mark it as failed, then run this again")
-    return store
-
-
-def _entries(store: TaskStateStore, args: Namespace) -> dict[str, Any]:
-    kept = {key: store.get(key) for key in (JOB_KEY, WAV_KEY)}
-    found = {key: entry for key, entry in kept.items() if entry is not None}
-    if not found:
-        instead = "To wait for a job that KIE's website lists, use a KieJobSensor or a WavConversionSensor"
-        raise KieError(f"Nothing is remembered for {_describe(args)}, so its next try submits. {instead}")
-    return found
-
-
-def _only_entry(store: TaskStateStore, args: Namespace) -> tuple[str, dict[str, Any]]:
-    found = _entries(store, args)
-    if len(found) > 1:
-        raise KieError(
-            f"Both {' and '.join(found)} are remembered for {_describe(args)}; delete one on the task's page"
-        )
-    ((key, entry),) = found.items()
-    if not isinstance(entry, dict) or "kie_task_id" not in entry:  # a worker's own store leaves only a reference
-        raise KieError(
-            f"The entry {key} of {_describe(args)} cannot be read here; only a task, or 'forget', can use it"
-        )
-    return key, entry
-
-
-def _describe(args: Namespace) -> str:
-    index = f"[{args.map_index}]" if args.map_index >= 0 else ""
-    return f"{harmless(args.task_id)}{index} of DAG {harmless(args.dag_id)}, run {harmless(args.run_id)}"
+def _known_of_input(url: str, identity: dict[str, str]) -> Result | None:
+    """Return what tasks with ``reuse="input"`` find in a ledger."""
+    found = open_ledger(url).chain(identity).look()
+    if found.kind == "closed":
+        return None
+    return {"state": found.state, **{name: (found.body or {}).get(name) for name in ("kie_task_id", "at", "task")}}

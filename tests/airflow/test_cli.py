@@ -40,7 +40,7 @@ def in_database():
         yield emulator
 
 
-@pytest.mark.parametrize(
+both_command_lines = pytest.mark.parametrize(
     "program",
     [
         ["airflow_provider_kie"],
@@ -48,10 +48,21 @@ def in_database():
     ],
     ids=" ".join,
 )
+
+
+@both_command_lines
 def test_the_connection_is_found_in_the_database(in_database, program):
     ended = run(*program, "check", "--conn-id", "kie_in_database", "--output", "json")
     assert json.loads(ended.stdout)["base_url"] == in_database.url
     assert CANARY not in ended.stdout + ended.stderr
+
+
+@both_command_lines
+def test_a_ledger_is_made_and_read(program, tmp_path):
+    url = f"file://{tmp_path}/ledger"
+    assert json.loads(run(*program, "ledger", "init", url, "-o", "json").stdout) == {"ledger": url}
+    within = ["--within", "3d", "--ledger", url, "-o", "json"]
+    assert json.loads(run(*program, "ledger", "expiring", *within).stdout) == []
 
 
 # --- Settled by hand
@@ -180,7 +191,7 @@ def test_an_entry_for_workers_alone_is_left_alone(kie, lost, refused, kie_comman
 
 @pytest.mark.skipif(AIRFLOW >= (3, 3), reason="has a store")
 @pytest.mark.parametrize(("name", "more"), [("show", []), ("adopt", ["job-1"]), ("forget", [])])
-def test_below_airflow_3_3_there_is_nothing_to_settle(kie_command, name, more):
+def test_without_a_store_or_a_ledger_there_is_nothing_to_settle(kie, kie_command, name, more):
     code, out, err = kie_command("jobs", name, "dag", "run", "task", *more)
     assert (code, out) == (1, "")
     assert "stores nothing from one try to the next" in err

@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from airflow_provider_kie import cli, cli_jobs, terminal
 from airflow_provider_kie.api.families import FAMILIES
+from airflow_provider_kie.ledger import report
 from airflow_provider_kie.money import digest
 from tests.commands import stdout_to_claim
 from tests.processes import printed_by
@@ -62,12 +63,18 @@ def run(kie_connection, short_times, kie_command):
 def test_both_command_lines_have_the_same_commands(capsys):
     (group,) = cli.get_commands()
     commands = {command.name: getattr(command, "subcommands", ()) for command in group.subcommands}
-    assert list(commands) == ["check", "families", "show", "wait", "convert", "submit", "jobs"]
-    assert [command.name for command in commands["jobs"]] == ["show", "adopt", "forget"]
-    for argv in (*([name] for name in commands), *(["jobs", command.name] for command in commands["jobs"])):
+    assert list(commands) == ["check", "families", "show", "wait", "convert", "submit", "jobs", "ledger"]
+    below = {name: [command.name for command in commands[name]] for name in ("jobs", "ledger")}
+    assert below["jobs"] == ["show", "adopt", "forget"]
+    assert below["ledger"] == ["init", "list", "show", "spend", "expiring", "prune"]
+    for argv in (*([name] for name in commands), *([group, name] for group in below for name in below[group])):
         with pytest.raises(SystemExit, match="0"):
             cli.main([*argv, "--help"])
-        assert "--output" in capsys.readouterr().out or argv == ["jobs"]
+        assert "--output" in capsys.readouterr().out or argv in (["jobs"], ["ledger"])
+
+
+def test_the_groups_are_those_of_the_report():
+    assert tuple(report.GROUPS) == cli.GROUPS
 
 
 @pytest.mark.parametrize("command", ["convert", "submit", "jobs forget"])
@@ -92,10 +99,13 @@ def test_airflow_starts_without_what_the_commands_need():
     known, loaded = printed_by(LOADED_BY_AIRFLOWS_COMMAND_LINE)
     assert known
     assert "airflow_provider_kie.cli" in loaded
-    assert not [name for name in loaded if re.match(r"airflow_provider_kie\.(api|cli_jobs|hooks|waiting)", name)]
+    assert not [name for name in loaded if re.match(r"airflow_provider_kie\.(api|cli_\w+|hooks|ledger|waiting)", name)]
 
 
 WRONG = [
+    *("ledger", "ledger init", "ledger spend", "ledger spend --by hour", "ledger list --state odd", "ledger show"),
+    *("ledger expiring", *(f"ledger expiring --within {time}" for time in ("3", "3w", "-3d", "0h", "99999d", "d"))),
+    *("ledger prune", "ledger spend --by day --since yesterday", "ledger prune --older-than 2026-01-01"),
     *("", "sing", "show", "check --output toml", "wait wav-1 --timeout 0", "wait wav-1 --timeout nan", "jobs"),
     *("wait wav-1 --poll-interval soon", "convert m-1", "jobs adopt dag run task", "submit --family music"),
     *(f"submit --family music --input {given}" for given in ("[]", "prompt=x", "@no-such-file")),
