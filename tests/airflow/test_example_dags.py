@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import wave
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,11 @@ import requests
 from packaging.version import Version
 
 from airflow_provider_kie.emulator.media import png_bytes
+from airflow_provider_kie.ledger.storage import init_ledger, open_ledger
+from airflow_provider_kie.operators.job import KieJobOperator
 from tests.dag_runs import load_dag, run_dag
+from tests.jobs import IMAGE_MODEL
+from tests.task_instance import Task
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 
@@ -143,6 +149,34 @@ def test_example_kie_image_to_video(kie, tmp_path):
     assert [file["sha256"] for file in manifest["files"]] == [
         hashlib.sha256((stored / "result-0.mp4").read_bytes()).hexdigest()
     ]
+
+
+def test_example_kie_rescue(kie, tmp_path, monkeypatch):
+    ledger = init_ledger(f"file://{tmp_path}/ledger").url
+    connection = json.loads(os.environ["AIRFLOW_CONN_KIE_DEFAULT"])
+    connection["extra"]["ledger"] = ledger
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    soon, late = (submit_remembered(prompt) for prompt in ("a lighthouse", "a harbour"))
+    (path,) = (path for path in (tmp_path / "ledger").glob("??/*/0001.finished") if soon in path.read_text())
+    ended = (datetime.now(UTC) - timedelta(days=12)).isoformat()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"complete_time": ended}))
+
+    for expected in ([soon], []):
+        run = run_dag(load_dag("example_kie_rescue"), run_conf={"folder": f"file://{tmp_path}/rescued"})
+        assert run.state == "success", run.states()
+        assert [job["kie_task_id"] for job in run.xcom("list_expiring")] == expected
+    assert [path.name for path in (tmp_path / "rescued").iterdir()] == [soon]
+    assert sorted(path.name for path in (tmp_path / "rescued" / soon).iterdir()) == ["manifest.json", "result-0.png"]
+    archived = open_ledger(ledger).archived("jobs", soon)
+    assert archived["destinations"] == [f"file://{tmp_path}/rescued/{soon}/result-0.png"]
+    assert open_ledger(ledger).archived("jobs", late) is None
+    assert kie.accepted_submits == 2
+
+
+def submit_remembered(prompt):
+    """Submit a job, and wait for its end, with the ledger of the connection; its id."""
+    task = Task(KieJobOperator, None, model=IMAGE_MODEL, input={"prompt": prompt}, reuse="input", poll_interval=0.05)
+    return task.run_once()["kie_task_id"]
 
 
 def test_the_dag_of_the_test_project(kie):
