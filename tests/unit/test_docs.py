@@ -244,7 +244,10 @@ PUBLIC = [
     *(f"airflow_provider_kie.{room}.wav" for room in ("api", "operators", "sensors", "triggers")),
     *(f"airflow_provider_kie.{name}" for name in ("connection", "emulator", "exceptions", "hooks.kie", "links.kie")),
     *(f"airflow_provider_kie.transfers.{name}" for name in ("wav_to_object_storage", "job_to_object_storage")),
-    *(f"airflow_provider_kie.{name}" for name in ("transfers.object_storage_to_kie", "api.upload", "testing")),
+    *(
+        f"airflow_provider_kie.{name}"
+        for name in ("transfers.object_storage_to_kie", "api.upload", "testing", "ledger.report")
+    ),
 ]
 OPERATORS = (
     *(ConvertToWavOperator, WavUrlOperator, WavConversionSensor, WavToObjectStorageOperator),
