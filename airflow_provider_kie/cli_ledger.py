@@ -13,7 +13,7 @@ from airflow_provider_kie import terminal
 from airflow_provider_kie.exceptions import KieError, KieValidationError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger import report, settle
-from airflow_provider_kie.ledger.storage import Ledger, init_ledger, open_ledger
+from airflow_provider_kie.ledger.storage import Ledger, family_of, init_ledger, open_ledger
 from airflow_provider_kie.money import TaskKey
 from airflow_provider_kie.redaction import quoted, redact
 from airflow_provider_kie.terminal import Invocation, Result
@@ -53,7 +53,7 @@ def show(run: Invocation) -> Result:
     for _, other in found[1:]:
         terminal.say(f"Entry {other['entry']} is about it too, and {other['state']}.")
     bodies, body = found[0]
-    family, kie_task_id = report.family_of(body), body["kie_task_id"]
+    family, kie_task_id = family_of(body), body["kie_task_id"]
     kept = ledger.archived(str(family), kie_task_id) if kie_task_id else None
     of_each = ("generation", "state", "kie_task_id", "at")
     return {

@@ -60,11 +60,6 @@ class StoredEntry:
         """Whether there is a store, so that a retry finds the entry."""
         return self._store is not None
 
-    def was_cleared_since(self, entry: Entry | None) -> bool:
-        """Return whether the task was cleared after an entry was written; False if unknown."""
-        before = entry.max_tries if entry else None
-        return before is not None and self.max_tries is not None and before != self.max_tries
-
     def load(self) -> Entry | None:
         """
         Return the entry of an earlier try.

@@ -97,6 +97,14 @@ class Entry:
     max_tries: int | None = None
     guarded: bool = True
 
+    def was_cleared(self, max_tries: int | None) -> bool:
+        """
+        Return whether the task was cleared after this was written; False if unknown.
+
+        :param max_tries: the task instance's, as it is now.
+        """
+        return self.max_tries is not None and max_tries is not None and self.max_tries != max_tries
+
 
 @dataclass(frozen=True, slots=True)
 class TaskKey:
@@ -105,6 +113,7 @@ class TaskKey:
 
     :param map_index: -1 for a task that is not mapped.
     :param conn_id: the connection of the task, unless it is the default one.
+    :param ledger: the task's own ledger, if it is not the connection's.
     """
 
     dag_id: str
@@ -112,6 +121,7 @@ class TaskKey:
     task_id: str
     map_index: int = -1
     conn_id: str | None = None
+    ledger: str | None = None
 
     @property
     def ids(self) -> dict[str, str | int]:
@@ -121,8 +131,10 @@ class TaskKey:
     def command(self, name: str) -> str:
         """Return the shell command that settles its entry."""
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
-        conn_id = ["--conn-id", self.conn_id] if self.conn_id and name == "adopt" else []
-        return f"airflow kie jobs {name} {shlex.join([self.dag_id, self.run_id, self.task_id, *index, *conn_id])}"
+        conn_id = ["--conn-id", self.conn_id] if self.conn_id else []
+        ledger = ["--ledger", self.ledger] if self.ledger else []
+        ids = [self.dag_id, self.run_id, self.task_id]
+        return f"airflow kie jobs {name} {shlex.join([*ids, *index, *conn_id, *ledger])}"
 
 
 @dataclass(frozen=True, slots=True)

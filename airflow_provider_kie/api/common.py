@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from datetime import timedelta
 
 from airflow_provider_kie.api.call import Call
 from airflow_provider_kie.api.envelope import Json
@@ -16,7 +17,10 @@ from airflow_provider_kie.api.fields import check_url, http_url
 from airflow_provider_kie.exceptions import KieUnreadableAnswerError
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["credit", "download_url"]
+__all__ = ["FILES_LAST", "credit", "download_url"]
+
+#: How long KIE keeps the files of a job (pages of all families; some links die sooner).
+FILES_LAST = timedelta(days=14)
 
 
 def credit() -> Call[float]:

@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from airflow_provider_kie.ledger.storage import Ledger
+from airflow_provider_kie.api.common import FILES_LAST
+from airflow_provider_kie.ledger.storage import Ledger, family_of
 
-__all__ = ["GROUPS", "entries", "expiring", "family_of", "row_of", "silent", "spend"]
+__all__ = ["GROUPS", "entries", "expiring", "row_of", "silent", "spend"]
 
 Row: TypeAlias = dict[str, Any]
 Body: TypeAlias = Mapping[str, Any]
 #: Called with the number of chains that were read, and of all; with 0 and 0 while they are listed.
 Progress: TypeAlias = Callable[[int, int], object]
 
-#: How long KIE keeps the files of a job.
-FILES_LAST: Final = timedelta(days=14)
 #: A claim without an id is under way until it is older than this. No submit takes that long.
 UNDER_WAY: Final = timedelta(hours=1)
 
@@ -74,14 +73,6 @@ def row_of(body: Body, *, archived: bool) -> Row:
         "entry": body["entry"],
         "generation": body["generation"],
     }
-
-
-def family_of(body: Body) -> str | None:
-    """Return the family of a job. WAV conversions are kept without one, and only one of their routes is guarded."""
-    identity = body.get("identity") or {}
-    if "music_task_id" in identity:
-        return "wav" if body.get("guarded", True) else "jobs"
-    return identity.get("family")
 
 
 def expiring(ledger: Ledger, within: timedelta, progress: Progress = silent) -> list[Row]:

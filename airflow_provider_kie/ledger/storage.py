@@ -21,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from airflow_provider_kie import __version__
+from airflow_provider_kie.api.families import JOBS, WAV
 from airflow_provider_kie.exceptions import KieLedgerError
 from airflow_provider_kie.ledger.chain import SCHEMA, SEND_WITHIN, Chain, now
 from airflow_provider_kie.ledger.folder import Folder
@@ -28,7 +29,7 @@ from airflow_provider_kie.ledger.rules import ATTEMPTS, current
 from airflow_provider_kie.money import digest
 from airflow_provider_kie.redaction import quoted, without_queries
 
-__all__ = ["SEND_WITHIN", "Chain", "Ledger", "init_ledger", "open_ledger"]
+__all__ = ["SEND_WITHIN", "Chain", "Ledger", "family_of", "init_ledger", "open_ledger"]
 
 log = logging.getLogger(__name__)
 
@@ -201,8 +202,7 @@ class Ledger:
             return False
         for body in bodies:
             if body["kie_task_id"]:
-                family = str(body.get("identity", {}).get("family"))
-                self._folder.remove(_archived_name(family, body["kie_task_id"]))
+                self._folder.remove(_archived_name(str(family_of(body)), body["kie_task_id"]))
         return True
 
 
@@ -214,6 +214,14 @@ def _is_over(bodies: list[dict[str, Any]], before: datetime) -> bool:
     except (KieLedgerError, KeyError, TypeError, ValueError):  # of a newer version, or damaged
         return False
     return old and (state != "claimed" or bodies[-1].get("pruned") is True)
+
+
+def family_of(body: Mapping[str, Any]) -> str | None:
+    """Return the family of a job. WAV conversions are kept without one, and only one of their routes is guarded."""
+    identity = body.get("identity") or {}
+    if "music_task_id" in identity:
+        return (WAV if body.get("guarded", True) else JOBS).name
+    return identity.get("family")
 
 
 def _archived_name(family: str, kie_task_id: str) -> str:

@@ -31,7 +31,8 @@ from airflow_provider_kie.exceptions import (
     named,
 )
 from airflow_provider_kie.final_errors import final
-from airflow_provider_kie.memory import AlreadySubmittedError, open_memory
+from airflow_provider_kie.ledger.entry import AlreadySubmittedError
+from airflow_provider_kie.memory import open_memory
 from airflow_provider_kie.money import (
     INPUT,
     TASK,
@@ -106,6 +107,7 @@ class SubmitOnce(JobTask):
             self._stored_entry(context),
             key_of(context),
             url,
+            max_tries=getattr(context.get("ti"), "max_tries", None),
             reuse=self.reuse,
             on_unknown_submit=self.on_unknown_submit,
             timeout=self.hook.settings.timeout,
@@ -166,8 +168,10 @@ class SubmitOnce(JobTask):
         )
 
     def _task_key(self, memory: Memory) -> TaskKey | None:
+        """Return whose entry it is, for the commands that settle it."""
         conn_id = None if self.kie_conn_id == DEFAULT_CONN_ID else self.kie_conn_id
-        return memory.task and replace(memory.task, conn_id=conn_id)
+        ledger = None if self.ledger is False or is_blank(self.ledger) else str(self.ledger)
+        return memory.owner and replace(memory.owner, conn_id=conn_id, ledger=ledger)
 
     def _why_resubmit(self, earlier: Failed) -> str:
         return f"The job is submitted again, because that of the earlier try ended: {earlier.error}"

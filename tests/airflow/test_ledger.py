@@ -101,9 +101,10 @@ def test_a_submit_of_unknown_outcome_is_not_repeated(kie, task, ledger, own_patc
     with pytest.raises((WorkerCrash, e.KieMaybeSubmittedError)):
         task.run_once()
     for _ in range(2):
-        with pytest.raises(e.KieMaybeSubmittedError, match="airflow kie jobs adopt dag run archive KIE_TASK_ID") as end:
+        with pytest.raises(e.KieMaybeSubmittedError) as end:
             task.run_once()
         assert isinstance(end.value, AirflowFailException)
+        assert f"airflow kie jobs adopt dag run archive --ledger {ledger} KIE_TASK_ID" in str(end.value)
     assert kie.accepted_submits == 1
 
 
@@ -159,7 +160,9 @@ def test_a_failed_job_is_paid_for_again(kie, ledger):
     assert files(ledger) == [states]
 
 
-def test_another_input_stops_a_retry_and_not_a_clear(kie, task, ledger):
+@pytest.mark.parametrize("durable", [True, False])
+def test_another_input_stops_a_retry_and_not_a_clear(kie, task, ledger, durable):
+    task.arguments["durable"] = durable
     task.run_once()
     with pytest.raises(e.KieMaybeSubmittedError, match="another digest"):
         task.run_once(input={"prompt": "a cat"})
@@ -171,7 +174,9 @@ def test_another_input_stops_a_retry_and_not_a_clear(kie, task, ledger):
     assert task.run_once(input={"prompt": "a cat"})["kie_task_id"] == cat["kie_task_id"]
 
 
-def test_never_submits_again_after_a_clear_only(kie, task):
+@pytest.mark.parametrize("durable", [True, False])
+def test_never_submits_again_after_a_clear_only(kie, task, durable):
+    task.arguments["durable"] = durable
     first = task.run_once(reuse="never")
     assert task.run_once(reuse="never") == first
     task.clear()
@@ -263,6 +268,20 @@ def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger):
         thread.join(60)
     assert len(jobs) == 4
     assert len({job["kie_task_id"] for job in jobs}) == kie.accepted_submits == 1
+
+
+def test_who_waits_in_vain_is_told_whose_submit_it_is(kie, ledger, own_patches):
+    class Owner(TaskInstance):
+        dag_id = "catalogue"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.task_instance.TaskInstance", Owner)
+        die(own_patches, KieHook, "_send", after=True)
+        with pytest.raises(e.KieMaybeSubmittedError):
+            task_of(ledger, reuse="input").run_once()
+    with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue run archive --ledger"):
+        task_of(ledger, reuse="input").run_once()
+    assert kie.accepted_submits == 1
 
 
 def test_a_job_whose_files_are_deleted_is_not_handed_out(kie, ledger, tmp_path, monkeypatch):

@@ -214,10 +214,11 @@ def test_a_text_with_a_url_in_it_is_no_url():
     assert digest({"url": " https://a.example/x?1"}) == digest({"url": " https://a.example/x?2"})
 
 
-def test_the_connection_is_named_where_it_is_not_the_default():
-    task = TaskKey("dag", "run", "make", 0, "kie_other")
-    assert task.command("adopt") == "airflow kie jobs adopt dag run make --map-index 0 --conn-id kie_other"
-    assert task.command("forget") == "airflow kie jobs forget dag run make --map-index 0"
+def test_a_command_names_what_is_not_the_default():
+    task = TaskKey("dag", "run", "make", 0, "kie_other", "s3://a/ledger")
+    options = "--map-index 0 --conn-id kie_other --ledger s3://a/ledger"
+    assert task.command("forget") == f"airflow kie jobs forget dag run make {options}"
+    assert TaskKey("dag", "run", "make").command("adopt") == "airflow kie jobs adopt dag run make"
 
 
 @pytest.mark.parametrize(

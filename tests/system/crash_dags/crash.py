@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_kie.durable import StoredEntry
-from airflow_provider_kie.memory import LedgerEntry
+from airflow_provider_kie.ledger.entry import LedgerEntry
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
