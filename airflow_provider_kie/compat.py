@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAN_START_FROM_TRIGGER",
+    "COMMAND",
     "TaskStateStore",
     "airflow_version",
     "deferral_limit",
@@ -31,6 +32,8 @@ _RELEASE = Version(airflow_version).release
 
 #: Airflow 3.0 to 3.2 have the attributes, but their scheduler ignores them.
 CAN_START_FROM_TRIGGER = _RELEASE >= (3, 3)
+#: How this provider's commands are called; Airflow 3.2 and later find them in its metadata.
+COMMAND = "airflow kie" if _RELEASE >= (3, 2) else "python -m airflow_provider_kie"
 _HAS_TASK_STATE_STORE = _RELEASE >= (3, 3)
 _ACTIVE = ("running", "deferred", "restarting", "up_for_reschedule")
 

@@ -33,6 +33,7 @@ from airflow_provider_kie.api import fields
 from airflow_provider_kie.api.envelope import Json
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import CALLBACK
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.exceptions import (
     KieError,
     KieJobFailedError,
@@ -134,7 +135,7 @@ class TaskKey:
         conn_id = ["--conn-id", self.conn_id] if self.conn_id else []
         ledger = ["--ledger", self.ledger] if self.ledger else []
         ids = [self.dag_id, self.run_id, self.task_id]
-        return f"airflow kie jobs {name} {shlex.join([*ids, *index, *conn_id, *ledger])}"
+        return f"{COMMAND} jobs {name} {shlex.join([*ids, *index, *conn_id, *ledger])}"
 
 
 @dataclass(frozen=True, slots=True)

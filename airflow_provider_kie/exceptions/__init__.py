@@ -19,6 +19,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.exceptions.root import KieError, label, named
 
 __all__ = [
@@ -250,7 +251,7 @@ class KieLedgerError(KieError):
     """The ledger cannot be used: its folder has no marker, cannot be read or written; nothing was sent."""
 
     next_step = (
-        "Check the folder and the access to its storage. A new ledger is made once, by `airflow kie ledger init URL`."
+        f"Check the folder and the access to its storage. A new ledger is made once, by `{COMMAND} ledger init URL`."
     )
     nothing_created = True
 

@@ -15,6 +15,7 @@ from packaging.version import Version
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie import memory
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.chain import Chain
@@ -123,7 +124,7 @@ def test_init_refuses_a_storage_that_cannot_refuse(refused):
 
 def test_there_must_be_a_ledger(refused, kie, tmp_path):
     assert "names no ledger" in refused("ledger", "list")
-    assert "airflow kie ledger init" in refused("ledger", "list", "--ledger", f"file://{tmp_path}/none")
+    assert f"{COMMAND} ledger init" in refused("ledger", "list", "--ledger", f"file://{tmp_path}/none")
 
 
 # --- Reading it
@@ -355,7 +356,7 @@ def test_there_is_nothing_to_settle(refused, kie, ledger):
 
 # --- Beside Airflow's store
 
-COMMAND = re.compile("`(airflow kie jobs [^`]+)`")
+TOLD = re.compile(rf"`({COMMAND} jobs [^`]+)`")
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="there is no store below Airflow 3.3")
@@ -364,7 +365,7 @@ def test_both_memories_are_settled(run, kie, ledger, capfd, name):
     kie.play("accepted-then-reset", endpoint="submit", repeat=True)
     ended = run_dag(load_dag("one_image"))
     kie.reset()
-    commands = set(COMMAND.findall("".join(capfd.readouterr())))
+    commands = set(TOLD.findall("".join(capfd.readouterr())))
     (command,) = (each for each in commands if f" {name} " in each and " make" in each)
     of = shlex.split(command)[4:7]
     shown = run("jobs", "show", *of)

@@ -7,6 +7,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.durable import adopt
 from airflow_provider_kie.emulator.traffic import AnswerQueue
 from airflow_provider_kie.hooks.kie import KieHook
@@ -60,7 +61,7 @@ def test_a_worker_that_dies_in_the_submit_ends_the_task(kie, task, monkeypatch):
     with pytest.raises(e.KieMaybeSubmittedError):  # the task ends; a process that is killed leaves the same entry
         task.run_once()
     for _ in range(2):
-        with pytest.raises(e.KieMaybeSubmittedError, match="airflow kie jobs adopt dag run archive KIE_TASK_ID") as end:
+        with pytest.raises(e.KieMaybeSubmittedError, match=f"{COMMAND} jobs adopt dag run archive KIE_TASK_ID") as end:
             task.run_once()
         assert isinstance(end.value, AirflowFailException)
     assert kie.accepted_submits == 1
@@ -139,7 +140,7 @@ def test_without_a_memory_an_unknown_outcome_is_final(kie, monkeypatch):
     with pytest.raises(e.KieMaybeSubmittedError, match=r"kie\.ai/logs lists the job") as end:
         task_of(None, **IMAGE).run_once()
     assert isinstance(end.value, AirflowFailException)
-    assert "airflow kie" not in str(end.value)
+    assert COMMAND not in str(end.value)
 
 
 def an_answer_with_an_id(monkeypatch, kie_task_id):

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie import memory
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger import chain, storage
@@ -104,7 +105,7 @@ def test_a_submit_of_unknown_outcome_is_not_repeated(kie, task, ledger, own_patc
         with pytest.raises(e.KieMaybeSubmittedError) as end:
             task.run_once()
         assert isinstance(end.value, AirflowFailException)
-        assert f"airflow kie jobs adopt dag run archive --ledger {ledger} KIE_TASK_ID" in str(end.value)
+        assert f"{COMMAND} jobs adopt dag run archive --ledger {ledger} KIE_TASK_ID" in str(end.value)
     assert kie.accepted_submits == 1
 
 
@@ -298,7 +299,7 @@ def test_a_job_whose_files_are_deleted_is_not_handed_out(kie, ledger, tmp_path, 
     with pytest.raises(e.KieLinkExpiredError) as deleted:
         task_of(ledger, reuse="input").run_once()
     assert "s3://masters/fox.png" in str(deleted.value)
-    assert "airflow kie jobs forget catalogue run archive" in str(deleted.value)
+    assert f"{COMMAND} jobs forget catalogue run archive" in str(deleted.value)
     assert kie.accepted_submits == 1
 
 

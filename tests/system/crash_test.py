@@ -197,6 +197,7 @@ class CrashTest:
         ids = {track: kie_task_id for _, track, _, kie_task_id in crash_log()}
         for row in rows:
             command = [*AIRFLOW, "kie", "jobs", "adopt", row.dag_id, row.run_id, "convert", ids[row.track]]
+            command += ["--ledger", LEDGER] if row.dag_id.startswith("crash_ledger") else []
             self.airflow.processes.start("adopt", command)
             self.airflow.processes.wait("adopt", seconds=120)
             again = {"market": True, "dag_id": row.dag_id, "at": time.time()}

@@ -102,7 +102,7 @@ def settle(airflow: Airflow, row: Row) -> bool:
     stopped = end_of(airflow, row) == "failed"
     ids = [line.split()[3] for line in CRASHES.read_text().splitlines() if line.split()[1] == row.run_id]
     command = [*PROVIDER, "jobs", row.settle, row.dag_id, row.run_id, "convert"]
-    airflow.processes.start("settle", command + (ids if row.settle == "adopt" else []))
+    airflow.processes.start("settle", [*command, *(ids if row.settle == "adopt" else []), "--ledger", LEDGER])
     airflow.processes.wait("settle", seconds=120)
     (run,) = airflow.select("select execution_date from dag_run where run_id = ?", row.run_id)
     when = run["execution_date"]

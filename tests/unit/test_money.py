@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.api.families import WAV
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.money import (
     Entry,
     Outcome,
@@ -191,21 +192,21 @@ def test_the_error_names_the_commands_that_settle_it():
     task = TaskKey("my dag", "manual__2026-01-01T00:00:00+00:00", "make")
     told = str(next_try(POEMS, entry(State.CLAIMED), SAME, task=task).error)
     of = "'my dag' manual__2026-01-01T00:00:00+00:00 make"
-    assert f"`airflow kie jobs adopt {of} KIE_TASK_ID`" in told
-    assert f"`airflow kie jobs forget {of}`" in told
+    assert f"`{COMMAND} jobs adopt {of} KIE_TASK_ID`" in told
+    assert f"`{COMMAND} jobs forget {of}`" in told
 
 
 def test_the_error_of_another_input_names_a_command():
     told = str(next_try(POEMS, entry(State.SUBMITTED, "a1", OTHER), SAME, task=TaskKey("dag", "run", "make")).error)
     assert "undo the change" in told
-    assert "`airflow kie jobs forget dag run make`" in told
+    assert f"`{COMMAND} jobs forget dag run make`" in told
     assert "adopt" not in told
 
 
 def test_the_error_is_about_the_family_and_the_connection():
     error = maybe_submitted(POEMS, "It broke off", None, "kie_other")
     assert (error.family, error.conn_id, error.problem) == ("poems", "kie_other", "It broke off")
-    assert "airflow kie" not in str(error)
+    assert COMMAND not in str(error)
 
 
 def test_a_text_with_a_url_in_it_is_no_url():
@@ -217,8 +218,8 @@ def test_a_text_with_a_url_in_it_is_no_url():
 def test_a_command_names_what_is_not_the_default():
     task = TaskKey("dag", "run", "make", 0, "kie_other", "s3://a/ledger")
     options = "--map-index 0 --conn-id kie_other --ledger s3://a/ledger"
-    assert task.command("forget") == f"airflow kie jobs forget dag run make {options}"
-    assert TaskKey("dag", "run", "make").command("adopt") == "airflow kie jobs adopt dag run make"
+    assert task.command("forget") == f"{COMMAND} jobs forget dag run make {options}"
+    assert TaskKey("dag", "run", "make").command("adopt") == f"{COMMAND} jobs adopt dag run make"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kie import exceptions as e
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.ledger import chain as chain_module
 from airflow_provider_kie.ledger import storage
 from airflow_provider_kie.ledger.folder import Folder
@@ -67,7 +68,7 @@ def forget_opened():
 
 
 def test_a_ledger_is_made_once_and_found_again(url):
-    with pytest.raises(e.KieLedgerError, match=r"no readable ledger\.json.*airflow kie ledger init URL"):
+    with pytest.raises(e.KieLedgerError, match=rf"no readable ledger\.json.*{COMMAND} ledger init URL"):
         open_ledger(url)
     init_ledger(url)
     chain_of(open_ledger(url)).claim("fail", 0)
