@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError, ReadTimeoutError
 
 from airflow_provider_kie.api.call import Call, UploadBody
 from airflow_provider_kie.api.envelope import LONGEST_BODY, Response
@@ -145,9 +145,15 @@ def _classify(error: OSError | HTTPError) -> tuple[str, bool]:
         return NO_CERTIFICATES, True  # requests raises a plain OSError for nothing else
     if isinstance(error, requests.exceptions.SSLError):
         return NOT_TRUSTED, True
-    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
-        return COULD_NOT_CONNECT, False
-    if isinstance(getattr(cause, "reason", None), NewConnectionError):
+    if isinstance(error, requests.ConnectTimeout) or _never_connected(getattr(cause, "reason", None)):
         return COULD_NOT_CONNECT, False
     timed_out = isinstance(error, (requests.Timeout, ReadTimeoutError)) or isinstance(cause, ReadTimeoutError)
     return (TIMED_OUT if timed_out else BROKE_OFF), True
+
+
+def _never_connected(reason: object) -> bool:
+    """Return whether no connection to KIE came about; urllib3 also blames a proxy that breaks off after the request."""
+    if isinstance(reason, ProxyError):
+        reason = reason.original_error
+    refused = type(reason) is OSError and str(reason).startswith("Tunnel connection failed")  # by http.client
+    return refused or isinstance(reason, (ConnectTimeoutError, NewConnectionError))

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import ssl
+import threading
 
 import pytest
 
@@ -103,6 +105,25 @@ def test_the_proxy_does_not_get_the_key(transport, monkeypatch):
     assert [request.target for request in proxy.requests] == ["api.kie.ai:443"]
     assert "kie-emulator-key" not in str(proxy.requests)
     assert caught.value.nothing_created
+
+
+@each_transport
+def test_a_proxy_that_breaks_off_may_have_passed_the_request_on(transport, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def break_off():
+            with proxy.accept()[0] as connection:
+                asked.append(connection.recv(65536))
+
+        asked = []
+        threading.Thread(target=break_off, daemon=True).start()
+        extra = {"insecure_http": True, "proxy": f"http://127.0.0.1:{proxy.getsockname()[1]}"}
+        connection = {"conn_type": "kie", "password": "kie-emulator-key", "host": "http://kie.invalid", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+        with pytest.raises(KieConnectionError) as caught:
+            transport(SUBMIT)
+    assert asked[0].startswith(b"POST http://kie.invalid/")
+    assert not caught.value.nothing_created
 
 
 @each_transport
