@@ -15,9 +15,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.api.common import FILES_LAST
-from airflow_provider_kie.exceptions import KieLinkExpiredError, named
+from airflow_provider_kie.exceptions import KieError, KieLinkExpiredError, named
 from airflow_provider_kie.ledger.entry import LedgerEntry
-from airflow_provider_kie.money import INPUT, NEVER, Entry, State, TaskKey, stops_after_unknown
+from airflow_provider_kie.money import (
+    FAIL,
+    INPUT,
+    NEVER,
+    Entry,
+    Outcome,
+    State,
+    TaskKey,
+    outcome_of,
+    stops_after_unknown,
+)
 from airflow_provider_kie.waiting.verdict import Done
 
 if TYPE_CHECKING:
@@ -43,10 +53,17 @@ class Memory:
     :param ledger: the entry in a ledger, if one is configured.
     :param task: the task instance.
     :param max_tries: the task instance's, which a clear raises and a retry does not; None if unknown.
+    :param policy: what an unknown outcome allows.
     """
 
     def __init__(
-        self, row: Family, store: StoredEntry, ledger: LedgerEntry | None, task: TaskKey | None, max_tries: int | None
+        self,
+        row: Family,
+        store: StoredEntry,
+        ledger: LedgerEntry | None,
+        task: TaskKey | None,
+        max_tries: int | None,
+        policy: Policy,
     ) -> None:
         self._row = row
         self._store = store
@@ -54,7 +71,10 @@ class Memory:
         self.task = task if ledger or store.persistent else None
         self.identity = store.identity
         self._max_tries = max_tries
+        self._policy = policy
         self._kept: Entry | None = None
+        #: The error of a submit of unknown outcome, after which nothing more is sent.
+        self._lost: KieError | None = None
 
     @property
     def owner(self) -> TaskKey | None:
@@ -76,7 +96,7 @@ class Memory:
         """Return what is known of an earlier submit."""
         self._kept = kept = self._store.load()
         noted = self.ledger.load() if self.ledger else None
-        if self.ledger is None or (kept and noted and kept.kie_task_id == noted.kie_task_id):
+        if self.ledger is None or (kept and kept.kie_task_id and noted and kept.kie_task_id == noted.kie_task_id):
             return kept
         if _weight(noted) >= _weight(kept):
             if kept and kept.kie_task_id and noted:
@@ -121,6 +141,25 @@ class Memory:
         if self.ledger:
             self.ledger.open_next("failed" if earlier else "forgotten")
         self._store.begin()
+
+    def before_send(self) -> None:
+        """
+        Make sure that a submit may be sent now.
+
+        :raises KieError: an earlier one may have been accepted, and the policy forbids another.
+        :raises AlreadySubmittedError: another claim came first.
+        """
+        if self._lost:
+            raise self._lost
+        if self.ledger:
+            self.ledger.before_send()
+
+    def after_error(self, error: KieError) -> None:
+        """Take note of the error of a submit."""
+        if self._policy == FAIL and outcome_of(error) is Outcome.UNKNOWN:
+            self._lost = error
+        if self.ledger:
+            self.ledger.after_error(error)
 
     def mark_resumed(self, entry: Entry) -> None:
         """Write that this try resumes a job."""
@@ -176,11 +215,11 @@ def open_memory(
     :param timeout: seconds for one request to KIE.
     :raises KieLedgerError: the ledger cannot be used.
     """
+    policy: Policy = "fail" if stops_after_unknown(row.guarded, on_unknown_submit) else "resubmit"
     if ledger_url is None:
-        return Memory(row, store, None, task, max_tries)
+        return Memory(row, store, None, task, max_tries, policy)
     from airflow_provider_kie.ledger.storage import SEND_WITHIN, open_ledger  # late: it imports storages
 
-    policy: Policy = "fail" if stops_after_unknown(row.guarded, on_unknown_submit) else "resubmit"
     facts = {
         "identity": store.identity,
         "task": task and task.ids,
@@ -192,7 +231,8 @@ def open_memory(
     chain = ledger.chain(_chain_key(reuse, task, store.identity, max_tries))
     chain.facts |= facts
     patience = SEND_WITHIN + 2 * timeout + NOTE_SECONDS
-    return Memory(row, store, LedgerEntry(ledger, chain, policy=policy, patience=patience), task, max_tries)
+    entry = LedgerEntry(ledger, chain, policy=policy, patience=patience)
+    return Memory(row, store, entry, task, max_tries, policy)
 
 
 def _chain_key(reuse: str, task: TaskKey | None, identity: Mapping[str, str], max_tries: int | None) -> dict[str, Any]:

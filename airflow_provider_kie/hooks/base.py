@@ -154,7 +154,7 @@ class KieBaseHook(BaseHook):
             raise
 
     @contextmanager
-    def submits_by(self, guard: SubmitGuard | None) -> Iterator[None]:
+    def submits_by(self, guard: SubmitGuard) -> Iterator[None]:
         """Let a guard allow each request that may be charged, and hear of each error of one, within this context."""
         self._guard = guard
         try:

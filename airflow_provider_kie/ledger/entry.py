@@ -52,27 +52,25 @@ class LedgerEntry:
 
         Waits for the id of a job that another one is just submitting.
         """
-        found = self._chain.claim(self._policy, self._patience, after=self._over)
-        self._generation = found.generation
-        self._may_send = found.kind == "claimed"
-        self.found = None if self._may_send else found
-        return None if self._may_send else _entry_of(found)
+        return self._load("fail")  # what an unknown outcome allows depends on what the entry says
 
     def open_next(self, closing: str) -> None:
         """
         Claim another submit, after a decision that what this entry says is no reason not to.
 
         :param closing: the state that closes the entry: ``"failed"`` or ``"forgotten"``.
-        :raises AlreadySubmittedError: another claim came first.
+        :raises AlreadySubmittedError: another claim came first, or the decision was about another job than the entry.
         """
         if self._may_send:
             return
-        if self.found is not None and self.found.kind == "unknown" and closing == "failed" and self._policy != RESUBMIT:
-            raise AlreadySubmittedError(_entry_of(self.found))  # another submit than the one that has failed
-        # Where an unknown outcome allows another submit, an id that comes late must still count.
-        stays_open = self.found is not None and self.found.kind == "unknown" and self._policy == RESUBMIT
-        if self.found is not None and not stays_open:
-            self._chain.note(self._generation, closing, self.found.kie_task_id)
+        if self.found is not None:
+            is_unknown, entry = self.found.kind == "unknown", self._entry_of(self.found)
+            same_job = closing == "failed" or entry.identity == self._identity
+            if is_unknown and same_job and self._policy != RESUBMIT:
+                raise AlreadySubmittedError(entry)
+            # Where an unknown outcome allows another submit, an id that comes late must still count.
+            if not is_unknown or self._policy != RESUBMIT:
+                self._chain.note(self._generation, closing, self.found.kie_task_id)
         self._over = self._generation
         self._claim()
 
@@ -109,6 +107,7 @@ class LedgerEntry:
         """Write a job that only the other memory knows into the claim of this try."""
         if self._may_send:
             self.commit(kie_task_id)
+            self.found = Found("job", self._generation, "submitted", {**self._chain.facts, "kie_task_id": kie_task_id})
 
     def commit(self, kie_task_id: str) -> None:
         """Write the id; a failure does not fail the task, because the job is paid for."""
@@ -131,23 +130,33 @@ class LedgerEntry:
             facts = {"credits": job["credits"], "complete_time": job["complete_time"]} if job else {}
             self._chain.note(found.generation, "finished" if job else "failed", kie_task_id, **facts)
 
+    def _load(self, policy: Policy) -> Entry | None:
+        found = self._chain.claim(policy, self._patience, after=self._over)
+        self._generation = found.generation
+        self._may_send = found.kind == "claimed"
+        self.found = None if self._may_send else found
+        return None if self._may_send else self._entry_of(found)
+
     def _claim(self) -> None:
-        if (entry := self.load()) is not None:
+        if (entry := self._load(self._policy)) is not None:
             raise AlreadySubmittedError(entry)
 
     def _give_back(self) -> None:
         self._chain.note(self._generation, "refused")
         self._over, self._may_send = self._generation, False
 
+    @property
+    def _identity(self) -> dict[str, str]:
+        return dict(self._chain.facts["identity"])
 
-def _entry_of(found: Found) -> Entry:
-    body = found.body or {}
-    state = State.SUBMITTED if found.kind == "job" else State.CLAIMED
-    max_tries, kie_task_id = body.get("max_tries"), body.get("kie_task_id")
-    return Entry(
-        state,
-        dict(body.get("identity") or {}),
-        kie_task_id if isinstance(kie_task_id, str) and kie_task_id else None,
-        max_tries if isinstance(max_tries, int) else None,
-        guarded=body.get("guarded", True) is True,
-    )
+    def _entry_of(self, found: Found) -> Entry:
+        body = found.body or {}
+        state = State.SUBMITTED if found.kind == "job" else State.CLAIMED
+        max_tries, kie_task_id = body.get("max_tries"), body.get("kie_task_id")
+        return Entry(
+            state,
+            dict(body.get("identity") or self._identity),  # a claim without content counts as one of the same job
+            kie_task_id if isinstance(kie_task_id, str) and kie_task_id else None,
+            max_tries if isinstance(max_tries, int) else None,
+            guarded=body.get("guarded", True) is True,
+        )

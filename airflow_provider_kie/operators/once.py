@@ -180,7 +180,7 @@ class SubmitOnce(JobTask):
         self._warn_where_nothing_is_remembered(memory)
         try:
             memory.begin(earlier)
-            with self.hook.submits_by(memory.ledger):
+            with self.hook.submits_by(memory):
                 kie_task_id = self._send_once(memory)
         except AlreadySubmittedError as other:
             self._join(context, memory, other.entry)

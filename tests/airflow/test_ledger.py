@@ -52,8 +52,27 @@ class OtherTask(TaskInstance):
     task_id = "another"
 
 
+def lose(task, **changes):
+    """Let a try die after KIE has accepted its submit."""
+    with pytest.MonkeyPatch.context() as patch:
+        die(patch, KieHook, "_send", after=True)
+        with pytest.raises((WorkerCrash, e.KieMaybeSubmittedError)):
+            task.run_once(**changes)
+
+
+def lose_elsewhere(ledger):
+    """Let a task of another DAG die after KIE has accepted its submit of the same input."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.task_instance.TaskInstance", type("Owner", (TaskInstance,), {"dag_id": "catalogue"}))
+        lose(task_of(ledger, reuse="input"))
+
+
 def task_of(ledger, store=None, **arguments):
     return Task(KieJobOperator, store, ledger=ledger, **FOX | QUICK | arguments)
+
+
+def conversion(ledger, store=None):
+    return Task(ConvertToWavOperator, store, ledger=ledger, music_task_id="m", audio_id="a", **QUICK)
 
 
 def files(ledger):
@@ -117,6 +136,15 @@ def test_resubmit_pays_once_more_after_an_unknown_outcome(kie, ledger, own_patch
     assert task.run_once()["files"]
     assert kie.accepted_submits == 2
     assert files(ledger) == [["0001.claimed", "0002.claimed", "0002.finished", "0002.submitted"]]
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_resubmit_is_no_consent_to_pay_for_another_input(kie, ledger, store):
+    task = task_of(ledger, Store() if store else None, on_unknown_submit="resubmit")
+    lose(task)
+    with pytest.raises(e.KieMaybeSubmittedError, match="another digest"):
+        task.run_once(input={"prompt": "a cat"})
+    assert kie.accepted_submits == 1
 
 
 def test_a_refused_submit_counts_as_none(kie, task, ledger):
@@ -229,12 +257,33 @@ def test_the_connection_may_name_the_ledger(kie, ledger, monkeypatch):
 
 
 def test_a_conversion_is_remembered_too(kie, ledger, own_patches):
-    task = Task(ConvertToWavOperator, None, ledger=ledger, music_task_id="m", audio_id="a", **QUICK)
+    task = conversion(ledger)
     die(own_patches, TaskInstance, "xcom_push")
     with pytest.raises(WorkerCrash):
         task.run_once()
     assert task.run_once().startswith(kie.url)
     assert len(kie.requests("submit")) == kie.accepted_submits == 1
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_the_guard_of_one_route_says_nothing_about_the_other(kie, ledger, store):
+    task = conversion(ledger, Store() if store else None)
+    lose(task, route="jobs")
+    with pytest.raises(e.KieMaybeSubmittedError):
+        task.run_once(route="wav")
+    assert kie.accepted_submits == len(kie.requests("submit")) == 1
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_the_guard_of_one_account_says_nothing_about_another(kie, ledger, store, monkeypatch):
+    task = conversion(ledger, Store() if store else None)
+    lose(task)
+    connection = json.loads(kie.connection_json())
+    connection["extra"] |= {"account": "another", "timeout": 3}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    with pytest.raises(e.KieMaybeSubmittedError, match="another account"):
+        task.run_once()
+    assert kie.accepted_submits == len(kie.requests("submit")) == 1
 
 
 # --- Several tasks
@@ -326,6 +375,40 @@ def test_where_the_two_name_different_jobs_the_log_says_so(kie, ledger, caplog):
     assert task_of(ledger, store).run_once() == second
     assert "the ledger counts" in caplog.text
     assert kie.accepted_submits == 2
+
+
+def test_a_submit_of_unknown_outcome_elsewhere_outweighs_an_own_refusal(kie, ledger):
+    task = task_of(ledger, Store(), reuse="input")
+    kie.play("insufficient-credits", endpoint="submit")
+    with pytest.raises(e.KieInsufficientCreditsError):
+        task.run_once()
+    lose_elsewhere(ledger)
+    with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue"):
+        task.run_once()
+    assert kie.accepted_submits == 1
+
+
+@pytest.mark.parametrize("earlier", ["known", "unknown"])
+def test_a_clear_with_another_input_is_no_consent_to_pay_for_a_submit_of_unknown_outcome(kie, ledger, earlier):
+    task = task_of(ledger, Store(), reuse="input")
+    cat = {"input": {"prompt": "a cat"}}
+    task.run_once(**cat) if earlier == "known" else lose(task, **cat)
+    lose_elsewhere(ledger)
+    task.clear()
+    with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue"):
+        task.run_once()
+    assert kie.accepted_submits == 2
+
+
+def test_a_failed_job_that_only_the_store_knew_is_closed_in_the_ledger(kie, ledger):
+    store = Store()
+    task = task_of(False, store, input={"prompt": "fail: a fox"})
+    with pytest.raises(e.KieJobFailedError):
+        task.run_once()
+    with pytest.raises(e.KieJobFailedError):
+        task.run_once(ledger=ledger)
+    assert kie.accepted_submits == 2
+    assert {"0001.failed", "0002.failed"} <= set(files(ledger)[0])
 
 
 # --- Where the files are

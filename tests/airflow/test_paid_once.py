@@ -149,6 +149,13 @@ def test_with_resubmit_a_lost_answer_is_retried(kie):
     assert task.run_once()["files"]
 
 
+def test_with_fail_a_conversion_is_not_sent_again_within_its_try_either(kie):
+    kie.play("accepted-then-reset", endpoint="submit")
+    with pytest.raises(e.KieMaybeSubmittedError):
+        Task(ConvertToWavOperator, Store(), on_unknown_submit="fail", **QUICK | TRACK).run_once()
+    assert len(kie.requests("submit")) == 1
+
+
 def test_a_job_without_tracks_is_no_empty_list(kie):
     tracks = MusicTracksOperator(task_id="tracks", kie_task_id=kie.create_job("veo", finished=True), family="veo")
     with pytest.raises(e.KieValidationError, match="no tracks"):
