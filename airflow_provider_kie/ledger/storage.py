@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from airflow_provider_kie import __version__
-from airflow_provider_kie.api.families import JOBS, WAV
+from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.exceptions import KieLedgerError
 from airflow_provider_kie.ledger.chain import SCHEMA, SEND_WITHIN, Chain, now
 from airflow_provider_kie.ledger.folder import Folder
@@ -217,11 +217,9 @@ def _is_over(bodies: list[dict[str, Any]], before: datetime) -> bool:
 
 
 def family_of(body: Mapping[str, Any]) -> str | None:
-    """Return the family of a job. WAV conversions are kept without one, and only one of their routes is guarded."""
+    """Return the family of a job. WAV conversions are kept without one, and are of one family by either route."""
     identity = body.get("identity") or {}
-    if "music_task_id" in identity:
-        return (WAV if body.get("guarded", True) else JOBS).name
-    return identity.get("family")
+    return WAV.name if "music_task_id" in identity else identity.get("family")
 
 
 def _archived_name(family: str, kie_task_id: str) -> str:

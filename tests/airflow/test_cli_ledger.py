@@ -214,17 +214,19 @@ def test_expiring_lists_what_nobody_stored(run, kie, ledger, folder):
     write(folder, 6, ago=timedelta(days=15))  # deleted already
     write(folder, 7, ago=soon, state="failed")
     write(folder, 8, ago=soon, state="claimed", kie_task_id=None)
-    write(folder, 9, ago=soon, identity={"music_task_id": "m", "audio_id": "a"}, guarded=True)
+    for number, guarded in ((9, True), (10, False), (11, False)):
+        write(folder, number, ago=soon, identity={"music_task_id": "m", "audio_id": "a"}, guarded=guarded)
+    open_ledger(ledger).note_archived("wav", "job-11", ["s3://masters/11.wav"])
     found = run("ledger", "expiring", "--within", "3d")
     assert found[0]["kie_task_id"] == "job-2"
     assert {each["kie_task_id"]: each["family"] for each in found} == {
         **{f"job-{number}": "jobs" for number in (1, 2, 5)},
-        "job-9": "wav",
+        **{f"job-{number}": "wav" for number in (9, 10)},
     }
     expires_at = datetime.fromisoformat(found[0]["expires_at"])
     assert timedelta(hours=46) < expires_at - datetime.now(UTC) <= timedelta(hours=47)
     assert run("ledger", "expiring", "--within", "47h") == found[:1]
-    assert len(run("ledger", "expiring", "--within", "20000m")) == 5
+    assert len(run("ledger", "expiring", "--within", "20000m")) == 6
 
 
 def test_prune_deletes_what_is_old_and_settled(run, kie_command, kie, ledger, folder):
