@@ -174,6 +174,11 @@ class Memory:
         """Write that the submit was refused; into the ledger that is written with each request."""
         self._store.mark_refused()
 
+    def mark_forestalled(self) -> None:
+        """Write that nothing was submitted; under "resubmit" an earlier request of this try may have been accepted."""
+        if self._policy == FAIL:
+            self._store.mark_refused()
+
     def mark_sent(self) -> None:
         """Note that a submit may have been sent, however it was."""
         if self.ledger:

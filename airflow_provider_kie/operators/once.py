@@ -196,6 +196,7 @@ class SubmitOnce(JobTask):
         try:
             return self._send()
         except AlreadySubmittedError:
+            memory.mark_forestalled()
             raise
         except BaseException as error:  # also Airflow's time-out, or the end of the process
             outcome = outcome_of(error)

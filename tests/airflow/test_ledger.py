@@ -17,7 +17,7 @@ from airflow_provider_kie import memory
 from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.ledger import chain, storage
+from airflow_provider_kie.ledger import chain, settle, storage
 from airflow_provider_kie.ledger.chain import Chain
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.job import KieJobOperator
@@ -386,6 +386,20 @@ def test_a_submit_of_unknown_outcome_elsewhere_outweighs_an_own_refusal(kie, led
     with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue"):
         task.run_once()
     assert kie.accepted_submits == 1
+
+
+def test_who_was_forestalled_is_free_once_the_other_submit_is_settled(kie, ledger, monkeypatch):
+    task = task_of(ledger, Store(), reuse="input")
+    kie.play("rate-limited", endpoint="submit")
+    pauses = iter([lambda: None, lambda: lose_elsewhere(ledger)])
+    monkeypatch.setattr(pacing.COOLDOWNS, "pause", lambda *_: next(pauses, lambda: None)() or 0.0)
+    with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue"):
+        task.run_once()
+    opened = storage.open_ledger(ledger)
+    for body in [each for bodies in opened.chains() for each in settle.standing(bodies)]:
+        settle.forget(opened, body)
+    assert task.run_once()["files"]
+    assert kie.accepted_submits == 2
 
 
 @pytest.mark.parametrize("earlier", ["known", "unknown"])
