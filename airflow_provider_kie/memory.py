@@ -105,7 +105,7 @@ class Memory:
                     *(named(self._row.tag, entry.kie_task_id) for entry in (noted, kept)),
                 )
             return noted
-        log.warning("Airflow's task state store knows of a submit that the ledger does not know: it counts.")
+        log.warning("Airflow's task state store knows of a submit that does not stand in the ledger: it counts.")
         return kept
 
     def refuse_deleted(self, verdict: Verdict | None) -> None:
@@ -162,13 +162,16 @@ class Memory:
             self.ledger.after_error(error)
 
     def mark_resumed(self, entry: Entry) -> None:
-        """Write that this try resumes a job."""
+        """Write that this try resumes a job, where that is known."""
         if self._kept is not None and self._kept.kie_task_id == entry.kie_task_id:
             self._store.mark_resumed(entry)
-        elif entry.kie_task_id:
-            self._store.commit(entry.kie_task_id)
-        if self.ledger and entry.kie_task_id:
-            self.ledger.learn(entry.kie_task_id)
+
+    def share(self, kie_task_id: str) -> None:
+        """Write a job that this try goes on with into the memory that does not know it."""
+        if self._kept is None or self._kept.kie_task_id != kie_task_id:
+            self._store.commit(kie_task_id)
+        if self.ledger:
+            self.ledger.learn(kie_task_id)
 
     def mark_refused(self) -> None:
         """Write that the submit was refused; into the ledger that is written with each request."""

@@ -107,7 +107,6 @@ class LedgerEntry:
         """Write a job that only the other memory knows into the claim of this try."""
         if self._may_send:
             self.commit(kie_task_id)
-            self.found = Found("job", self._generation, "submitted", {**self._chain.facts, "kie_task_id": kie_task_id})
 
     def commit(self, kie_task_id: str) -> None:
         """Write the id; a failure does not fail the task, because the job is paid for."""

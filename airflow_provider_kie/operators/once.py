@@ -146,14 +146,14 @@ class SubmitOnce(JobTask):
                 decision = self._next_try(memory, replace(entry, state=State.FAILED))
         if isinstance(decision, Stop):
             raise decision.error
-        if not isinstance(verdict, Failed):
-            memory.refuse_deleted(verdict)
-            what = named(self.row.tag, entry.kie_task_id)
-            self.log.info("Going on with %s, which was submitted before.", what)
-        elif isinstance(decision, Resume):
-            raise verdict.error
-        else:
+        if isinstance(verdict, Failed) and not isinstance(decision, Resume):
             self.log.warning("%s", self._why_resubmit(verdict))
+            return verdict
+        memory.refuse_deleted(verdict)  # before the store knows the job, which a clear would then go on with
+        memory.share(str(entry.kie_task_id))
+        if isinstance(verdict, Failed):
+            raise verdict.error
+        self.log.info("Going on with %s, which was submitted before.", named(self.row.tag, entry.kie_task_id))
         return verdict
 
     def _next_try(self, memory: Memory, entry: Entry | None) -> NextTry:
@@ -223,7 +223,7 @@ class SubmitOnce(JobTask):
             problem = "Another task or try is submitting the job, and its id is not known"
             unknown = maybe_submitted(self.row, problem, self._task_key(memory), self.kie_conn_id)
             raise decision.error if isinstance(decision, Stop) else unknown
-        memory.mark_resumed(entry)
+        memory.share(decision.kie_task_id)
         self._publish_id(context, decision.kie_task_id)
         what = named(self.row.tag, decision.kie_task_id)
         self.log.info("Going on with %s, which another task or try has submitted at the same time.", what)

@@ -71,6 +71,12 @@ def task_of(ledger, store=None, **arguments):
     return Task(KieJobOperator, store, ledger=ledger, **FOX | QUICK | arguments)
 
 
+def forget_all(ledger):
+    opened = storage.open_ledger(ledger)
+    for body in [each for bodies in opened.chains() for each in settle.standing(bodies)]:
+        settle.forget(opened, body)
+
+
 def conversion(ledger, store=None):
     return Task(ConvertToWavOperator, store, ledger=ledger, music_task_id="m", audio_id="a", **QUICK)
 
@@ -334,7 +340,8 @@ def test_who_waits_in_vain_is_told_whose_submit_it_is(kie, ledger, own_patches):
     assert kie.accepted_submits == 1
 
 
-def test_a_job_whose_files_are_deleted_is_not_handed_out(kie, ledger, tmp_path, monkeypatch):
+@pytest.mark.parametrize("store", [True, False])
+def test_a_job_whose_files_are_deleted_is_not_handed_out(kie, ledger, tmp_path, monkeypatch, store):
     class Owner(TaskInstance):
         dag_id = "catalogue"
 
@@ -345,11 +352,15 @@ def test_a_job_whose_files_are_deleted_is_not_handed_out(kie, ledger, tmp_path, 
         body = json.loads(path.read_text())
         path.write_text(json.dumps(body | {"at": (datetime.now(UTC) - timedelta(days=15)).isoformat()}))
     storage.open_ledger(ledger).note_archived("jobs", job["kie_task_id"], ["s3://masters/fox.png"])
+    task = task_of(ledger, Store() if store else None, reuse="input")
     with pytest.raises(e.KieLinkExpiredError) as deleted:
-        task_of(ledger, reuse="input").run_once()
+        task.run_once()
     assert "s3://masters/fox.png" in str(deleted.value)
     assert f"{COMMAND} jobs forget catalogue run archive" in str(deleted.value)
     assert kie.accepted_submits == 1
+    forget_all(ledger)
+    task.clear()
+    assert task.run_once()["kie_task_id"] != job["kie_task_id"]
 
 
 # --- Beside Airflow's store
@@ -364,7 +375,7 @@ def test_what_either_memory_knows_counts(kie, ledger, caplog):
     assert task_of(ledger, fresh).run_once() == first  # the ledger knows, and tells the store
     assert task_of(False, fresh).run_once() == first
     assert kie.accepted_submits == 1
-    assert "the ledger does not know" in caplog.text
+    assert "does not stand in the ledger" in caplog.text
 
 
 def test_where_the_two_name_different_jobs_the_log_says_so(kie, ledger, caplog):
@@ -395,9 +406,7 @@ def test_who_was_forestalled_is_free_once_the_other_submit_is_settled(kie, ledge
     monkeypatch.setattr(pacing.COOLDOWNS, "pause", lambda *_: next(pauses, lambda: None)() or 0.0)
     with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue"):
         task.run_once()
-    opened = storage.open_ledger(ledger)
-    for body in [each for bodies in opened.chains() for each in settle.standing(bodies)]:
-        settle.forget(opened, body)
+    forget_all(ledger)
     assert task.run_once()["files"]
     assert kie.accepted_submits == 2
 
@@ -414,15 +423,18 @@ def test_a_clear_with_another_input_is_no_consent_to_pay_for_a_submit_of_unknown
     assert kie.accepted_submits == 2
 
 
-def test_a_failed_job_that_only_the_store_knew_is_closed_in_the_ledger(kie, ledger):
-    store = Store()
-    task = task_of(False, store, input={"prompt": "fail: a fox"})
+@pytest.mark.parametrize("known", [True, False])
+def test_a_failed_job_is_paid_for_again_under_one_claim(kie, ledger, known):
+    task = task_of(ledger, Store(), input={"prompt": "fail: a fox"})
+    with pytest.raises(e.KieJobFailedError):
+        task.run_once(ledger=ledger if known else False)
     with pytest.raises(e.KieJobFailedError):
         task.run_once()
-    with pytest.raises(e.KieJobFailedError):
-        task.run_once(ledger=ledger)
     assert kie.accepted_submits == 2
-    assert {"0001.failed", "0002.failed"} <= set(files(ledger)[0])
+    generations = ["0001", "0002"] if known else ["0001"]
+    assert files(ledger) == [
+        [f"{each}.{state}" for each in generations for state in ("claimed", "failed", "submitted")]
+    ]
 
 
 # --- Where the files are
