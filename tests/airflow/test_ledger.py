@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -195,6 +196,15 @@ def test_a_failed_job_is_paid_for_again(kie, ledger):
     assert files(ledger) == [states]
 
 
+def test_a_job_that_failed_by_its_input_is_not_paid_for_again(kie, task, ledger):
+    kie.play("jobs-sensitive-word", endpoint="record-info", repeat=True)
+    for _ in range(2):
+        with pytest.raises(e.KieJobRefusedError):
+            task.run_once()
+    assert kie.accepted_submits == 1
+    assert files(ledger) == [["0001.claimed", "0001.submitted"]]
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_another_input_stops_a_retry_and_not_a_clear(kie, task, ledger, durable):
     task.arguments["durable"] = durable
@@ -217,6 +227,12 @@ def test_never_submits_again_after_a_clear_only(kie, task, durable):
     task.clear()
     assert task.run_once(reuse="never")["kie_task_id"] != first["kie_task_id"]
     assert kie.accepted_submits == 2
+
+
+def test_never_shares_no_job_with_another_task(kie, ledger, monkeypatch):
+    first = task_of(ledger, reuse="never").run_once()
+    monkeypatch.setattr("tests.task_instance.TaskInstance", OtherTask)
+    assert task_of(ledger, reuse="never").run_once()["kie_task_id"] != first["kie_task_id"]
 
 
 def test_an_error_before_the_request_gives_the_claim_back(kie, ledger, own_patches):
@@ -304,8 +320,13 @@ def test_two_tasks_with_one_input_pay_once(kie, ledger):
     assert kie.accepted_submits == 2
 
 
-def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger):
+def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger, monkeypatch):
+    """The others wait as long as KIE may take for its answer, and not only until the claim is too old to be sent."""
     kie.configure(conversion_seconds=0.5)
+    monkeypatch.setattr(storage, "SEND_WITHIN", 0.1)
+    monkeypatch.setattr(memory, "NOTE_SECONDS", 0.0)
+    send = KieHook._send
+    monkeypatch.setattr(KieHook, "_send", lambda hook, call: (time.sleep(0.5), send(hook, call))[1])
     tasks = [task_of(ledger, reuse="input") for _ in range(4)]
     jobs, together = [], threading.Barrier(4)
 
@@ -409,6 +430,16 @@ def test_who_was_forestalled_is_free_once_the_other_submit_is_settled(kie, ledge
     forget_all(ledger)
     assert task.run_once()["files"]
     assert kie.accepted_submits == 2
+
+
+def test_who_was_forestalled_goes_on_with_the_other_job_in_both_memories(kie, ledger, monkeypatch):
+    task = task_of(ledger, Store(), reuse="input")
+    kie.play("rate-limited", endpoint="submit")
+    others = []
+    pauses = iter([lambda: None, lambda: others.append(task_of(ledger, reuse="input").run_once())])
+    monkeypatch.setattr(pacing.COOLDOWNS, "pause", lambda *_: next(pauses, lambda: None)() or 0.0)
+    assert [task.run_once(), task.run_once(ledger=False, reuse="task")] == others * 2
+    assert kie.accepted_submits == 1
 
 
 @pytest.mark.parametrize("earlier", ["known", "unknown"])
