@@ -135,6 +135,16 @@ def test_a_submit_of_unknown_outcome_is_not_repeated(kie, task, ledger, own_patc
     assert kie.accepted_submits == 1
 
 
+def test_a_hook_that_asks_nobody_before_it_sends_does_not_lose_a_claim(kie, ledger, own_patches):
+    hook = KieHook()
+    own_patches.setattr(KieHook, "submit_job", lambda _, **fields: hook.call(hook.submit_call(**fields)))
+    task = task_of(ledger)
+    lose(task)
+    with pytest.raises(e.KieMaybeSubmittedError):
+        task.run_once()
+    assert kie.accepted_submits == 1
+
+
 def test_resubmit_pays_once_more_after_an_unknown_outcome(kie, ledger, own_patches):
     task = task_of(ledger, on_unknown_submit="resubmit")
     die(own_patches, KieHook, "_send", after=True)
@@ -450,6 +460,16 @@ def test_a_clear_with_another_input_is_no_consent_to_pay_for_a_submit_of_unknown
     lose_elsewhere(ledger)
     task.clear()
     with pytest.raises(e.KieMaybeSubmittedError, match="jobs forget catalogue"):
+        task.run_once()
+    assert kie.accepted_submits == 2
+
+
+def test_a_failed_job_in_the_store_settles_no_other_submit(kie, ledger):
+    lose(task_of(ledger))
+    task = task_of(ledger, Store(), input={"prompt": "fail: a fox"})
+    with pytest.raises(e.KieJobFailedError):
+        task.run_once(ledger=False)
+    with pytest.raises(e.KieMaybeSubmittedError):
         task.run_once()
     assert kie.accepted_submits == 2
 
