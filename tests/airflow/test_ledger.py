@@ -297,6 +297,13 @@ def test_a_conversion_is_remembered_too(kie, ledger, own_patches):
     assert len(kie.requests("submit")) == kie.accepted_submits == 1
 
 
+def test_a_repetition_that_the_guard_allows_has_a_claim_of_its_own(kie, ledger):
+    kie.play("accepted-then-reset", endpoint="submit")
+    assert conversion(ledger).run_once().startswith(kie.url)
+    assert kie.accepted_submits == 1
+    assert files(ledger) == [["0001.claimed", "0002.claimed", "0002.finished", "0002.submitted"]]
+
+
 @pytest.mark.parametrize("store", [True, False])
 def test_the_guard_of_one_route_says_nothing_about_the_other(kie, ledger, store):
     task = conversion(ledger, Store() if store else None)
