@@ -199,9 +199,9 @@ class Memory:
 
     def commit(self, kie_task_id: str) -> None:
         """Write the id of the job that is paid for."""
-        self._store.commit(kie_task_id)
-        if self.ledger:
+        if self.ledger:  # first, because others may wait for it
             self.ledger.commit(kie_task_id)
+        self._store.commit(kie_task_id)
 
 
 def open_memory(
