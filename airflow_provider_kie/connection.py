@@ -89,8 +89,21 @@ EXTRA_FIELDS = (
     ExtraField(
         "callback_url",
         "Callback URL",
-        "Where KIE reports the end of a conversion. Optional: this provider polls, and sends a placeholder where "
-        "nothing is set, because KIE demands a URL.",
+        "Where KIE reports the end of a job: the public address of kie-callbacks, such as "
+        "https://hooks.example.com/kie/kie_default. Optional: tasks poll, and send a placeholder where nothing is set.",
+    ),
+    ExtraField(
+        "webhook_hmac_key",
+        "Webhook HMAC key",
+        "The key of https://kie.ai/settings with which KIE signs callbacks; read by kie-callbacks alone. While it is "
+        "changed, both keys, with a space between them.",
+        secret=True,
+    ),
+    ExtraField(
+        "callback_secret",
+        "Callback secret",
+        "A random text that ends the callback URL, where KIE signs nothing; it is sent to KIE with each submit.",
+        secret=True,
     ),
     ExtraField(
         "account",
@@ -183,7 +196,9 @@ class KieSettings:
     :param conn_id: the Airflow connection.
     :param api_key: sent as a bearer token to the base URL's host and the upload host, and nowhere else.
     :param base_url: scheme, host and port, without a trailing slash.
-    :param callback_url: sent with every submit to a family that demands one.
+    :param callback_url: sent with every submit to a family that demands one; ends in the secret, if there is one.
+    :param webhook_hmac_keys: with which KIE signs callbacks; two while the key is changed.
+    :param callback_secret: the last part of the path of callbacks.
     :param account: a name of the user's choice for the account at KIE that pays; by default each connection counts as
         an account of its own.
     :param wav_route: how WAV conversions are submitted: ``"wav"`` or ``"jobs"``.
@@ -198,6 +213,8 @@ class KieSettings:
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     callback_url: str = field(default=DEFAULT_CALLBACK_URL, repr=False)
+    webhook_hmac_keys: tuple[str, ...] = field(default=(), repr=False)
+    callback_secret: str | None = field(default=None, repr=False)
     account: str | None = None
     wav_route: str = WAV_ROUTES[0]
     ledger: str | None = None
@@ -228,11 +245,14 @@ class KieSettings:
         if "extra" in extra:
             raise checked.refuse("extra", "holds another extra, whose fields would be ignored")
         insecure = checked.boolean("insecure_http", default=False)
+        callback_secret = checked.part_of_path("callback_secret")
         return cls(
             conn_id=conn_id,
             api_key=checked.token(connection.password),
             base_url=checked.base_url(connection.host, connection.schema, connection.port, insecure),
-            callback_url=checked.url("callback_url") or DEFAULT_CALLBACK_URL,
+            callback_url=checked.callback_url("callback_url", callback_secret) or DEFAULT_CALLBACK_URL,
+            webhook_hmac_keys=checked.keys("webhook_hmac_key"),
+            callback_secret=callback_secret,
             account=checked.text("account"),
             wav_route=checked.word("wav_route", WAV_ROUTES),
             ledger=checked.text("ledger"),

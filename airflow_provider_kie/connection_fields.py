@@ -32,6 +32,8 @@ SHORTEST_KEY = 8
 
 # The characters of a bearer token (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+# At least 128 bits in Base64.
+_PART_OF_PATH = re.compile(r"[A-Za-z0-9_-]{22,128}")
 
 
 class Fields:
@@ -85,6 +87,29 @@ class Fields:
         if parts is None:
             raise self.refuse(name, "must be a URL that starts with http:// or https://")
         return parts.geturl()
+
+    def callback_url(self, name: str, secret: str | None) -> str | None:
+        """Read an http(s) URL, and append the secret part of its path."""
+        value = self.url(name)
+        if value is None or secret is None:
+            return value
+        if {"?", "#"} & set(value):
+            raise self.refuse(name, "has a query or a fragment, after which the callback_secret cannot be appended")
+        return f"{value.rstrip('/')}/{secret}"
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """Read keys with spaces between them."""
+        keys = tuple((self.text(name) or "").split())
+        if any(len(key) < SHORTEST_KEY for key in keys):
+            raise self.refuse(name, f"is not a key: it has fewer than {SHORTEST_KEY} characters")
+        return keys
+
+    def part_of_path(self, name: str) -> str | None:
+        """Read a secret that is a part of a URL's path."""
+        value = self.text(name)
+        if value is not None and not _PART_OF_PATH.fullmatch(value):
+            raise self.refuse(name, "must have 22 to 128 characters, each a letter, a digit, - or _")
+        return value
 
     def proxy(self, name: str) -> str | None:
         """Read the URL of a proxy, spelled as HTTP libraries do."""

@@ -258,6 +258,11 @@ NO_VERIFY = (
     "true, false or the path of a CA bundle that exists",
     ["/no/such/ca.pem", "maybe", "\x00", "x" * 10_000, 2, 1.5, [CA_BUNDLE], KEY],
 )
+NO_HMAC_KEY = ("is not a key: it has fewer than 8 characters", ["short", "long-enough but", KEY[:7]])
+NO_PART_OF_PATH = (
+    "must have 22 to 128 characters, each a letter, a digit, - or _",
+    ["x" * 21, "x" * 129, "a/" * 20, "ä" * 30, "x" * 30 + "\n", "x y" * 10, "../" * 10, "%41" * 10],
+)
 PROXY_ALONE = (
     BAD_URLS[0],
     [*(f"{PROXY}{more}" for more in ("/wpad.dat", "?a=b", "#top")), f"socks5://{PROXY[7:]}", PROXY[7:]],
@@ -269,6 +274,8 @@ WRONG = [
     *(("callback_url", NO_URL), ("callback_url", BAD_URLS), ("extra", EXTRA_WITHIN)),
     *(("proxy", NO_URL), ("proxy", BAD_URLS), ("proxy", NOT_FOR_HTTP), ("proxy", PROXY_ALONE)),
     *(("timeout", NO_NUMBER), ("verify", NO_VERIFY), ("insecure_http", NO_FLAG)),
+    *(("webhook_hmac_key", NO_URL), ("webhook_hmac_key", NO_HMAC_KEY)),
+    *(("callback_secret", NO_URL), ("callback_secret", NO_PART_OF_PATH)),
     *((extra.name, ("", [{"of": "a kind that no field takes"}])) for extra in EXTRA_FIELDS),
     ("proxy", ("", ["http://:password@127.0.0.1:9"])),
     ("wav_route", ("must be one of wav, jobs", ["market", "WAV"])),
@@ -282,9 +289,38 @@ def test_an_extra_field_that_cannot_work_is_refused(field: str, why: str, value:
     assert why in refused(field, {field: value})
 
 
-@pytest.mark.parametrize("unknown", [{"team": "sound"}, {"extra__kie__timeout": 1}, {"webhook_hmac_key": [1]}])
+@pytest.mark.parametrize("unknown", [{"team": "sound"}, {"extra__kie__timeout": 1}, {"webhook_hmac_keys": [1]}])
 def test_a_key_of_the_extra_that_is_no_field_is_ignored(unknown: dict[str, Any]) -> None:
     assert read(unknown) == read()
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [(None, ()), ("", ()), ("one-key-of-kie", ("one-key-of-kie",)), (" new-key1  old-key1 ", ("new-key1", "old-key1"))],
+)
+def test_two_webhook_keys_count_while_one_is_changed(typed: str | None, keys: tuple[str, ...]) -> None:
+    assert read({"webhook_hmac_key": typed}).webhook_hmac_keys == keys
+
+
+PART = "xJ3-kQ_9vB2mN7pR4sT6wZ"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://hooks.example.com/kie/kie_default", "https://hooks.example.com/kie/kie_default/"]
+)
+def test_the_callback_secret_ends_the_callback_url(url: str) -> None:
+    found = read({"callback_url": url, "callback_secret": PART})
+    assert found.callback_url == f"https://hooks.example.com/kie/kie_default/{PART}"
+    assert found.callback_secret == PART
+
+
+def test_a_callback_secret_alone_changes_nothing_that_is_sent() -> None:
+    assert read({"callback_secret": PART}).callback_url == DEFAULT_CALLBACK_URL
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example.com/kie?family=veo", "https://hooks.example.com/kie#x"])
+def test_a_callback_secret_after_a_query_is_refused(url: str) -> None:
+    assert "query or a fragment" in refused("callback_url", {"callback_url": url, "callback_secret": PART})
 
 
 # --- What is shown
@@ -473,7 +509,9 @@ def test_the_older_form_shows_every_field() -> None:
         for name, field in KieHook.get_connection_form_widgets().items()
     }
     text = ("StringField", "BS3TextFieldWidget")
-    looks = {"proxy": ("PasswordField", "BS3PasswordFieldWidget"), "insecure_http": ("BooleanField", "NoneType")}
+    looks = dict.fromkeys(
+        ("proxy", "webhook_hmac_key", "callback_secret"), ("PasswordField", "BS3PasswordFieldWidget")
+    ) | {"insecure_http": ("BooleanField", "NoneType")}
     assert shown == {e.name: (looks.get(e.name, text), e.label, e.description) for e in EXTRA_FIELDS}
 
 
