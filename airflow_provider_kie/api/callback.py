@@ -61,7 +61,7 @@ _SHAPES: Final[tuple[tuple[frozenset[str], tuple[str, ...]], ...]] = (
     (frozenset({"resulturls"}), ("4o-image", "veo")),
 )
 #: The first family of each path at which jobs are read.
-_BY_PATH: Final = tuple({row.query: name for name, row in reversed(FAMILIES.items())}.values())[::-1]
+_BY_PATH: Final = tuple({FAMILIES[name].query: name for name in reversed(tuple(FAMILIES))}.values())[::-1]
 
 
 class CallbackRefusedError(Exception):
@@ -121,7 +121,7 @@ def signature_is_valid(
     given = signature.encode("utf-8", "replace")
     message = f"{kie_task_id}.{timestamp}".encode()
     expected = [base64.b64encode(hmac.new(key.encode(), message, hashlib.sha256).digest()) for key in keys]
-    return any([hmac.compare_digest(each, given) for each in expected])  # all of them, whichever fits
+    return any(hmac.compare_digest(each, given) for each in expected)
 
 
 def _object(body: bytes) -> dict[str, Json]:

@@ -30,6 +30,9 @@ class _Control:
     def requests(self, body: dict[str, Any]) -> Any:
         return self.state.log.entries()
 
+    def callbacks(self, body: dict[str, Any]) -> Any:
+        return self.state.callbacks.sent()
+
     def answers(self, body: dict[str, Any]) -> Any:
         return [{"name": a.name, "case": a.case, "endpoint": a.endpoint} for a in ANSWERS.values()]
 
@@ -62,6 +65,7 @@ def control_routes(state: EmulatorState) -> list[Route]:
         _route("GET", "/_emulator", control.summary),
         _route("GET", "/_emulator/requests", control.requests),
         _route("GET", "/_emulator/answers", control.answers),
+        _route("GET", "/_emulator/callbacks", control.callbacks),
         _route("GET", "/_emulator/cases", control.cases),
         _route("POST", "/_emulator/answers", control.play),
         _route("POST", "/_emulator/settings", control.configure),

@@ -107,10 +107,12 @@ class KieEmulator:
         if not self._server.listens.wait(_PATIENCE):
             self.stop()
             raise RuntimeError(f"the emulator did not start within {_PATIENCE:.0f} s")
+        self.state.callbacks.start()
 
     def stop(self) -> None:
         """Close every connection and the socket."""
         self.state.stopping.set()
+        self.state.callbacks.stop()
         if self._server and self._thread:
             self._server.should_exit = True
             self._thread.join(_PATIENCE)
@@ -168,6 +170,10 @@ class KieEmulator:
         :param endpoint: only requests to this endpoint
         """
         return self.state.log.entries(endpoint)
+
+    def callbacks(self) -> list[dict[str, Any]]:
+        """The callbacks that were sent so far, oldest first, and how each was answered."""
+        return self.state.callbacks.sent()
 
     def create_conversion(
         self, music_task_id: str = "music-1", audio_id: str = "audio-1", *, finished: bool = False

@@ -6,9 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TypedDict
+from typing import Final, TypedDict
 
-__all__ = ["Settings", "SettingsArguments"]
+__all__ = ["MANNERS", "Settings", "SettingsArguments"]
+
+#: How callbacks are sent. "late" comes after three pauses; "stages" sends the stages of a song before its end;
+#: "changed-body" has other links than the record, "camel", "snake" and "top-level" other keys than KIE's pages.
+MANNERS: Final = (
+    *("right", "unsigned", "wrong-signature", "hex-signature", "stale-signature", "changed-body"),
+    *("late", "twice", "never", "stages", "camel", "snake", "top-level"),
+)
 
 
 def _is_amount(value: object) -> bool:
@@ -29,6 +36,9 @@ class Settings:
     :param fault_share: the share of API calls, 0 to 1, that meet a random one of
         :data:`~airflow_provider_kie.emulator.answers.FAULTS` instead of an answer
     :param fault_seed: seed of the random faults
+    :param callbacks: how callbacks are sent, one of :data:`MANNERS`
+    :param webhook_hmac_key: signs callbacks; without one they are not signed
+    :param callback_pause: seconds until a callback that was not answered with 200 is repeated
     """
 
     conversion_seconds: float = 3.0
@@ -38,6 +48,9 @@ class Settings:
     credits: float = 5916.25
     fault_share: float = 0.0
     fault_seed: int = 0
+    callbacks: str = "right"
+    webhook_hmac_key: str = ""
+    callback_pause: float = 1.0
 
     def __post_init__(self) -> None:
         limit = self.submits_per_window
@@ -49,6 +62,9 @@ class Settings:
             "credits": _is_amount(self.credits),
             "fault_share": _is_amount(self.fault_share) and self.fault_share <= 1,
             "fault_seed": isinstance(self.fault_seed, int),
+            "callbacks": self.callbacks in MANNERS,
+            "webhook_hmac_key": isinstance(self.webhook_hmac_key, str),
+            "callback_pause": _is_amount(self.callback_pause),
         }
         if wrong := [f"{name}={getattr(self, name)!r}" for name, is_right in right.items() if not is_right]:
             raise ValueError(f"wrong settings: {', '.join(wrong)}")
@@ -71,3 +87,6 @@ class SettingsArguments(TypedDict, total=False):
     credits: float
     fault_share: float
     fault_seed: int
+    callbacks: str
+    webhook_hmac_key: str
+    callback_pause: float

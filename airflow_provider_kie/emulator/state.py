@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from airflow_provider_kie.emulator.answers import ANSWERS, FAULTS
+from airflow_provider_kie.emulator.callbacks import Callbacks
 from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.emulator.families import FAMILIES, Row, family_named
 from airflow_provider_kie.emulator.links import Links
@@ -54,6 +55,7 @@ class EmulatorState:
         self._secret = secrets.token_bytes(16)
         self._initial = settings or Settings()
         self._lock = threading.RLock()
+        self.callbacks = Callbacks(self.record_info, lambda: self.settings)
         self.reset()
 
     def reset(self) -> None:
@@ -64,6 +66,7 @@ class EmulatorState:
             self.accepted_submits = 0
             self.credits_spent = 0.0
             self._jobs: dict[str, Job] = {}
+            self.callbacks.clear()
             self._once: dict[tuple[str, ...], Job] = {}
             self._accepted_at: deque[float] = deque()
             self.started: dict[tuple[str, ...], float] = {}
@@ -236,6 +239,7 @@ class EmulatorState:
             ready_at=now if finished else now + self.settings.conversion_seconds,
         )
         self._jobs[job.kie_task_id] = job
+        self.callbacks.expect(job, job.ready_at - now)
         if row.once:
             self._once[_once_key(row, body)] = job
         return job

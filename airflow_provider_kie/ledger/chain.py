@@ -40,12 +40,13 @@ class Chain:
 
     :param folder: the ledger's folder.
     :param entry: the chain's name, a digest.
+    :param within: the folder of the chains of its kind, with a slash at its end.
     """
 
-    def __init__(self, folder: Folder, entry: str) -> None:
+    def __init__(self, folder: Folder, entry: str, within: str = "") -> None:
         self._folder = folder
         self.entry = entry
-        self._path = f"{entry[:2]}/{entry}"
+        self._path = f"{within}{entry[:2]}/{entry}"
         #: What every file of this claimant repeats: ``identity``, ``task``, ``guarded``, ``reuse``, ``max_tries``.
         self.facts: dict[str, Any] = {}
         #: Monotonic time before the last attempt to claim.

@@ -5,6 +5,7 @@ The ledger as a whole: its marker, where the files of jobs are stored, and the r
     <ledger>/ledger.json                        the marker: a folder without it is never taken for an empty ledger
     <ledger>/<2 hex>/<entry>/0001.claimed       a chain, see rules.py; <entry> is the digest of its identity
     <ledger>/archived/<2 hex>/<family>.<id>.json  where the files of a job are stored
+    <ledger>/events/<2 hex>/<entry>/0001.claimed  the chain of the news that a job has ended
 
 Nothing here is a link, the key, or what KIE answered.
 """
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 MARKER: Final = "ledger.json"
 ARCHIVED: Final = "archived"
+EVENTS: Final = "events"
 #: Files that a report reads at a time, and chains from one call of its progress to the next.
 READERS: Final = 16
 CHUNK: Final = 1_000
@@ -127,6 +129,25 @@ class Ledger:
         """
         return Chain(self._folder, entry)
 
+    def event(self, uri: str, kie_task_id: str) -> Chain:
+        """
+        Return the chain of the news of a job's end: ``finished`` once it is told. No report of jobs has it.
+
+        :param uri: the asset that tells it.
+        """
+        about: dict[str, Any] = {"event": uri, "kie_task_id": kie_task_id}
+        chain = Chain(self._folder, digest(about), within=f"{EVENTS}/")
+        chain.facts["identity"] = about
+        return chain
+
+    def unsettled(self) -> list[dict[str, Any]]:
+        """Return the claims without an id, as :meth:`chains` does, with few requests: only they are read."""
+        with ThreadPoolExecutor(READERS) as pool:
+            claims = [entry for entry, names in self._listed(pool).items() if current(names)[1] == "claimed"]
+            return [
+                body for bodies in pool.map(lambda entry: self.entry(entry).bodies(), claims) for body in bodies[-1:]
+            ]
+
     def note_archived(self, family: str, kie_task_id: str, destinations: Iterable[str]) -> bool:
         """
         Write where the files of a job are stored; a failure is only a warning.
@@ -171,12 +192,7 @@ class Ledger:
             An unreadable one has only these, ``state`` and ``kie_task_id`` None.
         """
         with ThreadPoolExecutor(READERS) as pool:
-            folders = [name for name in self._folder.names() if re.fullmatch("[0-9a-f]{2}", name)]
-            entries: dict[str, list[str]] = {}
-            for names in pool.map(self._folder.below, folders):
-                for path in names:
-                    _, entry, name = path.split("/")[-3:]
-                    entries.setdefault(entry, []).append(name)
+            entries = self._listed(pool)
             waiting, total = list(entries), len(entries)
             progress(0, total)
             for first in range(0, total, CHUNK):
@@ -184,9 +200,19 @@ class Ledger:
                 yield from pool.map(lambda entry: self.entry(entry).bodies(entries[entry]), chunk)
                 progress(first + len(chunk), total)
 
+    def _listed(self, pool: ThreadPoolExecutor, within: str = "") -> dict[str, list[str]]:
+        """Return the names of the files of each chain."""
+        folders = [f"{within}{name}" for name in self._folder.names(within) if re.fullmatch("[0-9a-f]{2}", name)]
+        entries: dict[str, list[str]] = {}
+        for names in pool.map(self._folder.below, folders):
+            for path in names:
+                _, entry, name = path.split("/")[-3:]
+                entries.setdefault(entry, []).append(name)
+        return entries
+
     def prune(self, older_than: timedelta, progress: Progress = lambda done, total: None) -> int:
         """
-        Delete the chains whose last change is older, and what is written about their archived files.
+        Delete the chains whose last change is older, and what is written about archived files and told events.
 
         A submit of unknown outcome stays until somebody settles it.
 
@@ -195,6 +221,8 @@ class Ledger:
         before = datetime.now(UTC) - older_than
         old = (bodies for bodies in self.chains(progress) if _is_over(bodies, before))
         with ThreadPoolExecutor(READERS) as pool:
+            events = [Chain(self._folder, entry, f"{EVENTS}/") for entry in self._listed(pool, f"{EVENTS}/")]
+            list(pool.map(lambda event: _is_over(event.bodies(), before) and event.remove(), events))
             return sum(pool.map(self._remove, old))
 
     def _remove(self, bodies: list[dict[str, Any]]) -> bool:

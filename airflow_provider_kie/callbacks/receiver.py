@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a callback leads to: the record is read, Airflow is told what it says, and the ledger is settled.
+
+The work for a job goes on when the answer to its callback is due, and further callbacks about it wait for the same
+work. So KIE's repetition finds it done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from airflow_provider_kie.api.callback import Callback
+from airflow_provider_kie.api.families import FAMILIES
+from airflow_provider_kie.api.family import Family
+from airflow_provider_kie.api.job import KieJob, read_job
+from airflow_provider_kie.callbacks import telling
+from airflow_provider_kie.callbacks.airflow_api import AirflowApi
+from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
+from airflow_provider_kie.callbacks.settling import Settling
+from airflow_provider_kie.connection import KieSettings
+from airflow_provider_kie.exceptions import KieError, KieJobFailedError, named
+from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.waiting.verdict import Done, Failed, Judge
+
+__all__ = ["Receiver", "uri_of"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds for the work before KIE is asked to repeat; with the body's, less than the 15 that KIE waits.
+WORK_WITHIN = 9.0
+#: Seconds for which a job that is unknown or still runs is read again, because its record may come after its callback.
+SETTLING = 5.0
+READ_EVERY = 1.0
+#: Jobs whose records are read at a time.
+READERS: Final = 32
+#: Jobs that are worked on at a time; all have to fit into the memory.
+MOST_JOBS: Final = 5_000
+
+
+def uri_of(conn_id: str, family: str) -> str:
+    """Return the asset of a connection's finished jobs of a family."""
+    return f"kie://{conn_id}/{family}"
+
+
+class Receiver:
+    """
+    Acts on callbacks whose signature or path was right.
+
+    :param airflow: who is told.
+    """
+
+    def __init__(self, airflow: AirflowApi) -> None:
+        self._telling = telling.Telling(airflow)
+        self._settling = Settling()
+        self._readers = asyncio.Semaphore(READERS)
+        self._jobs: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[None]] = set()
+
+    async def settings(self, conn_id: str) -> KieSettings:
+        """
+        Look up a connection, at most every few seconds.
+
+        :raises KieError: it is not there, or a field is wrong.
+        """
+        async with KieAsyncHook.connect(conn_id) as hook:
+            return hook.settings
+
+    async def act(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
+        """
+        Return once the news of a job is where it belongs.
+
+        :param kie_task_id: the one of the callback's ids that counts.
+        :raises NotYetError: not yet.
+        """
+        if not callback.is_end or not callback.families:
+            log.info("%s, %s: no end of a job", conn_id, kie_task_id)
+            return
+        key = conn_id, kie_task_id
+        if key not in self._jobs:
+            if len(self._jobs) >= MOST_JOBS:
+                raise NotYetError("too many jobs are being dealt with")
+            task = self._jobs[key] = asyncio.create_task(self._work(conn_id, kie_task_id, callback))
+            task.add_done_callback(lambda done: self._end(key, done, callback))
+        try:
+            async with asyncio.timeout(WORK_WITHIN):
+                await asyncio.shield(self._jobs[key])
+        except TimeoutError:
+            raise NotYetError("it is still being dealt with") from None
+
+    async def close(self) -> None:
+        """Give up what is not done; what a ledger has claimed is taken over after the next start."""
+        for task in (*self._jobs.values(), *self._others):
+            task.cancel()
+        await asyncio.gather(*self._jobs.values(), *self._others, return_exceptions=True)
+
+    def _end(self, key: tuple[str, str], task: asyncio.Task[None], callback: Callback) -> None:
+        del self._jobs[key]
+        # Retrieved here, because nobody may be waiting any longer.
+        if not task.cancelled() and isinstance(task.exception(), UnsureError):
+            self._go_on(self._later(*key, callback))
+
+    async def _later(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
+        """Look after an unknown outcome once more, even if KIE has given up until then."""
+        await asyncio.sleep(telling.TAKE_OVER + 1.0)
+        try:
+            await self.act(conn_id, kie_task_id, callback)
+        except (NotYetError, KieError) as error:
+            log.warning("%s, %s: not told: %s", conn_id, kie_task_id, error)
+
+    async def _work(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
+        async with KieAsyncHook.connect(conn_id) as hook:
+            async with self._readers:
+                row, job, succeeded = await _confirm(hook, kie_task_id, callback.families)
+            uri = uri_of(conn_id, row.name)
+            there = await self._telling.tell(hook.settings.ledger, uri, _news(job, succeeded))
+            what = "is finished" if succeeded else "has failed"
+            log.info("%s: %s %s; %s", uri, named(row.tag, kie_task_id), what, "told" if there else "no DAG listens")
+        if hook.settings.ledger:
+            self._go_on(self._settling.settle(hook.settings, row, job))
+
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+
+
+def _news(job: KieJob, succeeded: bool) -> dict[str, Any]:
+    """Return what an event says: no link, and nothing that may be large."""
+    return {name: value for name, value in job.items() if name not in ("files", "result")} | {"succeeded": succeeded}
+
+
+async def _confirm(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ...]) -> tuple[Family, KieJob, bool]:
+    """
+    Return the row of a job, its record, and whether it has succeeded.
+
+    :raises NotYetError: KIE does not know it, or does not say that it has ended.
+    """
+    until = time.monotonic() + SETTLING
+    while True:
+        try:
+            found = await _find(hook, kie_task_id, families)
+        except KieError as error:
+            raise NotYetError(redact(str(error))) from None
+        reason = "KIE knows no such job"
+        if found is not None:
+            row, job = found
+            families = (row.name,)
+            end = Judge(row, kie_task_id, hook.settings.conn_id).judge(job, time.monotonic())
+            if isinstance(end, Done):
+                return row, end.job, True
+            if isinstance(end, Failed):
+                if isinstance(end.error, KieJobFailedError):
+                    return row, job, False
+                raise NotYetError(redact(end.error.problem))
+            reason = f"by its record the job has not ended: {redact(end.reason)}"
+        if time.monotonic() + READ_EVERY > until:
+            raise NotYetError(reason)
+        await asyncio.sleep(READ_EVERY)
+
+
+async def _find(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ...]) -> tuple[Family, KieJob] | None:
+    """Return the first family that knows the job."""
+    for row in (FAMILIES[name] for name in families):
+        for each in filter(None, (row, row.also)):
+            if job := await hook.attempt(read_job(each, kie_task_id)):
+                return row, job
+    return None
