@@ -179,6 +179,13 @@ def submit_remembered(prompt):
     return task.run_once()["kie_task_id"]
 
 
+def test_example_kie_finished_job():
+    """What it does with events, tests/airflow/test_callbacks.py shows."""
+    run = run_dag(load_dag("example_kie_finished_job"))
+    assert run.state == "success", run.states()
+    assert run.xcom("list_jobs") == []
+
+
 def test_the_dag_of_the_test_project(kie):
     run = run_dag(load_dag("wav_of_a_track"))
     assert run.state == "success", run.states()

@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, list[str]]] = {
     "dag-processor": ["dag-processor"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
+    "webserver": ["webserver", "--hostname", HOST, "--port", "{port}", "--workers", "1"],
 }
 
 #: What differs from Airflow's defaults so that deaths are noticed in seconds instead of minutes, by option.
