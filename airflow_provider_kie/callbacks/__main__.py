@@ -105,10 +105,10 @@ def _log_to_stderr() -> None:
     """Log to standard error, and only there: Airflow has its own ideas of where logs go."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name in ("airflow_provider_kie", "uvicorn"):
+    for name, level in (("airflow_provider_kie", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
         logger.propagate = False
 
 

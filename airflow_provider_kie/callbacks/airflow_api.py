@@ -129,14 +129,16 @@ class AirflowApi:
         asset = await self._find(uri)
         if asset is None:
             return False
-        for page in range(PAGES):
-            asked = {"limit": PAGE, "offset": page * PAGE, "order_by": "-timestamp", dialect.id_key: asset}
+        seen = 0
+        for _ in range(PAGES):
+            asked = {"limit": PAGE, "offset": seen, "order_by": "-timestamp", dialect.id_key: asset}
             answer = await self._read(f"/{dialect.things}/events", {name: str(value) for name, value in asked.items()})
             events = answer.get(f"{dialect.things[:-1]}_events") or []
             if any((event.get("extra") or {}).get("kie_task_id") == kie_task_id for event in events):
                 return True
-            if len(events) < PAGE:
+            if not events:
                 break
+            seen += len(events)
         return False
 
     async def _find(self, uri: str) -> int | None:

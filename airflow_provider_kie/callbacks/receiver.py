@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from airflow_provider_kie.api.callback import Callback
@@ -23,7 +24,7 @@ from airflow_provider_kie.callbacks.airflow_api import AirflowApi
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.callbacks.settling import Settling
 from airflow_provider_kie.connection import KieSettings
-from airflow_provider_kie.exceptions import KieError, KieJobFailedError, named
+from airflow_provider_kie.exceptions import KieError, KieJobFailedError, KieWrongTaskError, named
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.redaction import redact
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge
@@ -146,20 +147,23 @@ async def _confirm(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ..
         try:
             found = await _find(hook, kie_task_id, families)
         except KieError as error:
-            raise NotYetError(redact(str(error))) from None
-        reason = "KIE knows no such job"
+            found, reason, may_change = None, redact(str(error)), error.transient
+        else:
+            reason, may_change = "KIE knows no such job", True
         if found is not None:
             row, job = found
             families = (row.name,)
             end = Judge(row, kie_task_id, hook.settings.conn_id).judge(job, time.monotonic())
             if isinstance(end, Done):
                 return row, end.job, True
-            if isinstance(end, Failed):
-                if isinstance(end.error, KieJobFailedError):
-                    return row, job, False
-                raise NotYetError(redact(end.error.problem))
-            reason = f"by its record the job has not ended: {redact(end.reason)}"
-        if time.monotonic() + READ_EVERY > until:
+            if isinstance(end, Failed) and isinstance(end.error, KieJobFailedError):
+                return row, job, False
+            said = end.error.problem if isinstance(end, Failed) else end.reason
+            reason, may_change = (
+                f"the record does not say that it has ended: {redact(said)}",
+                not isinstance(end, Failed),
+            )
+        if not may_change or time.monotonic() + READ_EVERY > until:
             raise NotYetError(reason)
         await asyncio.sleep(READ_EVERY)
 
@@ -168,6 +172,7 @@ async def _find(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ...])
     """Return the first family that knows the job."""
     for row in (FAMILIES[name] for name in families):
         for each in filter(None, (row, row.also)):
-            if job := await hook.attempt(read_job(each, kie_task_id)):
-                return row, job
+            with suppress(KieWrongTaskError):  # by this path it is a job of another family
+                if job := await hook.attempt(read_job(each, kie_task_id)):
+                    return row, job
     return None

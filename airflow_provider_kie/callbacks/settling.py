@@ -54,6 +54,7 @@ class Settling:
             claims = [each for each in await self._unsettled(settings) if _may_be(each, settings, row, job)]
             if claims:
                 await self._match(settings, row, job, claims)
+            log.debug("%s: the ledger is looked through", named(row.tag, job["kie_task_id"]))
         except KieError as error:
             log.warning("%s: the ledger is not settled: %s", named(row.tag, job["kie_task_id"]), redact(str(error)))
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -15,6 +17,8 @@ import pytest
 import requests
 from packaging.version import Version
 
+from airflow_provider_kie.callbacks.airflow_api import AirflowApi
+from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.emulator import KieEmulator
 
 DAG_ID = "example_kie_finished_job"
@@ -43,10 +47,14 @@ def site(tmp_path):
         "core.simple_auth_manager_passwords_file": str(passwords),
         "api.auth_backends": "airflow.api.auth.backend.basic_auth",
     }
+    if IS_2:  # which uses SQLite with no other
+        options["core.executor"] = "SequentialExecutor"
     with Airflow(tmp_path / "airflow", dags, options) as site:
         site.migrate()
         if IS_2:
             names = ["--firstname", "x", "--lastname", "y", "--email", "r@example.com", "--role", "Op"]
+            site.processes.start("roles", [*AIRFLOW, "sync-perm"])
+            site.processes.wait("roles", seconds=120)
             site.processes.start(
                 "user", [*AIRFLOW, "users", "create", "--username", USER, "--password", PASSWORD, *names]
             )
@@ -71,6 +79,8 @@ def test_a_finished_job_starts_a_dag_whoever_submitted_it(site, tmp_path):
             KIE_CALLBACKS_AIRFLOW_USERNAME=USER,
             KIE_CALLBACKS_AIRFLOW_PASSWORD=PASSWORD,
             NO_PROXY=HOST,
+            # Where the executor of 2.11 looks for Airflow's command.
+            PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         )
         site.start(*(("webserver", "scheduler") if IS_2 else ("api-server", "scheduler", "dag-processor")))
         version = f"{site.url}/api/{'v1' if IS_2 else 'v2'}/version"
@@ -97,6 +107,9 @@ def test_a_finished_job_starts_a_dag_whoever_submitted_it(site, tmp_path):
         link = kie.state.record_info(kie_task_id, "jobs").data["response"]["resultUrls"][0]
         original = requests.get(link, headers={"User-Agent": "test"}, timeout=10).content
         (sent,) = kie.callbacks()
+        # What a receiver asks that does not know whether its event was made.
+        settings = CallbackSettings(("kie_default",), site.url, USER, PASSWORD)
+        assert [asyncio.run(has_event(settings, each)) for each in (kie_task_id, "0" * 32)] == [True, False]
     assert [run["state"] for run in ended] == ["success"]
     assert (sent["kie_task_id"], sent["http_status"], sent["attempt"]) == (kie_task_id, 200, 1)
     (stored,) = (site.home / "kie-jobs" / kie_task_id).glob("result-0.*")
@@ -104,6 +117,14 @@ def test_a_finished_job_starts_a_dag_whoever_submitted_it(site, tmp_path):
     log = (site.home / "callbacks.log").read_text()
     assert f"job of family jobs {kie_task_id} is finished; told" in log
     assert not [secret for secret in (KEY, PASSWORD, kie.api_key) if secret in log]
+
+
+async def has_event(settings: CallbackSettings, kie_task_id: str) -> bool:
+    api = AirflowApi(settings)
+    try:
+        return await api.has_event(ASSET, kie_task_id)
+    finally:
+        await api.close()
 
 
 def answers(url: str) -> bool:

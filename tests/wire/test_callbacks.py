@@ -17,12 +17,14 @@ import aiohttp
 import pytest
 import requests
 
+from airflow_provider_kie.api.families import FAMILIES as FAMILY_ROWS
 from airflow_provider_kie.callbacks import airflow_api, app, receiver, telling
 from airflow_provider_kie.callbacks.__main__ import main
 from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.emulator.callbacks import payload
 from airflow_provider_kie.emulator.families import FAMILIES
 from airflow_provider_kie.ledger.storage import init_ledger
+from airflow_provider_kie.money import identity_of
 from tests.wire.callbacks_end import FakeAirflow, Served, eventually
 
 KEY = "webhook-key-c4n4ry"
@@ -207,13 +209,13 @@ def test_what_is_no_end_of_a_job_is_received_and_no_news(received, airflow, kie,
 def test_a_running_job_is_no_news_yet(received, airflow, kie, caplog):
     kie.configure(conversion_seconds=60)
     assert post(received, kie.create_job("wav", taskId="m", audioId="a")) == 503
-    assert "by its record the job has not ended" in caplog.text
+    assert "the record does not say that it has ended" in caplog.text
     assert airflow.events == []
 
 
 def test_a_record_that_comes_after_its_callback_is_waited_for(received, airflow, kie):
     kie_task_id = finished(kie)
-    kie.play("not-found", "pending", endpoint="record-info", kie_task_id=kie_task_id)
+    kie.play("not-found", "pending", "server-error", endpoint="record-info", kie_task_id=kie_task_id)
     assert post(f"{received}?family=wav", kie_task_id) == 200
     assert airflow.told() == {kie_task_id: 1}
 
@@ -248,6 +250,12 @@ def test_a_changed_body_changes_nothing_that_is_told(received, airflow, kie):
     assert post(received, failed) == 200
     assert airflow.events[0]["extra"]["succeeded"] is False
     assert "evil" not in json.dumps(airflow.events)
+
+
+def test_a_body_of_another_family_does_not_hide_the_job(received, airflow, kie):
+    kie_task_id = kie.create_job("jobs", finished=True, model="m/x", prompt="a fox")
+    assert post(received, kie_task_id) == 200  # with a body like that of a WAV conversion
+    assert airflow.events[0]["extra"]["family"] == "jobs"
 
 
 def test_an_id_beside_the_signed_one_does_not_count(received, airflow, kie):
@@ -392,6 +400,77 @@ def test_an_event_that_was_claimed_by_a_receiver_that_died_is_told_by_another(
     assert airflow.told() == {kie_task_id: 1}
 
 
+# --- A submit whose outcome the ledger does not know
+
+FOX = {"prompt": "a fox", "image_urls": ["https://files.example/fox.png"]}
+
+
+def claim(ledger, kie, *, given=FOX, family="jobs", model="m/x", account=CONN_ID, task="make"):
+    """Claim an entry as a task does whose answer to the submit is lost."""
+    identity = identity_of(account, kie.url, FAMILY_ROWS[family], model, given)
+    chain = ledger.chain({"dag_id": "d", "run_id": "r", "task_id": task, "map_index": -1})
+    chain.facts["identity"] = identity
+    assert chain.claim("fail", 0.0).kind == "claimed"
+    return ledger.entry(chain.entry)
+
+
+@pytest.fixture
+def ledger(connect, tmp_path):
+    made = init_ledger(tmp_path / "ledger")
+    connect(ledger=made.url)
+    return made
+
+
+def end_of_the_fox(received, kie, caplog) -> str:
+    """Let the job end, and return its id once the ledger has been looked at."""
+    kie_task_id = kie.create_job("jobs", finished=True, model="m/x", **FOX)
+    assert post(received, kie_task_id) == 200
+    eventually(lambda: "the ledger is looked through" in caplog.text)
+    return kie_task_id
+
+
+def test_the_end_of_a_job_settles_the_submit_whose_answer_was_lost(received, ledger, airflow, kie, caplog):
+    caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
+    unknown = claim(ledger, kie)
+    others = [
+        claim(ledger, kie, given={"prompt": "a hen"}, task="another input"),
+        claim(ledger, kie, model="m/y", task="another model"),
+        claim(ledger, kie, account="studio", task="another account"),
+        claim(ledger, kie, family="music", model=None, task="another family"),
+    ]
+    kie_task_id = end_of_the_fox(received, kie, caplog)
+    found = eventually(lambda: (found := unknown.look()).kind == "job" and found)
+    assert found.kie_task_id == kie_task_id
+    assert found.body["identity"]["model"] == "m/x"
+    assert [other.look().kind for other in others] == ["unknown"] * 4
+    assert airflow.told() == {kie_task_id: 1}
+
+
+def test_of_two_submits_that_may_be_meant_none_is_settled(received, ledger, airflow, kie, caplog):
+    caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
+    both = [claim(ledger, kie, task=task) for task in ("one", "two")]
+    end_of_the_fox(received, kie, caplog)
+    assert [each.look().kind for each in both] == ["unknown"] * 2
+
+
+def test_a_job_that_another_entry_has_settles_nothing(received, ledger, airflow, kie, caplog):
+    caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
+    kie_task_id = kie.create_job("jobs", finished=True, model="m/x", **FOX)
+    claim(ledger, kie, task="one").note(1, "submitted", kie_task_id)
+    unknown = claim(ledger, kie, task="two")
+    assert post(received, kie_task_id) == 200
+    eventually(lambda: "the ledger is looked through" in caplog.text)
+    assert unknown.look().kind == "unknown"
+
+
+def test_a_job_of_another_time_settles_nothing(received, ledger, airflow, kie, caplog, monkeypatch):
+    caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
+    unknown = claim(ledger, kie)
+    monkeypatch.setattr(kie.state, "_clock", lambda: time.time() - 600)
+    end_of_the_fox(received, kie, caplog)
+    assert unknown.look().kind == "unknown"
+
+
 # --- Many
 
 
@@ -413,6 +492,21 @@ def test_a_burst_of_a_thousand(connect, received, airflow, kie, tmp_path, ledger
     told = airflow.told()
     assert len(told) == 1_000
     assert set(told.values()) == {1}
+
+
+def test_two_receivers_with_one_ledger_make_one_event(connect, received, airflow, kie, tmp_path):
+    connect(ledger=init_ledger(tmp_path / "ledger").url)
+    ids = [finished(kie) for _ in range(50)]
+    with Served(app.create_app(settings_for(airflow.url))) as second:
+        urls = [received, f"{second.url}/kie/{CONN_ID}"]
+
+        async def both() -> None:
+            await asyncio.gather(*(burst(url, ids) for url in urls))
+
+        asyncio.run(both())
+        for url in urls:  # KIE repeats what was not answered with 200
+            assert {status for status, _ in asyncio.run(burst(url, ids))} == {200}
+    assert airflow.told() == dict.fromkeys(ids, 1)
 
 
 async def burst(url: str, ids: list[str]) -> list[tuple[int, float]]:
