@@ -1,5 +1,6 @@
 # Everything runs in an environment that these commands make themselves; only Python and make are needed.
 #   make demo                     a song, its two tracks as checked WAV files, and their stems
+#   make demo CALLBACK=yes        a job of another system, its callback, and the DAG run that stores its file
 #   make test                     lint, types and tests
 #   make test AIRFLOW=2.11.2      the same on another Airflow
 #   make e2e                      the quick start in a browser; SCREENSHOTS=docs/img keeps its pictures there
@@ -36,7 +37,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python $(if $(CALLBACK),-m tests.system.callback_demo,scripts/demo.py)
 
 test: lint types unit wire airflow
 

@@ -75,6 +75,7 @@ def create_app(settings: CallbackSettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        receiver.take_over(settings.connections)
         yield
         await receiver.close()
         await airflow.close()

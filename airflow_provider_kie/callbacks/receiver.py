@@ -26,6 +26,7 @@ from airflow_provider_kie.callbacks.settling import Settling
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError, KieJobFailedError, KieWrongTaskError, named
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.redaction import redact
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge
 
@@ -94,6 +95,11 @@ class Receiver:
         except TimeoutError:
             raise NotYetError("it is still being dealt with") from None
 
+    def take_over(self, conn_ids: tuple[str, ...]) -> None:
+        """Look in the background after events that a receiver claimed and did not finish, before this one started."""
+        for conn_id in conn_ids:
+            self._go_on(self._take_over(conn_id))
+
     async def close(self) -> None:
         """Give up what is not done; what a ledger has claimed is taken over after the next start."""
         for task in (*self._jobs.values(), *self._others):
@@ -109,10 +115,26 @@ class Receiver:
     async def _later(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
         """Look after an unknown outcome once more, even if KIE has given up until then."""
         await asyncio.sleep(telling.TAKE_OVER + 1.0)
+        await self._try(conn_id, kie_task_id, callback)
+
+    async def _try(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
         try:
             await self.act(conn_id, kie_task_id, callback)
         except (NotYetError, KieError) as error:
             log.warning("%s, %s: not told: %s", conn_id, kie_task_id, error)
+
+    async def _take_over(self, conn_id: str) -> None:
+        try:
+            ledger = (await self.settings(conn_id)).ledger
+            untold = await asyncio.to_thread(lambda: open_ledger(ledger).untold()) if ledger else []
+        except KieError as error:
+            log.warning("%s: events that were claimed are not looked after: %s", conn_id, error)
+            return
+        for claim in untold:
+            about = claim.get("identity") or {}
+            family, kie_task_id = str(about.get("event")).removeprefix(uri_of(conn_id, "")), about.get("kie_task_id")
+            if family in FAMILIES and kie_task_id:
+                self._go_on(self._try(conn_id, kie_task_id, Callback((kie_task_id,), (family,))))
 
     async def _work(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
         async with KieAsyncHook.connect(conn_id) as hook:

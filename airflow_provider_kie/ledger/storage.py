@@ -141,12 +141,17 @@ class Ledger:
         return chain
 
     def unsettled(self) -> list[dict[str, Any]]:
-        """Return the claims without an id, as :meth:`chains` does, with few requests: only they are read."""
+        """Return the claims of submits without an id, as :meth:`chains` does; only they are read."""
+        return self._claims("")
+
+    def untold(self) -> list[dict[str, Any]]:
+        """Return the claims of :meth:`event` that nobody has finished."""
+        return self._claims(f"{EVENTS}/")
+
+    def _claims(self, within: str) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(READERS) as pool:
-            claims = [entry for entry, names in self._listed(pool).items() if current(names)[1] == "claimed"]
-            return [
-                body for bodies in pool.map(lambda entry: self.entry(entry).bodies(), claims) for body in bodies[-1:]
-            ]
+            claims = [entry for entry, names in self._listed(pool, within).items() if current(names)[1] == "claimed"]
+            return [each[-1] for each in pool.map(lambda entry: Chain(self._folder, entry, within).bodies(), claims)]
 
     def note_archived(self, family: str, kie_task_id: str, destinations: Iterable[str]) -> bool:
         """

@@ -26,10 +26,11 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 
 from airflow_provider_kie import exceptions
 from airflow_provider_kie.api.wav import WavConversion
+from airflow_provider_kie.callbacks.__main__ import _parser as callbacks_parser
 from airflow_provider_kie.cli import get_commands
 from airflow_provider_kie.connection import EXTRA_FIELDS
 from airflow_provider_kie.emulator import ANSWERS
-from airflow_provider_kie.emulator.__main__ import _parser
+from airflow_provider_kie.emulator.__main__ import _parser as emulator_parser
 from airflow_provider_kie.emulator.cases import CASES, SINGLES
 from airflow_provider_kie.emulator.results import PAUSED
 from airflow_provider_kie.emulator.state import Settings
@@ -194,8 +195,9 @@ def check(name: str, words: list[str]) -> None:
         case "pip":
             extras = re.findall(r"\[([\w,-]+)\]", " ".join(words))
             assert {extra for each in extras for extra in each.split(",")} <= set(PROJECT["optional-dependencies"])
-        case "kie-emulator":
-            assert options(words) <= set(_parser()._option_string_actions)
+        case "kie-emulator" | "kie-callbacks":
+            parser = emulator_parser() if name == "kie-emulator" else callbacks_parser()
+            assert options(words) <= set(parser._option_string_actions)
         case "python":
             python(words)
         case "airflow":

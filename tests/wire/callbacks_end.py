@@ -83,7 +83,7 @@ class FakeAirflow:
         self.assets: dict[str, int] = {}
         self.events: list[dict[str, Any]] = []
         self.tokens = 0
-        self.valid_token = ""
+        self.valid_tokens: set[str] = set()
         #: What is wrong with the next events: "down", "refused", "hang", "lost" (made, but not answered).
         self.trouble: str | None = None
 
@@ -99,7 +99,7 @@ class FakeAirflow:
     def _allowed(self, request: Request) -> bool:
         given = request.headers.get("authorization", "")
         # receiver:secret, as Basic of RFC 7617
-        return given == ("Basic cmVjZWl2ZXI6c2VjcmV0" if self.old else f"Bearer {self.valid_token}")
+        return given == "Basic cmVjZWl2ZXI6c2VjcmV0" if self.old else given[7:] in self.valid_tokens
 
     async def _version(self, request: Request) -> Response:
         return JSONResponse({"version": "2.11.2" if self.old else "3.3.2", "git_version": None})
@@ -108,8 +108,9 @@ class FakeAirflow:
         if await request.json() != {"username": "receiver", "password": "secret"}:
             return Response(status_code=401)
         self.tokens += 1
-        self.valid_token = f"token-{self.tokens}"
-        return JSONResponse({"access_token": self.valid_token}, 201)
+        token = f"token-{self.tokens}"
+        self.valid_tokens.add(token)
+        return JSONResponse({"access_token": token}, 201)
 
     async def _list(self, request: Request) -> Response:
         if not self._allowed(request):

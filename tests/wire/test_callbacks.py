@@ -75,6 +75,13 @@ def airflow(running_airflow) -> FakeAirflow:
     return running_airflow
 
 
+@pytest.fixture
+def ledger(connect, tmp_path):
+    made = init_ledger(tmp_path / "ledger")
+    connect(ledger=made.url)
+    return made
+
+
 def settings_for(url: str) -> CallbackSettings:
     return CallbackSettings((CONN_ID,), url, "receiver", "secret")
 
@@ -191,7 +198,7 @@ def test_an_asset_that_has_got_another_id_is_found_again(received, airflow, kie)
 
 def test_a_token_that_has_run_out_is_renewed(received, airflow, kie):
     post(received, finished(kie))
-    airflow.valid_token = "another"
+    airflow.valid_tokens.clear()
     assert post(received, finished(kie)) == 200
     assert (airflow.tokens, len(airflow.events)) == (2, 2)
 
@@ -400,6 +407,22 @@ def test_an_event_that_was_claimed_by_a_receiver_that_died_is_told_by_another(
     assert airflow.told() == {kie_task_id: 1}
 
 
+def test_an_event_that_was_claimed_before_the_start_is_told_without_a_callback(
+    connect, airflow, kie, ledger, monkeypatch
+):
+    monkeypatch.setattr(telling, "TAKE_OVER", 0.2)
+    ids = {"told": finished(kie), "claimed": finished(kie), "made": finished(kie)}
+    for state, kie_task_id in ids.items():
+        chain = ledger.event(WAV, kie_task_id)
+        assert chain.claim("fail", 0.0).kind == "claimed"
+        if state == "told":
+            chain.note(1, "finished", kie_task_id)
+    airflow.events.append({"asset": airflow.assets[WAV], "extra": {"kie_task_id": ids["made"]}})
+    with Served(app.create_app(settings_for(airflow.url))):
+        eventually(lambda: not ledger.untold())
+    assert airflow.told() == {ids["claimed"]: 1, ids["made"]: 1}
+
+
 # --- A submit whose outcome the ledger does not know
 
 FOX = {"prompt": "a fox", "image_urls": ["https://files.example/fox.png"]}
@@ -412,13 +435,6 @@ def claim(ledger, kie, *, given=FOX, family="jobs", model="m/x", account=CONN_ID
     chain.facts["identity"] = identity
     assert chain.claim("fail", 0.0).kind == "claimed"
     return ledger.entry(chain.entry)
-
-
-@pytest.fixture
-def ledger(connect, tmp_path):
-    made = init_ledger(tmp_path / "ledger")
-    connect(ledger=made.url)
-    return made
 
 
 def end_of_the_fox(received, kie, caplog) -> str:
