@@ -343,6 +343,31 @@ def test_prune_keeps_an_unknown_outcome_only_while_it_stands(on_disk):
     assert on_disk.prune(timedelta(days=-1)) == 1
 
 
+def test_events_are_told_apart_from_jobs_and_pruned_with_them(ledger):
+    uri = "kie://kie_default/jobs"
+    told, untold = ledger.event(uri, "job1"), ledger.event(uri, "job2")
+    for event, kie_task_id in ((told, "job1"), (untold, "job2")):
+        assert event.claim("fail", 0)[:2] == ("claimed", 1)
+        assert ledger.event(uri, kie_task_id).claim("fail", 0).kind == "unknown"
+    told.note(1, "finished", "job1")
+    assert ledger.event(uri, "job1").claim("fail", 0).kind == "job"
+    assert ledger.event("kie://another/jobs", "job1").look().kind == "closed"
+    assert [body["identity"] for body in ledger.untold()] == [{"event": uri, "kie_task_id": "job2"}]
+    assert (list(ledger.chains()), ledger.unsettled()) == ([], [])
+    assert ledger.prune(timedelta(days=1)) == 0
+    assert ledger.event(uri, "job1").look().kind == "job"
+    assert ledger.prune(timedelta(days=-1)) == 0  # which counts jobs
+    assert ledger.event(uri, "job1").look().kind == "closed"
+    assert len(ledger.untold()) == 1
+
+
+def test_claims_without_an_id_are_unsettled(ledger):
+    three_chains(ledger)
+    (claim,) = ledger.unsettled()
+    assert (claim["state"], claim["kie_task_id"]) == ("claimed", None)
+    assert ledger.entry(claim["entry"]).look().kind == "unknown"
+
+
 @pytest.mark.parametrize("last", ["failed", "finished"])
 @pytest.mark.parametrize("step", range(5))
 def test_who_claims_while_a_chain_is_deleted_pays_at_most_once(on_disk, monkeypatch, last, step):
