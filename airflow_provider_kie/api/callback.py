@@ -9,7 +9,7 @@ nothing is taken from one but the id of the job and hints where to look for it; 
 The rules that live here and nowhere else:
 
 * the id is at ``data.task_id``, ``data.taskId`` or the top-level ``taskId``, and the one that is signed counts;
-* what the body has tells the family, likeliest first; the families that share its path of the query are one;
+* the keys in the body tell the likeliest family; the families that are read at one path are one;
 * the stages ``text`` and ``first`` of a song, and the running states of the Market, are no news.
 """
 
@@ -43,25 +43,10 @@ _INTERIM: Final = {
     "callbacktype": {"text", "first"},
     "state": {"waiting", "queuing", "queueing", "generating", "wait"},
 }
-#: Which families have one of these keys in ``data``, or in ``info`` within; without case and underscores, because the
-#: pages spell the same keys in both ways. The first line that fits comes first.
-_SHAPES: Final[tuple[tuple[frozenset[str], tuple[str, ...]], ...]] = (
-    (frozenset({"voiceid", "validateinfo"}), ()),
-    (frozenset({"callbacktype"}), ("music", "lyrics")),
-    (frozenset({"audiowavurl"}), ("wav",)),
-    (frozenset({"vocalseparationinfo", "vocalremovalinfo"}), ("stems",)),
-    (frozenset({"instruments"}), ("midi",)),
-    (frozenset({"resultjson", "model", "param"}), ("jobs",)),
-    (frozenset({"resultvideourl"}), ("aleph",)),
-    (frozenset({"resultimageurl"}), ("flux-kontext", "aleph")),
-    (frozenset({"videoid", "imageurl"}), ("runway", "music-video")),
-    (frozenset({"videourl"}), ("music-video", "runway")),
-    (frozenset({"images"}), ("cover-image",)),
-    (frozenset({"promptjson", "fallbackflag", "resolution", "originurls"}), ("veo", "4o-image")),
-    (frozenset({"resulturls"}), ("4o-image", "veo")),
-)
+#: What only the callback about a voice has, which is no job of a family.
+_VOICE: Final = frozenset({"voiceid", "validateinfo"})
 #: The first family of each path at which jobs are read.
-_BY_PATH: Final = tuple({FAMILIES[name].query: name for name in reversed(tuple(FAMILIES))}.values())[::-1]
+_BY_PATH: Final = tuple({FAMILIES[name].query: FAMILIES[name] for name in reversed(tuple(FAMILIES))}.values())[::-1]
 
 
 class CallbackRefusedError(Exception):
@@ -162,8 +147,13 @@ def _flat(data: dict[str, Json]) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for each in (data.get("response"), data.get("info"), data):
         if isinstance(each, dict):
-            found |= {name.replace("_", "").lower(): value for name, value in each.items()}
+            found |= {_plain(name): value for name, value in each.items()}
     return found
+
+
+def _plain(name: str) -> str:
+    """Return a key without case and underscores, because the pages spell the same keys in several ways."""
+    return name.replace("_", "").lower()
 
 
 def _word(value: Json) -> str:
@@ -171,7 +161,8 @@ def _word(value: Json) -> str:
 
 
 def _families(known: dict[str, Json]) -> tuple[str, ...]:
-    likely = next((families for keys, families in _SHAPES if keys & known.keys()), None)
-    if likely == ():
+    """Return the families by how many keys of their callbacks are there; all of them, because the keys are a guess."""
+    if _VOICE & known.keys():
         return ()
-    return tuple(dict.fromkeys((*(likely or ()), *_BY_PATH)))
+    ranked = sorted(_BY_PATH, key=lambda row: -sum(_plain(key) in known for key in row.callback_keys))
+    return tuple(row.name for row in ranked)

@@ -45,6 +45,7 @@ _WAV = Family(
     short="conversion",
     product="WAV URL",
     unnamed=True,
+    callback_keys=("audioWavUrl",),
 )
 
 #: KIE's Market: ``createTask`` and ``recordInfo`` serve any model (page copies of 2026-09-24 and 2026-10-07; recorded
@@ -72,6 +73,7 @@ JOBS = Family(
     ),
     errors=("failCode", "failMsg"),
     wrapped=True,
+    callback_keys=("model", "param", "resultJson"),
 )
 
 #: WAV conversion as a model of the Market, with the status words of its own page (2026-10-07, and one client's finished
@@ -124,6 +126,7 @@ MUSIC = Family(
     result=("response.sunoData",),
     tracks=("response.sunoData[].{id,audioUrl}",),
     callback=True,
+    callback_keys=("callbackType",),
 )
 #: Their variants, which are read with the same call.
 _LIKE_MUSIC = tuple(
@@ -144,6 +147,7 @@ LYRICS = Family(
     result=("response.data",),
     needs_file=False,
     callback=True,
+    callback_keys=("callbackType",),
 )
 
 #: Named links, null where unused, or a list (pages of 2026-04-29; the list from clients). The link of the original is
@@ -173,6 +177,7 @@ STEMS = Family(
     ),
     result=("response.originData",),
     callback=True,
+    callback_keys=("vocalSeparationInfo", "vocalRemovalInfo"),
 )
 
 #: Notes, no file (pages of 2026-04-29).
@@ -185,6 +190,7 @@ MIDI = Family(
     result=("midiData",),
     needs_file=False,
     callback=True,
+    callback_keys=("instruments",),
 )
 
 #: Pages of 2026-04-29. One client saw status words followed by text.
@@ -196,6 +202,7 @@ MUSIC_VIDEO = Family(
     status=("successFlag", "status"),
     files=(("result", "response.videoUrl"),),
     callback=True,
+    callback_keys=("videoUrl",),
 )
 
 #: Pages of 2026-04-29: here 2 means running. One job for each music task: a sister site names the earlier one with 400.
@@ -208,6 +215,7 @@ COVER_IMAGE = Family(
     files=(("result", "response.images[]"),),
     callback=True,
     adopts=(400, 409),
+    callback_keys=("images",),
 )
 
 #: Pages of 2026-04-29 and 2026-09-24; an unknown id recorded. If flag and word disagree, the flag decides.
@@ -218,6 +226,7 @@ IMAGE_4O = Family(
     words=Words(running=(0, "GENERATING"), done=(1, "SUCCESS"), failed=(2, "CREATE_TASK_FAILED", "GENERATE_FAILED")),
     status=("successFlag", "status"),
     files=(("result", "response.resultUrls[]"),),
+    callback_keys=("resultUrls",),
 )
 
 #: Aleph: a running and a failed record were recorded (2026-08-18), with the undocumented 3. The others: pages of
@@ -229,6 +238,7 @@ ALEPH = Family(
     words=Words(running=(0,), done=(1,), failed=(2, 3)),
     status=("successFlag",),
     files=(("result", "response.resultVideoUrl"), ("image", "response.resultImageUrl")),
+    callback_keys=("resultVideoUrl", "resultImageUrl"),
 )
 FLUX_KONTEXT = replace(
     ALEPH,
@@ -236,6 +246,7 @@ FLUX_KONTEXT = replace(
     submit="/api/v1/flux/kontext/generate",
     query="/api/v1/flux/kontext/record-info",
     files=(("result", "response.resultImageUrl"),),
+    callback_keys=("resultImageUrl", "originImageUrl"),
 )
 VEO = replace(
     ALEPH,
@@ -243,6 +254,7 @@ VEO = replace(
     submit="/api/v1/veo/generate",
     query="/api/v1/veo/record-info",
     files=(("result", "response.resultUrls[]"),),
+    callback_keys=("resultUrls", "originUrls", "resolution", "promptJson", "fallbackFlag"),
 )
 #: The whole video where KIE gives it, else the new part.
 VEO_EXTEND = replace(
@@ -262,6 +274,7 @@ RUNWAY = Family(
     status=("state",),
     files=(("result", "videoInfo.videoUrl"), ("image", "videoInfo.imageUrl")),
     errors=("failCode", "failMsg"),
+    callback_keys=("videoUrl", "videoId", "imageUrl"),
 )
 RUNWAY_EXTEND = replace(RUNWAY, name="runway-extend", submit="/api/v1/runway/extend")
 

@@ -120,6 +120,7 @@ class Family:
     :param model: the only model of the Market that this row covers.
     :param also: the row to read a job with if it is unknown by this one.
     :param callback: KIE demands a callback URL.
+    :param callback_keys: keys of its callbacks that tell them from those of other families.
     :param interval: default seconds between two polls.
     :param repeat: when a submit may be repeated.
     :param adopts: result numbers of a refused submit for which an earlier job that it names is the result.
@@ -144,6 +145,7 @@ class Family:
     model: str | None = None
     also: Family | None = None
     callback: bool = False
+    callback_keys: tuple[str, ...] = ()
     interval: float = 10.0
     repeat: Repeat = Repeat.NEVER_TWICE
     adopts: tuple[int, ...] = ()

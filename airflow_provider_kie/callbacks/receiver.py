@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 WORK_WITHIN = 9.0
 #: Seconds for which a job that is unknown or still runs is read again, because its record may come after its callback.
 SETTLING = 5.0
-READ_EVERY = 1.0
+READ_EVERY = 2.0
 #: Jobs whose records are read at a time.
 READERS: Final = 32
 #: Jobs that are worked on at a time; all have to fit into the memory.

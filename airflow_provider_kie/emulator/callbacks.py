@@ -19,10 +19,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
 from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
-
-import requests
+from urllib.parse import urlsplit, urlunsplit
 
 from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.emulator.records import Job
@@ -218,19 +217,17 @@ class Callbacks:
             self._push(settings.callback_pause, job, due.attempt + 1, due.stage)
 
     def _post(self, job: Job, body: Json, settings: Settings) -> tuple[int | None, str | None]:
-        with requests.Session() as session:
-            session.trust_env = False
-            try:
-                answer = session.post(
-                    job.callback_url,
-                    json=body,
-                    headers=_signature(job.kie_task_id, settings),
-                    timeout=ANSWER_WITHIN,
-                    allow_redirects=False,
-                )
-            except requests.RequestException as error:
-                return None, type(error).__name__
-        return answer.status_code, None
+        parts = urlsplit(job.callback_url)
+        headers = {"Content-Type": "application/json", **_signature(job.kie_task_id, settings)}
+        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_WITHIN)
+        try:
+            path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            connection.request("POST", path, json.dumps(body), headers)
+            return connection.getresponse().status, None
+        except (OSError, HTTPException, ValueError) as error:
+            return None, type(error).__name__
+        finally:
+            connection.close()
 
 
 def _signature(kie_task_id: str, settings: Settings) -> dict[str, str]:
