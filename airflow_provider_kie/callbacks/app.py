@@ -37,6 +37,8 @@ __all__ = ["create_app"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds until KIE is asked to repeat. It waits 15, by another of its pages 10.
+ANSWER_WITHIN = 9.0
 #: Seconds for a body to come.
 BODY_WITHIN = 4.0
 _RECEIVED: Final = {"status": "received"}
@@ -59,7 +61,11 @@ def create_app(settings: CallbackSettings) -> Starlette:
         try:
             if not served:
                 raise RefusedError(HTTPStatus.NOT_FOUND, "no such path")
-            about = await _receive(request, receiver, conn_id)
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    about = await _receive(request, receiver, conn_id)
+            except TimeoutError:
+                raise NotYetError("it is still being dealt with") from None
         except (RefusedError, KieError) as error:
             refusal = error if isinstance(error, RefusedError) else NotYetError(redact(str(error)))
             log.warning("%s: answered %d: %s", conn_id if served else "?", refusal.status, refusal.reason)

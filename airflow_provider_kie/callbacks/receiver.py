@@ -34,8 +34,6 @@ __all__ = ["Receiver", "uri_of"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the work before KIE is asked to repeat; with the body's, less than the 15 that KIE waits.
-WORK_WITHIN = 9.0
 #: Seconds for which a job that is unknown or still runs is read again, because its record may come after its callback.
 SETTLING = 5.0
 READ_EVERY = 2.0
@@ -75,7 +73,7 @@ class Receiver:
 
     async def act(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
         """
-        Return once the news of a job is where it belongs.
+        Return once the news of a job is where it belongs; who is cancelled before that does not stop the work.
 
         :param kie_task_id: the one of the callback's ids that counts.
         :raises NotYetError: not yet.
@@ -89,11 +87,7 @@ class Receiver:
                 raise NotYetError("too many jobs are being dealt with")
             task = self._jobs[key] = asyncio.create_task(self._work(conn_id, kie_task_id, callback))
             task.add_done_callback(lambda done: self._end(key, done, callback))
-        try:
-            async with asyncio.timeout(WORK_WITHIN):
-                await asyncio.shield(self._jobs[key])
-        except TimeoutError:
-            raise NotYetError("it is still being dealt with") from None
+        await asyncio.shield(self._jobs[key])
 
     def take_over(self, conn_ids: tuple[str, ...]) -> None:
         """Look in the background after events that a receiver claimed and did not finish, before this one started."""
