@@ -41,6 +41,8 @@ READ_EVERY = 2.0
 READERS: Final = 32
 #: Jobs that are worked on at a time; all have to fit into the memory.
 MOST_JOBS: Final = 5_000
+#: How often an unclear event is looked after without a callback.
+MOST_LOOKS: Final = 10
 
 
 def uri_of(conn_id: str, family: str) -> str:
@@ -61,6 +63,8 @@ class Receiver:
         self._readers = asyncio.Semaphore(READERS)
         self._jobs: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
+        #: How often this process has looked by itself after an unclear event.
+        self._looks: dict[tuple[str, str], int] = {}
 
     async def settings(self, conn_id: str) -> KieSettings:
         """
@@ -102,12 +106,14 @@ class Receiver:
 
     def _end(self, key: tuple[str, str], task: asyncio.Task[None], callback: Callback) -> None:
         del self._jobs[key]
+        looks = self._looks.pop(key, 0)
         # Retrieved here, because nobody may be waiting any longer.
-        if not task.cancelled() and isinstance(task.exception(), UnsureError):
+        if not task.cancelled() and isinstance(task.exception(), UnsureError) and looks < MOST_LOOKS:
+            self._looks[key] = looks + 1
             self._go_on(self._later(*key, callback))
 
     async def _later(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
-        """Look after an unknown outcome once more, even if KIE has given up until then."""
+        """Look after an unknown outcome, even if KIE has given up until then."""
         await asyncio.sleep(telling.TAKE_OVER + 1.0)
         await self._try(conn_id, kie_task_id, callback)
 

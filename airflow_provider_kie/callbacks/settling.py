@@ -23,7 +23,7 @@ from airflow_provider_kie.api.job import KieJob
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.ledger.storage import Ledger, open_ledger
+from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.money import identity_of
 from airflow_provider_kie.redaction import redact
 
@@ -74,8 +74,7 @@ class Settling:
             return
         same = [each for each in claims if each["identity"] in _identities(settings, row, job, given)]
         if len(same) == 1:
-            ledger = open_ledger(settings.ledger)
-            await asyncio.to_thread(_write, ledger, same[0], row, job["kie_task_id"])
+            await asyncio.to_thread(_write, str(settings.ledger), same[0], row, job["kie_task_id"])
 
 
 def _identities(settings: KieSettings, row: Family, job: KieJob, given: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -102,7 +101,8 @@ def _may_be(claim: Mapping[str, Any], settings: KieSettings, row: Family, job: K
         return False
 
 
-def _write(ledger: Ledger, claim: Mapping[str, Any], row: Family, kie_task_id: str) -> None:
+def _write(url: str, claim: Mapping[str, Any], row: Family, kie_task_id: str) -> None:
+    ledger = open_ledger(url)
     known = any(body.get("kie_task_id") == kie_task_id for chunk in ledger.chains() for body in chunk)
     chain = ledger.entry(claim["entry"])
     found = chain.look()
