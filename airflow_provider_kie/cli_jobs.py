@@ -177,7 +177,8 @@ def _announce(run: Invocation, row: Family, kie_task_id: str) -> None:
 def _dry_run(hook: KieHook, row: Family, args: Namespace, call: Call[Submitted]) -> Result:
     body = dict(call.json or {})
     if isinstance(url := body.get(CALLBACK), str):
-        body[CALLBACK] = redact(url)
+        secret = hook.settings.callback_secret
+        body[CALLBACK] = redact(url.removesuffix(secret) + "***" if secret and url.endswith(secret) else url)
     identity = identity_of(hook.settings.payer, hook.settings.base_url, row, args.model, args.input)
     return {
         "method": call.method,

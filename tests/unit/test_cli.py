@@ -285,6 +285,15 @@ def test_a_dry_run_sends_nothing(run, requests_mock):
     assert not requests_mock.called
 
 
+def test_a_dry_run_hides_the_secret_of_the_callback_url(run, monkeypatch, kie_connection):
+    extra = {"callback_url": "https://here.example/kie", "callback_secret": "c4n4ry_0123456789abcdef"}
+    connection = {"conn_type": "kie", "password": kie_connection, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_KIE_DEFAULT", json.dumps(connection))
+    code, out, err = run(*SUBMIT_MUSIC, "--dry-run", "-o", "json")
+    assert (code, json.loads(out)["body"]["callBackUrl"]) == (0, "https://here.example/kie/***")
+    assert "c4n4ry" not in out + err
+
+
 @pytest.mark.parametrize("trouble", [says(None, 500, "Server exception"), {"exc": requests.ReadTimeout}], ids=str)
 def test_an_unknown_outcome_is_not_repeated(run, requests_mock, trouble):
     submit = requests_mock.post(CREATE, **trouble)
