@@ -176,8 +176,8 @@ class Callbacks:
 
     def stop(self) -> None:
         """Send nothing more; return once the thread has ended."""
-        thread, self._thread = self._thread, None
         with self._changed:
+            thread, self._thread = self._thread, None
             self._changed.notify_all()
         if thread:
             thread.join()
@@ -191,8 +191,10 @@ class Callbacks:
     def _run(self) -> None:
         mine = threading.current_thread()
         pool = ThreadPoolExecutor(_AT_A_TIME, "kie-emulator-callback")
-        while self._thread is mine:
+        while True:
             with self._changed:
+                if self._thread is not mine:
+                    break
                 wait = self._due[0].at - time.monotonic() if self._due else None
                 if wait is None or wait > 0:
                     self._changed.wait(wait)
