@@ -178,7 +178,7 @@ class AirflowApi:
             return await self._send(method, dialect.base + path, **content)
         token = self._token = self._token or await self._new_token()
         answer = await self._send(method, dialect.base + path, **content)
-        if answer.status == 401:
+        if answer.status in (401, 403):  # 403 if Airflow has got another key for its tokens, as by a restart
             if self._token == token:  # another request may have renewed it meanwhile
                 self._token = await self._new_token()
             answer = await self._send(method, dialect.base + path, **content)

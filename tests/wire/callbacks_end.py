@@ -84,6 +84,8 @@ class FakeAirflow:
         self.events: list[dict[str, Any]] = []
         self.tokens = 0
         self.valid_tokens: set[str] = set()
+        #: What is answered to a token that is not valid: 401 if it has run out, 403 if another key made it.
+        self.denial = 401
         #: What is wrong with the next events: "down", "refused", "hang", "lost" (made, but not answered).
         self.trouble: str | None = None
 
@@ -114,7 +116,7 @@ class FakeAirflow:
 
     async def _list(self, request: Request) -> Response:
         if not self._allowed(request):
-            return Response(status_code=401)
+            return Response(status_code=self.denial)
         found = [{"id": number, "uri": uri} for uri, number in self.assets.items()]
         return JSONResponse({self.things: found, "total_entries": len(found)})
 
@@ -127,7 +129,7 @@ class FakeAirflow:
 
     async def _make(self, request: Request) -> Response:
         if not self._allowed(request):
-            return Response(status_code=401)
+            return Response(status_code=self.denial)
         trouble = self.trouble
         if trouble in ("down", "refused"):
             return Response(status_code=503 if trouble == "down" else 403)

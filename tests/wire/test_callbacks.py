@@ -197,8 +197,11 @@ def test_an_asset_that_has_got_another_id_is_found_again(received, airflow, kie)
     assert [event["asset"] for event in airflow.events][1:] == [77]
 
 
-def test_a_token_that_has_run_out_is_renewed(received, airflow, kie):
+@pytest.mark.parametrize("denial", [401, 403])
+def test_a_token_that_is_no_longer_valid_is_renewed(received, airflow, kie, denial):
+    """Airflow answers 403 where the token was signed with another key, as before its restart."""
     post(received, finished(kie))
+    airflow.denial = denial
     airflow.valid_tokens.clear()
     assert post(received, finished(kie)) == 200
     assert (airflow.tokens, len(airflow.events)) == (2, 2)
