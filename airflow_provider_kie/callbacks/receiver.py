@@ -106,15 +106,17 @@ class Receiver:
 
     def _end(self, key: tuple[str, str], task: asyncio.Task[None], callback: Callback) -> None:
         del self._jobs[key]
-        looks = self._looks.pop(key, 0)
-        # Retrieved here, because nobody may be waiting any longer.
-        if not task.cancelled() and isinstance(task.exception(), UnsureError) and looks < MOST_LOOKS:
-            self._looks[key] = looks + 1
+        looks = self._looks.pop(key, None)
+        error = None if task.cancelled() else task.exception()  # retrieved, because nobody may be waiting any longer
+        # What is in doubt stays so until Airflow and KIE say more.
+        in_doubt = isinstance(error, UnsureError) or (looks is not None and isinstance(error, (NotYetError, KieError)))
+        if in_doubt and (looks or 0) < MOST_LOOKS:
+            self._looks[key] = (looks or 0) + 1
             self._go_on(self._later(*key, callback))
 
     async def _later(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
-        """Look after an unknown outcome, even if KIE has given up until then."""
-        await asyncio.sleep(telling.TAKE_OVER + 1.0)
+        """Look after an unknown outcome, even if KIE has given up until then; the pauses double, up to three hours."""
+        await asyncio.sleep((telling.TAKE_OVER + 1.0) * 2 ** (self._looks.get((conn_id, kie_task_id), 1) - 1))
         await self._try(conn_id, kie_task_id, callback)
 
     async def _try(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
@@ -134,6 +136,7 @@ class Receiver:
             about = claim.get("identity") or {}
             family, kie_task_id = str(about.get("event")).removeprefix(uri_of(conn_id, "")), about.get("kie_task_id")
             if family in FAMILIES and kie_task_id:
+                self._looks.setdefault((conn_id, kie_task_id), 0)
                 self._go_on(self._try(conn_id, kie_task_id, Callback((kie_task_id,), (family,))))
 
     async def _work(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:

@@ -17,15 +17,17 @@ from typing import Any, Final, Generic, TypeVar
 from airflow_provider_kie.callbacks.airflow_api import PATIENCE, AirflowApi
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.exceptions import KieConfigurationError, KieError
+from airflow_provider_kie.ledger.rules import Found
 from airflow_provider_kie.ledger.storage import SEND_WITHIN, Chain, open_ledger
 
 __all__ = ["TAKE_OVER", "Telling"]
 
 #: Events that are made at a time. A claim is made only when it is its turn, so that it never gets old in a queue.
 AT_A_TIME: Final = 8
-#: Seconds after which the owner of a claim that this process has seen is not sending any longer: it begins within the
-#: first, after a new token, and gives up after the second.
-TAKE_OVER = SEND_WITHIN + 3 * PATIENCE
+#: Seconds for all requests that make an event, such as those for a new token and for the asset.
+SENDS_WITHIN: Final = 3 * PATIENCE
+#: Seconds after which the owner of a claim that this process has seen is not sending any longer.
+TAKE_OVER = SEND_WITHIN + SENDS_WITHIN
 #: Jobs that are remembered in this process.
 REMEMBERED: Final = 10_000
 
@@ -90,11 +92,12 @@ class Telling:
             if found.kind == "unknown":
                 claim = f"{chain.entry} {found.generation}"
                 seen = self._seen.setdefault(claim, time.monotonic())
+                gone = time.monotonic() - seen >= TAKE_OVER  # before Airflow is asked, so that it has all that was sent
                 if await self._airflow.has_event(uri, kie_task_id):
                     return await self._note(chain, found.generation, "finished", kie_task_id)
-                if time.monotonic() - seen < TAKE_OVER:
+                if not gone:
                     raise UnsureError("another callback about the same job is being dealt with, or its answer was lost")
-                found = await asyncio.to_thread(chain.claim, "resubmit", 0.0)
+                found = await asyncio.to_thread(_take_over, chain, found)
         except KieError as error:
             raise NotYetError(str(error)) from None
         if found.kind == "job":
@@ -105,7 +108,10 @@ class Telling:
             await self._note(chain, found.generation, "refused")
             raise UnsureError("the ledger was too slow")
         try:
-            made = await self._airflow.make_event(uri, extra)
+            async with asyncio.timeout(SENDS_WITHIN):
+                made = await self._airflow.make_event(uri, extra)
+        except TimeoutError:
+            raise UnsureError(f"the event was not made within {SENDS_WITHIN:g} seconds") from None
         except UnsureError:
             raise
         except (NotYetError, KieConfigurationError):
@@ -118,3 +124,11 @@ class Telling:
     async def _note(chain: Chain, generation: int, state: str, kie_task_id: str | None = None) -> bool:
         await asyncio.to_thread(chain.note, generation, state, kie_task_id)
         return True
+
+
+def _take_over(chain: Chain, unknown: Found) -> Found:
+    """Claim the generation after one of unknown outcome, unless its owner or another receiver was faster."""
+    found = chain.look()
+    if (found.kind, found.generation) != ("unknown", unknown.generation):
+        return found
+    return chain.claim("fail", 0.0, after=found.generation)

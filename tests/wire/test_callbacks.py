@@ -427,6 +427,50 @@ def test_an_event_that_was_claimed_before_the_start_is_told_without_a_callback(
     assert airflow.told() == {ids["claimed"]: 1, ids["made"]: 1}
 
 
+def test_what_was_claimed_before_the_start_is_told_once_airflow_is_back(connect, kie, ledger, monkeypatch):
+    monkeypatch.setattr(telling, "TAKE_OVER", -0.9)
+    fake = FakeAirflow()
+    fake.listen(WAV)
+    kie_task_id = finished(kie)
+    ledger.event(WAV, kie_task_id).claim("fail", 0.0)
+    with Served(fake.app) as first:
+        port = first.port
+    with Served(app.create_app(settings_for(f"http://127.0.0.1:{port}"))):
+        eventually(lambda: len(kie.requests("record-info")) > 1)  # twice in vain
+        with Served(fake.app, port):
+            assert eventually(fake.told) == {kie_task_id: 1}
+
+
+def test_of_two_receivers_that_take_over_at_once_one_tells(ledger, monkeypatch):
+    monkeypatch.setattr(telling, "TAKE_OVER", 0.0)
+    ledger.event(WAV, "job-1").claim("fail", 0.0)
+
+    class Slow:
+        """An Airflow that both have asked before either goes on."""
+
+        def __init__(self) -> None:
+            self.asked = asyncio.Barrier(2)
+            self.made = 0
+
+        async def has_event(self, uri, kie_task_id):
+            await self.asked.wait()
+            return False
+
+        async def make_event(self, uri, extra):
+            self.made += 1
+            await asyncio.sleep(0.3)
+            return True
+
+    async def both() -> tuple[int, list[object]]:
+        airflow = Slow()
+        tellings = [telling.Telling(airflow) for _ in range(2)]
+        news = {"kie_task_id": "job-1"}
+        answers = await asyncio.gather(*(each.tell(ledger.url, WAV, news) for each in tellings), return_exceptions=True)
+        return airflow.made, sorted(type(each).__name__ for each in answers)
+
+    assert asyncio.run(both()) == (1, ["UnsureError", "bool"])
+
+
 # --- A submit whose outcome the ledger does not know
 
 FOX = {"prompt": "a fox", "image_urls": ["https://files.example/fox.png"]}
