@@ -5,6 +5,8 @@ A submit of unknown outcome, settled by the end of its job.
 The claim in the ledger has no id, because the answer was lost; the job's record repeats its input. If exactly one such
 claim has the same identity, was made when the job was, and no other entry has the id, the id is written to it. The task
 then goes on with the job, where it would have stopped with ``KieMaybeSubmittedError``.
+
+A claim that has no id yet may still get one. So nothing is compared before every submit that may be meant has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from airflow_provider_kie.api.job import KieJob
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.ledger.storage import open_ledger
+from airflow_provider_kie.ledger.settle import adopt
+from airflow_provider_kie.ledger.storage import SEND_WITHIN, open_ledger
+from airflow_provider_kie.memory import NOTE_SECONDS
 from airflow_provider_kie.money import identity_of
 from airflow_provider_kie.redaction import redact
 
@@ -33,8 +37,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which the list of a ledger's claims is used again.
 LISTED_EVERY = 60.0
-#: How long after a claim its job may be made, and how far the clocks of KIE and of a worker may differ.
+#: How long after a claim its job may be made, with the difference of KIE's clock and a worker's.
 MADE_WITHIN: Final = timedelta(minutes=5)
+#: How far a worker's clock may be ahead of KIE's.
+AHEAD: Final = timedelta(minutes=1)
 
 
 class Settling:
@@ -48,8 +54,11 @@ class Settling:
         """
         Write the id of an ended job to the claim that it belongs to, if there is exactly one; never raises.
 
+        Takes minutes, see :func:`_longest_submit`.
+
         :param settings: a connection with a ledger.
         """
+        await asyncio.sleep(_longest_submit(settings))
         try:
             claims = [each for each in await self._unsettled(settings) if _may_be(each, settings, row, job)]
             if claims:
@@ -77,6 +86,11 @@ class Settling:
             await asyncio.to_thread(_write, str(settings.ledger), same[0], row, job["kie_task_id"])
 
 
+def _longest_submit(settings: KieSettings) -> float:
+    """Return the seconds after the end of a job in which all submits have ended that may have made it."""
+    return max(AHEAD.total_seconds() + SEND_WITHIN + 2 * settings.timeout + NOTE_SECONDS, LISTED_EVERY)
+
+
 def _identities(settings: KieSettings, row: Family, job: KieJob, given: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the identities that the job's submit may have had: families with one path are not told apart by it."""
     model = job["model"] if row.wrapped else None
@@ -96,7 +110,7 @@ def _may_be(claim: Mapping[str, Any], settings: KieSettings, row: Family, job: K
         return False
     try:
         claimed, made = datetime.fromisoformat(claim["at"]), datetime.fromisoformat(job["create_time"] or "")
-        return abs(made - claimed) < MADE_WITHIN
+        return -AHEAD < made - claimed < MADE_WITHIN
     except (KeyError, TypeError, ValueError):  # a time without a zone is none that can be compared
         return False
 
@@ -104,8 +118,7 @@ def _may_be(claim: Mapping[str, Any], settings: KieSettings, row: Family, job: K
 def _write(url: str, claim: Mapping[str, Any], row: Family, kie_task_id: str) -> None:
     ledger = open_ledger(url)
     known = any(body.get("kie_task_id") == kie_task_id for chunk in ledger.chains() for body in chunk)
-    chain = ledger.entry(claim["entry"])
-    found = chain.look()
+    found = ledger.entry(claim["entry"]).look()
     if not known and found.kind == "unknown" and found.generation == claim["generation"]:
-        chain.note(found.generation, "submitted", kie_task_id)
+        adopt(ledger, dict(claim), kie_task_id)
         log.info("%s: the ledger did not know the outcome of its submit; now it does", named(row.tag, kie_task_id))

@@ -151,7 +151,8 @@ class Ledger:
     def _claims(self, within: str) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(READERS) as pool:
             claims = [entry for entry, names in self._listed(pool, within).items() if current(names)[1] == "claimed"]
-            return [each[-1] for each in pool.map(lambda entry: Chain(self._folder, entry, within).bodies(), claims)]
+            read = pool.map(lambda entry: Chain(self._folder, entry, within).bodies(), claims)
+            return [bodies[-1] for bodies in read if bodies]  # none of a chain that was pruned meanwhile
 
     def note_archived(self, family: str, kie_task_id: str, destinations: Iterable[str]) -> bool:
         """

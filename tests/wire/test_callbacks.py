@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from airflow_provider_kie.api.families import FAMILIES as FAMILY_ROWS
-from airflow_provider_kie.callbacks import airflow_api, app, receiver, telling
+from airflow_provider_kie.callbacks import airflow_api, app, receiver, settling, telling
 from airflow_provider_kie.callbacks.__main__ import main
 from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.emulator.callbacks import payload
@@ -480,9 +480,16 @@ def claim(ledger, kie, *, given=FOX, family="jobs", model="m/x", account=CONN_ID
     """Claim an entry as a task does whose answer to the submit is lost."""
     identity = identity_of(account, kie.url, FAMILY_ROWS[family], model, given)
     chain = ledger.chain({"dag_id": "d", "run_id": "r", "task_id": task, "map_index": -1})
-    chain.facts["identity"] = identity
+    chain.facts |= {"identity": identity, "max_tries": 3}
     assert chain.claim("fail", 0.0).kind == "claimed"
     return ledger.entry(chain.entry)
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Let all submits have ended soon."""
+    monkeypatch.setattr(settling, "_longest_submit", lambda settings: 0.5)
+    monkeypatch.setattr(settling, "LISTED_EVERY", 0.5)
 
 
 def end_of_the_fox(received, kie, caplog) -> str:
@@ -493,7 +500,7 @@ def end_of_the_fox(received, kie, caplog) -> str:
     return kie_task_id
 
 
-def test_the_end_of_a_job_settles_the_submit_whose_answer_was_lost(received, ledger, airflow, kie, caplog):
+def test_the_end_of_a_job_settles_the_submit_whose_answer_was_lost(soon, received, ledger, airflow, kie, caplog):
     caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
     unknown = claim(ledger, kie)
     others = [
@@ -506,18 +513,19 @@ def test_the_end_of_a_job_settles_the_submit_whose_answer_was_lost(received, led
     found = eventually(lambda: (found := unknown.look()).kind == "job" and found)
     assert found.kie_task_id == kie_task_id
     assert found.body["identity"]["model"] == "m/x"
+    assert found.body["max_tries"] is None  # the clear that follows is no consent to pay again
     assert [other.look().kind for other in others] == ["unknown"] * 4
     assert airflow.told() == {kie_task_id: 1}
 
 
-def test_of_two_submits_that_may_be_meant_none_is_settled(received, ledger, airflow, kie, caplog):
+def test_of_two_submits_that_may_be_meant_none_is_settled(soon, received, ledger, airflow, kie, caplog):
     caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
     both = [claim(ledger, kie, task=task) for task in ("one", "two")]
     end_of_the_fox(received, kie, caplog)
     assert [each.look().kind for each in both] == ["unknown"] * 2
 
 
-def test_a_job_that_another_entry_has_settles_nothing(received, ledger, airflow, kie, caplog):
+def test_a_job_that_another_entry_has_settles_nothing(soon, received, ledger, airflow, kie, caplog):
     caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
     kie_task_id = kie.create_job("jobs", finished=True, model="m/x", **FOX)
     claim(ledger, kie, task="one").note(1, "submitted", kie_task_id)
@@ -527,12 +535,37 @@ def test_a_job_that_another_entry_has_settles_nothing(received, ledger, airflow,
     assert unknown.look().kind == "unknown"
 
 
-def test_a_job_of_another_time_settles_nothing(received, ledger, airflow, kie, caplog, monkeypatch):
+@pytest.mark.parametrize("seconds", [-600, -90, 400])
+def test_a_job_of_another_time_settles_nothing(soon, received, ledger, airflow, kie, caplog, monkeypatch, seconds):
     caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
     unknown = claim(ledger, kie)
-    monkeypatch.setattr(kie.state, "_clock", lambda: time.time() - 600)
+    monkeypatch.setattr(kie.state, "_clock", lambda: time.time() + seconds)
     end_of_the_fox(received, kie, caplog)
     assert unknown.look().kind == "unknown"
+
+
+def test_a_submit_that_still_runs_is_not_settled(received, ledger, airflow, kie, caplog, monkeypatch):
+    """Its own answer says which job it is, which may be another one with the same input."""
+    caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
+    runs = claim(ledger, kie)
+
+    def meanwhile(settings):
+        assert runs.note(1, "submitted", "own-job")
+        return 0.0
+
+    monkeypatch.setattr(settling, "_longest_submit", meanwhile)
+    end_of_the_fox(received, kie, caplog)
+    assert runs.look().kie_task_id == "own-job"
+
+
+def test_a_claim_that_was_made_just_before_the_end_is_settled(soon, received, ledger, airflow, kie, caplog):
+    caplog.set_level(logging.DEBUG, "airflow_provider_kie.callbacks")
+    post(received, kie.create_job("jobs", finished=True, model="m/y", **FOX))
+    eventually(lambda: "the ledger is looked through" in caplog.text)  # so there is a list of claims
+    unknown = claim(ledger, kie)
+    kie_task_id = kie.create_job("jobs", finished=True, model="m/x", **FOX)
+    assert post(received, kie_task_id) == 200
+    assert eventually(lambda: unknown.look().kie_task_id) == kie_task_id
 
 
 # --- Many
