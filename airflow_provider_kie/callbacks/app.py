@@ -87,11 +87,13 @@ def create_app(settings: CallbackSettings) -> Starlette:
         await airflow.close()
 
     paths = ("/kie/{conn_id}", "/kie/{conn_id}/{secret}")
-    return Starlette(
+    served = Starlette(
         routes=[Route(path, receive, methods=["POST"]) for path in paths],
         exception_handlers={HTTPException: _refuse},
         lifespan=lifespan,
     )
+    served.router.redirect_slashes = False  # its answer would repeat the path, and so the secret
+    return served
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

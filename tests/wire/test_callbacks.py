@@ -294,6 +294,13 @@ def test_a_wrong_path_is_refused(received, airflow, kie, caplog, path):
     assert "other" not in caplog.text
 
 
+def test_a_slash_at_the_end_is_not_redirected(connect, received):
+    connect(callback_secret=SECRET)
+    answer = requests.post(f"{received}/{SECRET}/", timeout=5, allow_redirects=False)
+    assert answer.status_code == 404
+    assert SECRET not in f"{answer.headers}{answer.text}"
+
+
 def test_a_wrong_method_is_refused(received):
     assert [requests.request(method, received, timeout=5).status_code for method in ("GET", "PUT")] == [405, 405]
 
