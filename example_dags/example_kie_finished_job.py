@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs whenever a job of KIE's Market has ended, whoever submitted it, and stores its files.
+Runs whenever a job of KIE's Market has ended, no matter who submitted it, and stores its files.
 
 The news comes from ``kie-callbacks``, which runs beside Airflow and receives KIE's callbacks. The folder is local by
 default; any storage of Airflow will do, such as ``s3://your-bucket/kie-jobs``.

@@ -63,7 +63,7 @@ def store(
     """
     Store a file, whole or not at all.
 
-    :param links: begins anew with the file's link, and goes on with fresh ones as long as there are any.
+    :param links: starts again with the file's link, and goes on with fresh ones as long as there are any.
     :param overwrite: replace another file.
     :param stopped: by default never.
     :raises KieError: it is not stored.

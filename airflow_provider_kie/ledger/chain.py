@@ -118,7 +118,7 @@ class Chain:
         Delete the chain; return False if somebody claims it at the same moment.
 
         An own claim keeps others out until all is gone. The first claim goes last, as it is what everybody tries to
-        create; so no file that somebody has written anew is ever deleted.
+        create; so no file that somebody has written since is ever deleted.
         """
         lock = max((generation for generation, _ in rules.parsed(self._names())), default=0) + 1
         if not self._folder.create(self._name(lock, "claimed"), self._body(Op("create", lock, "claimed")) | PRUNED):

@@ -4,14 +4,20 @@ The files of a ledger in a storage: created once, read, listed.
 
 What the storages do unasked is known here and nowhere else. Their libraries keep listings for ever, so that also
 reading says "not found" for a newer file. s3fs understands only Amazon's own wording of a refused create, and writes an
-empty file without the condition. On a local disk the name is seen before the content.
+empty file without the condition. On a local disk a name would be seen before its content, and a killed process would
+leave an empty file for ever; so there a file is written aside, and linked to its name once it is whole.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from airflow_provider_kie.api.fields import is_blank, pushed_nothing
@@ -24,6 +30,13 @@ __all__ = ["Folder"]
 #: Storages whose create is refused, in one step, if the file exists; a probe cannot see the difference.
 EXCLUSIVE: Final = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _LOCAL: Final = frozenset({"file", "local"})
+#: Where files are written before they get their name.
+_ASIDE: Final = ".written"
+#: Their names: of this machine and process, and numbered.
+_MARK: Final = secrets.token_hex(8)
+_NUMBERS: Final = itertools.count()
+#: What a local file system says that has no links.
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 #: A create that raises one of these has certainly written nothing: no access, no bucket, a library without the mode.
 _NOT_WRITTEN: Final = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
 
@@ -62,10 +75,8 @@ class Folder:
         :raises KieLedgerError: it is certainly not written.
         """
         content = json.dumps(body).encode()
-        path = f"{self.path}/{name}"
         try:
-            with self._open_new(path) as file:
-                file.write(content)
+            self._write_new(f"{self.path}/{name}", content)
         except Exception as error:
             self.forget_listing(name)
             if isinstance(error, FileNotFoundError) and self.is_local:
@@ -77,17 +88,44 @@ class Folder:
             return False if refused else None  # a time-out, 5xx, or S3's 409 for two creates at once
         return True
 
-    def _open_new(self, path: str) -> Any:
+    def _write_new(self, path: str, content: bytes) -> None:
+        write = self._link_new if self.is_local else self._open_new
         try:
-            return self.fs.open(path, "xb")
+            write(path, content)
         except FileNotFoundError:
             if not self.is_local:  # where a missing folder is nothing, and a missing bucket must not be made
                 raise
-        parts = path.removeprefix(self.path).strip("/").split("/")[:-1]
+            self._make_folder(path.rpartition("/")[0])
+            write(path, content)
+
+    def _open_new(self, path: str, content: bytes) -> None:
+        with self.fs.open(path, "xb") as file:
+            file.write(content)
+
+    def _link_new(self, path: str, content: bytes) -> None:
+        part = Path(self.path, _ASIDE, f"{_MARK}-{os.getpid()}-{next(_NUMBERS)}")
+        try:
+            self._write_aside(part, content)
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._open_new(path, content)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _write_aside(self, part: Path, content: bytes) -> None:
+        try:
+            part.write_bytes(content)
+        except FileNotFoundError:
+            self._make_folder(str(part.parent))
+            part.write_bytes(content)
+
+    def _make_folder(self, path: str) -> None:
+        parts = path.removeprefix(self.path).strip("/").split("/")
         for depth in range(len(parts)):  # not the ledger's own folder, which may be a disk that is not mounted
             with suppress(FileExistsError):
                 self.fs.mkdir("/".join([self.path, *parts[: depth + 1]]), create_parents=False)
-        return self.fs.open(path, "xb")
 
     def read(self, name: str) -> dict[str, Any] | None:
         """

@@ -155,7 +155,7 @@ def test_another_file_is_replaced_only_if_asked(task, six, folder, overwrite):
     ("changes", "word"),
     [
         ({"destination": "{folder}/{{name}}.{{ext}}"}, "the same place"),
-        ({"destination": "{folder}/{{nam}}"}, "nam"),
+        ({"destination": "{folder}/{{label}}"}, "label"),
         ({"destination": "nosuch://a/{{index}}"}, "nosuch"),
         ({"destination": None}, "destination is empty"),
         ({"max_workers": 0}, "max_workers"),

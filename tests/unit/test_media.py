@@ -179,7 +179,7 @@ def test_files_that_would_share_a_place_are_refused(destination):
 @pytest.mark.parametrize(
     ("destination", "word"),
     [
-        ("{nam}", "nam"),
+        ("{label}", "label"),
         ("{}", "fields"),
         ("{name", "expected"),
         ("{name!r}", "!r"),

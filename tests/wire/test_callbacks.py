@@ -37,7 +37,7 @@ JOBS = f"kie://{CONN_ID}/jobs"
 
 @pytest.fixture
 def connect(kie, monkeypatch):
-    """Change the extra of the connection, and let it be looked up anew."""
+    """Change the extra of the connection, and let it be looked up again."""
     from airflow_provider_kie.hooks import kie_async
 
     monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)

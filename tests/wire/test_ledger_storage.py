@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import pytest
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.ledger import chain as chain_module
-from airflow_provider_kie.ledger import storage
+from airflow_provider_kie.ledger import folder, storage
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.storage import init_ledger, open_ledger
 from tests.buckets import MISSING, bucket
+from tests.task_instance import WorkerCrash, die
 
 needs_s3 = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 IDENTITY = {"account": "kie_default", "base_url": "https://api.kie.ai", "family": "jobs", "model": "m", "digest": "d1"}
@@ -109,17 +112,32 @@ def test_no_folder_is_an_error(empty):
 
 
 def test_a_storage_that_lets_a_second_create_pass_is_refused(tmp_path, monkeypatch):
-    from fsspec.implementations.local import LocalFileSystem
-
-    opens = LocalFileSystem._open
-
-    def careless(self, path, mode="rb", **more):
-        return opens(self, path, mode.replace("x", "w"), **more)
-
-    monkeypatch.setattr(LocalFileSystem, "_open", careless)
+    monkeypatch.setattr(folder.os, "link", shutil.copy)
     with pytest.raises(e.KieLedgerError, match="does not refuse to create a file twice"):
         init_ledger(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_local_file_has_its_name_only_once_it_is_whole(tmp_path, monkeypatch):
+    """A process that is killed while it writes leaves no name without content, which would count as an id for ever."""
+    chain = chain_of(init_ledger(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        die(patch, folder.os, "link")
+        with pytest.raises(WorkerCrash):
+            chain.claim("fail", 0)
+    assert chain.bodies() == []
+    assert chain.claim("fail", 0).kind == "claimed"
+    assert list((tmp_path / ".written").iterdir()) == []
+
+
+def test_a_local_file_system_without_links_will_do(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(folder.os, "link", refused)
+    ledger = init_ledger(tmp_path)
+    assert chain_of(ledger).claim("fail", 0).kind == "claimed"
+    assert chain_of(ledger).claim("fail", 0).kind == "unknown"
 
 
 @needs_s3
@@ -132,8 +150,7 @@ def test_a_missing_bucket_is_not_made(s3, server):
 
 def test_a_local_folder_that_is_gone_is_not_made_anew(tmp_path):
     ledger = init_ledger(tmp_path / "mounted")
-    (tmp_path / "mounted" / "ledger.json").unlink()
-    (tmp_path / "mounted").rmdir()
+    shutil.rmtree(tmp_path / "mounted")
     with pytest.raises(e.KieLedgerError, match="could not be written"):
         chain_of(ledger).claim("fail", 0)
     assert list(tmp_path.iterdir()) == []
