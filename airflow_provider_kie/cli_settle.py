@@ -27,8 +27,8 @@ from airflow_provider_kie.connection import DEFAULT_TIMEOUT, KieSettings
 from airflow_provider_kie.exceptions import KieConnectionNotFoundError, KieError, KieValidationError, named
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger import settle
-from airflow_provider_kie.ledger.storage import SEND_WITHIN, Ledger, open_ledger
-from airflow_provider_kie.memory import NOTE_SECONDS
+from airflow_provider_kie.ledger.chain import longest_submit
+from airflow_provider_kie.ledger.storage import Ledger, open_ledger
 from airflow_provider_kie.money import NEVER, TaskKey
 from airflow_provider_kie.operators.job import STORE_KEY as JOB_KEY
 from airflow_provider_kie.operators.wav import STORE_KEY as WAV_KEY
@@ -219,7 +219,7 @@ def _settings(args: Namespace) -> KieSettings | None:
 
 
 def _refuse_while_submitting(chains: list[list[dict[str, Any]]], args: Namespace, timeout: float) -> None:
-    seconds = SEND_WITHIN + 2 * timeout + NOTE_SECONDS
+    seconds = longest_submit(timeout)
     since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
     if any(body["state"] == "claimed" and body.get("at", "") > since for chain in chains for body in chain):
         raise KieError(f"{_describe(args)} may be submitting just now; run this again in {seconds:.0f} seconds")

@@ -49,8 +49,6 @@ class StoredEntry:
     def __init__(self, context: Context | None, row: Family, key: str, identity: Mapping[str, str]) -> None:
         self._store: Any = task_state_store(context) if context else None
         self.max_tries: int | None = getattr(context.get("ti"), "max_tries", None) if context else None
-        #: The task instance; None if nothing is stored.
-        self.task = key_of(context) if context and self.persistent else None
         self._row = row
         self._key = key
         self.identity = dict(identity)

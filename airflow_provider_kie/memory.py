@@ -41,9 +41,6 @@ __all__ = ["Memory", "open_memory"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that opening a connection to KIE and the note after the submit may take together.
-NOTE_SECONDS = 40.0
-
 
 class Memory:
     """
@@ -226,7 +223,8 @@ def open_memory(
     policy: Policy = "fail" if stops_after_unknown(row.guarded, on_unknown_submit) else "resubmit"
     if ledger_url is None:
         return Memory(row, store, None, task, max_tries, policy)
-    from airflow_provider_kie.ledger.storage import SEND_WITHIN, open_ledger  # late: it imports storages
+    from airflow_provider_kie.ledger.chain import longest_submit
+    from airflow_provider_kie.ledger.storage import open_ledger  # late: it imports storages
 
     facts = {
         "identity": store.identity,
@@ -238,7 +236,7 @@ def open_memory(
     ledger = open_ledger(ledger_url)
     chain = ledger.chain(_chain_key(reuse, task, store.identity, max_tries))
     chain.facts |= facts
-    patience = SEND_WITHIN + 2 * timeout + NOTE_SECONDS
+    patience = longest_submit(timeout)
     entry = LedgerEntry(ledger, chain, policy=policy, patience=patience)
     return Memory(row, store, entry, task, max_tries, policy)
 

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from airflow_provider_kie.hooks.kie import KieHook
     from airflow_provider_kie.triggers.job import KieJobTrigger
 
-__all__ = ["ENDED_BY_AIRFLOW", "JobTask", "as_rendered", "deferral", "ended_by_airflow", "open_hook", "which_job"]
+__all__ = [
+    "ENDED_BY_AIRFLOW",
+    "JobTask",
+    "KieTask",
+    "as_rendered",
+    "deferral",
+    "ended_by_airflow",
+    "which_job",
+]
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +59,6 @@ def as_rendered(argument: str | XComArg | None) -> str | None:
     return cast("str | None", argument)
 
 
-def open_hook(kie_conn_id: object) -> KieHook:
-    """
-    Return the hook of a task; imported late, to keep the parsing of DAG files fast.
-
-    :param kie_conn_id: the rendered argument; ``render_template_as_native_obj`` turns digits into a number.
-    :raises KieValidationError: the task that should provide it pushed nothing.
-    """
-    from airflow_provider_kie.hooks.kie import KieHook
-
-    if is_blank(kie_conn_id):
-        raise pushed_nothing("kie_conn_id")
-    return KieHook(str(kie_conn_id))
-
-
 def which_job(given: Any, family: str) -> tuple[str, Family]:
     """
     Return the id and the family of a job, unchecked, typed as they should be.
@@ -79,18 +73,32 @@ def which_job(given: Any, family: str) -> tuple[str, Family]:
     return cast("str", job.get("kie_task_id", given)), find_family(family)
 
 
-class JobTask(BaseOperator):
-    """An operator or a sensor that deals with one job."""
+class KieTask(BaseOperator):
+    """An operator or a sensor that uses a connection of KIE's."""
 
     kie_conn_id: str
-    operator_extra_links: Any = (KieLogsLink(), KieFileLink())
-    #: For the link on the task's page, once it is known.
-    file_url: str = ""
+    operator_extra_links: Any = (KieLogsLink(),)
 
     @cached_property
     def hook(self) -> KieHook:
-        """The hook, created when it is first needed."""
-        return open_hook(self.kie_conn_id)
+        """
+        The hook, created when it is first needed, and imported late, to keep the parsing of DAG files fast.
+
+        :raises KieValidationError: the task that should provide the connection's id pushed nothing.
+        """
+        from airflow_provider_kie.hooks.kie import KieHook
+
+        if is_blank(self.kie_conn_id):
+            raise pushed_nothing("kie_conn_id")
+        return KieHook(str(self.kie_conn_id))  # render_template_as_native_obj turns digits into a number
+
+
+class JobTask(KieTask):
+    """An operator or a sensor that deals with one job."""
+
+    operator_extra_links: Any = (KieLogsLink(), KieFileLink())
+    #: For the link on the task's page, once it is known.
+    file_url: str = ""
 
     def _push_url(self, context: Context, job: KieJob) -> None:
         url = first_url(job)

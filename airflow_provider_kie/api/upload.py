@@ -18,7 +18,10 @@ from airflow_provider_kie.api.envelope import Json
 from airflow_provider_kie.exceptions import KieUnreadableAnswerError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["KieUpload", "upload_file"]
+__all__ = ["LARGEST_UPLOAD", "KieUpload", "upload_file"]
+
+#: What KIE's pages recommend at most for a file that it fetches itself; they name no limit for one that it is sent.
+LARGEST_UPLOAD = 100 * 1000**2
 
 
 class KieUpload(TypedDict):

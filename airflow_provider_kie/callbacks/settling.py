@@ -25,9 +25,9 @@ from airflow_provider_kie.api.job import KieJob
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError, named
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.ledger.chain import longest_submit
 from airflow_provider_kie.ledger.settle import adopt
-from airflow_provider_kie.ledger.storage import SEND_WITHIN, open_ledger
-from airflow_provider_kie.memory import NOTE_SECONDS
+from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.money import identity_of
 from airflow_provider_kie.redaction import redact
 
@@ -88,7 +88,7 @@ class Settling:
 
 def _longest_submit(settings: KieSettings) -> float:
     """Return the seconds after the end of a job in which all submits have ended that may have made it."""
-    return max(AHEAD.total_seconds() + SEND_WITHIN + 2 * settings.timeout + NOTE_SECONDS, LISTED_EVERY)
+    return max(AHEAD.total_seconds() + longest_submit(settings.timeout), LISTED_EVERY)
 
 
 def _identities(settings: KieSettings, row: Family, job: KieJob, given: Mapping[str, Any]) -> list[dict[str, str]]:

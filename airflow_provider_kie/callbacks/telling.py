@@ -17,8 +17,9 @@ from typing import Any, Final, Generic, TypeVar
 from airflow_provider_kie.callbacks.airflow_api import PATIENCE, AirflowApi
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.exceptions import KieConfigurationError, KieError
+from airflow_provider_kie.ledger.chain import SEND_WITHIN, Chain
 from airflow_provider_kie.ledger.rules import Found
-from airflow_provider_kie.ledger.storage import SEND_WITHIN, Chain, open_ledger
+from airflow_provider_kie.ledger.storage import open_ledger
 
 __all__ = ["TAKE_OVER", "Telling"]
 

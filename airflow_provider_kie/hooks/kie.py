@@ -16,11 +16,11 @@ from airflow_provider_kie.api.call import Call, Repeat
 from airflow_provider_kie.api.families import JOBS, WAV, find_family
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, Submitted, read_job, submit_job
-from airflow_provider_kie.api.upload import upload_file
+from airflow_provider_kie.api.upload import LARGEST_UPLOAD, upload_file
 from airflow_provider_kie.api.wav import WavConversion
 from airflow_provider_kie.exceptions import KieError, KieMaybeSubmittedError, named
 from airflow_provider_kie.hooks.base import KieBaseHook
-from airflow_provider_kie.hooks.source import LARGEST_UPLOAD, body_of
+from airflow_provider_kie.hooks.source import body_of
 from airflow_provider_kie.money import Outcome, outcome_of, stops_after_unknown
 from airflow_provider_kie.waiting.pace import as_seconds
 from airflow_provider_kie.waiting.verdict import conclude

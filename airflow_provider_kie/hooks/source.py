@@ -21,12 +21,10 @@ from airflow_provider_kie.redaction import quoted
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-__all__ = ["LARGEST_UPLOAD", "body_of"]
+__all__ = ["body_of"]
 
 #: Bytes that are read and sent at a time.
 PIECE = 256 * 1024
-#: What KIE's pages recommend at most for a file that it fetches itself; they name no limit for one that it is sent.
-LARGEST_UPLOAD = 100 * 1000**2
 
 
 def body_of(

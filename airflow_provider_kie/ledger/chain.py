@@ -18,20 +18,30 @@ from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.rules import Found, Op, Policy
 from airflow_provider_kie.redaction import quoted
 
-__all__ = ["SCHEMA", "SEND_WITHIN", "Chain", "now"]
+__all__ = ["SCHEMA", "SEND_WITHIN", "Chain", "longest_submit", "now"]
 
 log = logging.getLogger(__name__)
 
 SCHEMA: Final = 1
-#: Seconds after a claim within which its owner may send. Who waits for an id must have more patience than this, the
-#: submit's time-outs and the note of the id together.
+#: Seconds after a claim within which its owner may send.
 SEND_WITHIN: Final = 5.0
+#: Seconds that opening a connection to KIE and the note after the submit may take together.
+NOTE_SECONDS = 40.0
 #: Seconds between two looks at a claim without an id.
 LOOK_EVERY = 1.0
 #: What a claim says that only keeps others out of a chain that is being deleted.
 PRUNED: Final = {"pruned": True}
 
 T = TypeVar("T")
+
+
+def longest_submit(timeout: float) -> float:
+    """
+    Return the seconds after a claim in which its submit has ended and its outcome is noted, unless its owner died.
+
+    :param timeout: seconds for one request to KIE.
+    """
+    return SEND_WITHIN + 2 * timeout + NOTE_SECONDS
 
 
 class Chain:

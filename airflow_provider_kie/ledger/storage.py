@@ -24,13 +24,13 @@ from urllib.parse import quote, unquote
 from airflow_provider_kie import __version__
 from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.exceptions import KieLedgerError
-from airflow_provider_kie.ledger.chain import SCHEMA, SEND_WITHIN, Chain, now
+from airflow_provider_kie.ledger.chain import SCHEMA, Chain, now
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.rules import ATTEMPTS, current
 from airflow_provider_kie.money import digest
 from airflow_provider_kie.redaction import quoted, without_queries
 
-__all__ = ["SEND_WITHIN", "Chain", "Ledger", "family_of", "init_ledger", "open_ledger"]
+__all__ = ["Ledger", "family_of", "init_ledger", "open_ledger"]
 
 log = logging.getLogger(__name__)
 

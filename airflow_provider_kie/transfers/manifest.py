@@ -29,7 +29,8 @@ def manifest_of(job: KieJob, files: Sequence[Mapping[str, Any]], input_sha256: s
     :param files: the facts of its stored files.
     :param input_sha256: the digest of its input, if it is known.
     """
-    facts: dict[str, Any] = {name: _without_signatures(job[name]) for name in _FACTS}  # type: ignore[literal-required]
+    known: Mapping[str, Any] = {**job}
+    facts = {name: _without_signatures(known[name]) for name in _FACTS}
     stored = [{name: file[name] for name in OF_A_FILE} for file in files]
     return {"schema": 1, **facts, "input_sha256": input_sha256, "files": stored}
 

@@ -4,27 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_kie.api.fields import is_blank
-from airflow_provider_kie.api.upload import upload_file
+from airflow_provider_kie.api.upload import LARGEST_UPLOAD, upload_file
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
-from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
-from airflow_provider_kie.tasks import as_rendered, open_hook
+from airflow_provider_kie.tasks import KieTask, as_rendered
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kie.hooks.kie import KieHook
-
 __all__ = ["ObjectStorageToKieOperator"]
 
 
-class ObjectStorageToKieOperator(BaseOperator):
+class ObjectStorageToKieOperator(KieTask):
     """
     Upload a file of any storage that Airflow supports to KIE's file host, which is free.
 
@@ -44,7 +40,6 @@ class ObjectStorageToKieOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("source", "source_conn_id", "upload_path", "file_name", "kie_conn_id")
-    operator_extra_links = (KieLogsLink(),)
 
     def __init__(
         self,
@@ -54,7 +49,7 @@ class ObjectStorageToKieOperator(BaseOperator):
         upload_path: str | XComArg = "airflow",
         file_name: str | XComArg | None = None,
         kie_conn_id: str | XComArg = DEFAULT_CONN_ID,
-        max_bytes: int = 100 * 1000**2,
+        max_bytes: int = LARGEST_UPLOAD,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,11 +59,6 @@ class ObjectStorageToKieOperator(BaseOperator):
         self.file_name = as_rendered(file_name)
         self.kie_conn_id = as_rendered(kie_conn_id)
         self.max_bytes = max_bytes
-
-    @cached_property
-    def hook(self) -> KieHook:
-        """The hook, created when it is first needed."""
-        return open_hook(self.kie_conn_id)
 
     def execute(self, context: Context) -> str:
         """

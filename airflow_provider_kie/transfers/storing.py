@@ -10,12 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.links.kie import KieLogsLink
 from airflow_provider_kie.redaction import quoted
-from airflow_provider_kie.tasks import open_hook
+from airflow_provider_kie.tasks import KieTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_kie.files.host import Link
     from airflow_provider_kie.files.storage import Destination
     from airflow_provider_kie.files.store import Place, Stopped, Stored
-    from airflow_provider_kie.hooks.kie import KieHook
 
 __all__ = ["StoringOperator", "owner_and_try"]
 
@@ -33,23 +29,15 @@ __all__ = ["StoringOperator", "owner_and_try"]
 _TURN = threading.Lock()
 
 
-class StoringOperator(BaseOperator):
+class StoringOperator(KieTask):
     """Stores files that KIE made."""
 
-    operator_extra_links = (KieLogsLink(),)
-
-    kie_conn_id: str
     destination: str
     destination_conn_id: str | None
     overwrite: bool
     max_bytes: int
     #: Also follow links and redirects to addresses of the private network.
     allow_private_hosts = False
-
-    @cached_property
-    def hook(self) -> KieHook:
-        """The hook, created when it is first needed."""
-        return open_hook(self.kie_conn_id)
 
     @cached_property
     def _ending(self) -> threading.Event:

@@ -14,10 +14,8 @@ import pytest
 from packaging.version import Version
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie import memory
 from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.chain import Chain
 from airflow_provider_kie.ledger.storage import init_ledger, open_ledger
 from airflow_provider_kie.operators.job import KieJobOperator
@@ -31,10 +29,7 @@ QUICK = {"poll_interval": 0.03, "timeout": 20}
 OF = ("dag", "run", "archive")
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    monkeypatch.setattr(memory, "NOTE_SECONDS", -10.0)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
-    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie import memory
 from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
@@ -32,10 +31,7 @@ QUICK = {"poll_interval": 0.03, "timeout": 20}
 FOX = {"model": IMAGE_MODEL, "input": {"prompt": "a fox", "image_urls": [SIGNED_URL]}}
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    monkeypatch.setattr(memory, "NOTE_SECONDS", -10.0)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
-    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 @pytest.fixture
@@ -340,8 +336,7 @@ def test_two_tasks_with_one_input_pay_once(kie, ledger):
 def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger, monkeypatch):
     """The others wait as long as KIE may take for its answer, and not only until the claim is too old to be sent."""
     kie.configure(conversion_seconds=0.5)
-    monkeypatch.setattr(storage, "SEND_WITHIN", 0.1)
-    monkeypatch.setattr(memory, "NOTE_SECONDS", 0.0)
+    monkeypatch.setattr(chain, "NOTE_SECONDS", 0.1 - chain.SEND_WITHIN)
     send = KieHook._send
     monkeypatch.setattr(KieHook, "_send", lambda hook, call: (time.sleep(0.5), send(hook, call))[1])
     tasks = [task_of(ledger, reuse="input") for _ in range(4)]

@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,26 +95,17 @@ for mode, arguments in ONE_EACH.items():
             **TASK,
             **arguments,
         )
-for mode in ("sync", "deferrable"):
-    with DAG(f"crash_market_{mode}", params={"track": "track", "point": ""}, **COMMON):
+REMEMBERED_BY: dict[str, dict[str, Any]] = {"market": {}}
+if LEDGER:
+    REMEMBERED_BY["ledger"] = {"durable": False, "ledger": LEDGER}
+for name, mode in product(REMEMBERED_BY, ("sync", "deferrable")):
+    with DAG(f"crash_{name}_{mode}", params={"track": "track", "point": ""}, **COMMON):
         KieJobOperator(
             task_id="convert",
             model="google/nano-banana",
             input={"prompt": "{{ params.track }}"},
             deferrable=mode == "deferrable",
-            **FIRST,
-            **TASK,
-        )
-
-for mode in ("sync", "deferrable") if LEDGER else ():
-    with DAG(f"crash_ledger_{mode}", params={"track": "track", "point": ""}, **COMMON):
-        KieJobOperator(
-            task_id="convert",
-            model="google/nano-banana",
-            input={"prompt": "{{ params.track }}"},
-            deferrable=mode == "deferrable",
-            durable=False,
-            ledger=LEDGER,
+            **REMEMBERED_BY[name],
             **FIRST,
             **TASK,
         )
