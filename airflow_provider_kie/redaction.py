@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-__all__ = ["harmless", "printable", "quoted", "redact", "without_queries"]
+__all__ = ["harmless", "printable", "quoted", "redact", "values_without_queries", "without_queries"]
 
 # Any scheme and its two slashes, also as JSON escapes them. The length limit keeps the search linear.
 _START = r"\b[a-z][a-z0-9+.-]{0,30}:(?:\\*/){2}"
@@ -38,6 +39,15 @@ def redact(text: str) -> str:
 def without_queries(text: str) -> str:
     """Return all of ``text``, as it is but for the query and the fragment of each http(s) URL."""
     return _HTTP_QUERY.sub(r"\g<url>", text)
+
+
+def values_without_queries(value: Any) -> Any:
+    """Return a JSON value whose texts, at any depth, are as :func:`without_queries` leaves them."""
+    if isinstance(value, dict):
+        return {name: values_without_queries(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [values_without_queries(each) for each in value]
+    return without_queries(value) if isinstance(value, str) else value
 
 
 def harmless(value: object) -> str:

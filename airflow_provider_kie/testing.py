@@ -24,6 +24,7 @@ DAG project, which is harmless otherwise:
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
                 monkeypatch.setenv(name, ",".join(filter(None, (others, "127.0.0.1"))))
         # dag.test() has no scheduler that must first record a deferral.
         monkeypatch.setattr("airflow_provider_kie.waiting.pace.DEFERRAL_SECONDS", 0.0)
+        # The emulator refuses no submits, so none need be held back.
+        monkeypatch.setattr("airflow_provider_kie.hooks.pacing.RATE_LIMIT", math.inf)
         _put_environment_before_secrets_backend(monkeypatch)
         _check_connection(emulator)
         yield emulator

@@ -45,10 +45,11 @@ pytest_plugins = ["airflow_provider_kie.testing"]
 
 @pytest.fixture(autouse=True)
 def _no_pause_left_over():
-    """Each test starts without a cool-down of an earlier one."""
-    from airflow_provider_kie.hooks.pacing import COOLDOWNS
+    """Each test starts without a cool-down or submits of an earlier one."""
+    from airflow_provider_kie.hooks.pacing import COOLDOWNS, PACER
 
     COOLDOWNS.clear()
+    PACER.clear()
 
 
 @pytest.fixture

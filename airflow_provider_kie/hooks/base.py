@@ -32,7 +32,7 @@ from airflow_provider_kie.exceptions import (
     named,
 )
 from airflow_provider_kie.hooks import over_requests
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, retrying
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, PACER, retrying
 from airflow_provider_kie.hooks.transport import no_connection
 from airflow_provider_kie.waiting.course import Course, Pause, poll, wait
 from airflow_provider_kie.waiting.pace import SETTLING_SECONDS, Pace
@@ -53,6 +53,9 @@ class SubmitGuard(Protocol):
 
     def after_error(self, error: KieError) -> None:
         """Take note of an error of such a request."""
+
+    def release(self) -> None:
+        """Give back what was claimed for the request, because it is held back."""
 
 
 class KieBaseHook(BaseHook):
@@ -140,17 +143,31 @@ class KieBaseHook(BaseHook):
         :param patience: longest pause in seconds for a rate limit that another call ran into.
         """
         settings = self.settings
-        time.sleep(COOLDOWNS.pause(settings, patience))
-        guard = None if call.repeat is Repeat.ALWAYS else self._guard
-        if guard:
-            guard.before_send()
+        pause = COOLDOWNS.pause(settings, patience)
+        if call.repeat is Repeat.ALWAYS:
+            time.sleep(pause)
+            return self._read_answer(call)
+        guard = self._guard
+        if guard and pause:
+            guard.release()
+        time.sleep(pause)
+        with PACER.turn(settings, guard.release if guard else None) as turn:
+            if guard:
+                guard.before_send()
+            turn.is_sent = True
+            try:
+                return self._read_answer(call)
+            except KieError as error:
+                if guard:
+                    guard.after_error(error)
+                raise
+
+    def _read_answer(self, call: Call[T]) -> T:
         try:
             return call.read(self._send(call))
         except KieError as error:
-            error.conn_id = settings.conn_id
-            COOLDOWNS.note(settings, error)
-            if guard:
-                guard.after_error(error)
+            error.conn_id = self.settings.conn_id
+            COOLDOWNS.note(self.settings, error)
             raise
 
     @contextmanager

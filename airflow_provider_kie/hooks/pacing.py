@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-When a call is repeated, and after which pause.
+When a submit may be sent, when a call is repeated, and after which pause.
 
 KIE refuses more than 20 new generations in 10 seconds per account ("Getting Started"). It does not queue what it
-refuses, and none of 691 recorded answers had a ``Retry-After``. So a rate limit pauses every call of the connection in
-this process for about that window. A charged call is repeated only if KIE certainly created nothing; a guarded submit
+refuses, and none of 691 recorded answers had a ``Retry-After``. So submits are
+held back before that happens, and a rate limit pauses every call of the connection in this process for about that
+window. A charged call is repeated only if KIE certainly created nothing; a guarded submit
 also once after an unknown outcome, because KIE's 409 then shows whether the first one had worked.
 """
 
@@ -14,6 +15,10 @@ import logging
 import random
 import threading
 import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt
@@ -29,10 +34,13 @@ from airflow_provider_kie.exceptions import (
 if TYPE_CHECKING:
     from airflow_provider_kie.connection import KieSettings
 
-__all__ = ["COOLDOWNS", "Cooldowns", "retrying"]
+__all__ = ["COOLDOWNS", "PACER", "Cooldowns", "Pacer", "Turn", "retrying"]
 
-#: Seconds of KIE's window for new generations.
+#: How many new generations KIE accepts in its window, and the seconds of that.
+RATE_LIMIT = 20
 RATE_WINDOW = 10.0
+#: Longest sleep in seconds before a submit that waits looks again.
+LONGEST_LOOK = 1.0
 #: Seconds over which calls are spread after the window.
 RATE_JITTER = 2.0
 #: Shortest pause in seconds, whatever KIE asks for.
@@ -93,6 +101,86 @@ class Cooldowns:
 
 
 COOLDOWNS = Cooldowns()
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    One submit that may be sent.
+
+    :param is_sent: set once it is; a turn that was not used frees its place at once.
+    """
+
+    is_sent: bool = False
+
+
+@dataclass(slots=True)
+class _Window:
+    """
+    What counts against the limit of one account.
+
+    :param under_way: submits that may be on their way.
+    :param answered: when the others were answered, oldest first.
+    """
+
+    under_way: int = 0
+    answered: deque[float] = field(default_factory=deque)
+
+
+class Pacer:
+    """
+    Holds submits back so that an account does not meet its rate limit, for all threads of the process.
+
+    A submit counts from before it is sent until the window has passed since its answer. KIE's own clock saw it
+    somewhere in between, so no delay on the way can put one too many into a window of KIE's.
+    """
+
+    def __init__(self) -> None:
+        self._windows: defaultdict[tuple[str, str], _Window] = defaultdict(_Window)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self, settings: KieSettings, before_pause: Callable[[], object] | None = None) -> Iterator[Turn]:
+        """
+        Wait until another submit of the account may be sent, and yield it.
+
+        :param settings: name the account and the host, which have the limit together.
+        :param before_pause: called once before a pause, if there is one.
+        """
+        window = self._windows[settings.payer, settings.base_url]
+        while rest := self._enter(window):
+            if before_pause:
+                before_pause()
+                before_pause = None
+            else:
+                time.sleep(min(rest, LONGEST_LOOK))
+        turn = Turn()
+        try:
+            yield turn
+        finally:
+            with self._lock:
+                window.under_way -= 1
+                if turn.is_sent:
+                    window.answered.append(time.monotonic())
+
+    def _enter(self, window: _Window) -> float:
+        """Take a place, or return the seconds until there may be one."""
+        with self._lock:
+            now = time.monotonic()
+            while window.answered and now - window.answered[0] > RATE_WINDOW:
+                window.answered.popleft()
+            if window.under_way + len(window.answered) < RATE_LIMIT:
+                window.under_way += 1
+                return 0.0
+            oldest = window.answered[0] if window.answered else now
+            return max(oldest + RATE_WINDOW - now, 0.0) + 0.001
+
+    def clear(self) -> None:
+        """Forget all earlier submits."""
+        self._windows.clear()
+
+
+PACER = Pacer()
 
 
 class _MayRepeat:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.ledger.rules import Found, Policy
+from airflow_provider_kie.ledger.rules import CLOSED, Found, Policy, current
 from airflow_provider_kie.money import RESUBMIT, Entry, Outcome, State, outcome_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,37 @@ class LedgerEntry:
         Waits for the id of a job that another one is just submitting.
         """
         return self._load("fail")  # what an unknown outcome allows depends on what the entry says
+
+    def look(self) -> list[dict[str, Any]]:
+        """
+        Find what is known of the job, without a claim and without waiting for anybody's id.
+
+        :return: the last body of each generation, see :meth:`Chain.bodies`.
+        :raises KieLedgerError: the entry cannot be read.
+        """
+        bodies = self._chain.bodies()
+        generation, state = current(f"{body['generation']:04d}.{body['state']}" for body in bodies)
+        body = next((body for body in bodies if body["generation"] == generation), None)
+        kind: Literal["closed", "job", "unknown"] = "closed"
+        if state not in CLOSED:
+            kind = "job" if body and body["kie_task_id"] else "unknown"
+        self.found, self._generation = Found(kind, generation, state, body), generation
+        return bodies
+
+    @property
+    def known(self) -> Entry | None:
+        """What a look has found; None for nothing."""
+        return None if self.found is None or self.found.kind == "closed" else _entry_of(self.found)
+
+    def pass_over(self) -> None:
+        """
+        Count the claim that a look has found as over, because its outcome stays unknown and the policy allows another.
+
+        :raises AlreadySubmittedError: the policy forbids that, or an id was written.
+        """
+        if self.found is None or self.found.state != "claimed" or self._policy != RESUBMIT:
+            raise AlreadySubmittedError(self.known or Entry(State.CLAIMED, {}))
+        self._over = self._generation
 
     def open_next(self, closing: str) -> None:
         """

@@ -10,31 +10,28 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, XComArg
 
 from airflow_provider_kie.api.echo import read_input
-from airflow_provider_kie.api.families import JOBS, tag_of
+from airflow_provider_kie.api.families import JOBS
 from airflow_provider_kie.api.fields import check_count, is_blank
 from airflow_provider_kie.connection import DEFAULT_CONN_ID
 from airflow_provider_kie.exceptions import KieDownloadError, KieError, KieValidationError
 from airflow_provider_kie.money import digest
 from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.tasks import as_rendered, which_job
-from airflow_provider_kie.transfers.storing import StoringOperator, owner_and_try
-from airflow_provider_kie.waiting.verdict import finished
+from airflow_provider_kie.transfers.job_files import JobFilesOperator, key_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.api.job import KieFile, KieJob
-    from airflow_provider_kie.files.storage import Destination
-    from airflow_provider_kie.files.store import Stopped, Stored
+    from airflow_provider_kie.files.store import Stored
     from airflow_provider_kie.files.template import DestinationTemplate
-    from airflow_provider_kie.media import Media
     from airflow_provider_kie.transfers.notes import Notes
 
 __all__ = ["KieJobToObjectStorageOperator"]
 
 
-class KieJobToObjectStorageOperator(StoringOperator):
+class KieJobToObjectStorageOperator(JobFilesOperator):
     """
     Store the files of a finished job, complete and checked, in any storage that Airflow supports.
 
@@ -109,11 +106,11 @@ class KieJobToObjectStorageOperator(StoringOperator):
         template = DestinationTemplate(self.destination, kie_task_id)
         manifest_url = None if is_blank(self.result_name) else template.beside(str(self.result_name))
         job = self._read(row, kie_task_id)
-        files = self._choose(job)
+        files = self._choose(job, may_be_none=not is_blank(self.result_name))
         self._check(template, files, manifest_url, context)
         notes = Notes(context, template, self.destination_conn_id, kie_task_id)
-        facts = {_key(file): noted for file in files if (noted := self._noted(notes, file, context))}
-        missing = [file for file in files if _key(file) not in facts]
+        facts = {key_of(file): noted for file in files if (noted := self._noted(notes, file, context))}
+        missing = [file for file in files if key_of(file) not in facts]
         failures: list[tuple[KieFile, Exception]] = []
         fetch = partial(self._fetch, row, template, kie_task_id, context)
         for file, end in each(missing, fetch, self.max_workers, self._ending):
@@ -121,12 +118,12 @@ class KieJobToObjectStorageOperator(StoringOperator):
                 self.log.warning("%s is not stored: %s", _label(file), end)
                 failures.append((file, end))
                 continue
-            facts[_key(file)] = told = _facts(file, end)
+            facts[key_of(file)] = told = _facts(file, end)
             notes.add(told)
             tell = "%s was already there: %s (%s bytes)." if end.already_there else "%s is stored: %s (%s bytes)."
             self.log.info(tell, _label(file), told["destination"], f"{told['size']:,}")
             self._report_lineage(end.link, end.destination)
-        stored = [facts[_key(file)] for file in files if _key(file) in facts]
+        stored = [facts[key_of(file)] for file in files if key_of(file) in facts]
         context["ti"].xcom_push(key="files", value=stored)
         if failures:
             failures.sort(key=lambda failure: files.index(failure[0]))
@@ -140,26 +137,6 @@ class KieJobToObjectStorageOperator(StoringOperator):
         self._update_outlets(context, {"files": stored})
         return destinations
 
-    def _read(self, row: Family, kie_task_id: str) -> KieJob:
-        return finished(row, kie_task_id, self.hook.poll(row, kie_task_id, retry_reads=True)).job
-
-    def _choose(self, job: KieJob) -> list[KieFile]:
-        """Return the files to store."""
-        there = list(dict.fromkeys(file["name"] for file in job["files"]))
-        problem = ""
-        try:
-            names = [self.names] if isinstance(self.names, str) else list(self.names or ())
-        except TypeError:
-            raise KieValidationError(f"names is {quoted(self.names)}, but must be a list of names") from None
-        if wrong := [name for name in names if name not in there]:
-            names_there = ", ".join(there) or "none"
-            problem = f"names holds {', '.join(map(quoted, wrong))}, but the files of the job are {names_there}"
-        elif not there and is_blank(self.result_name):
-            problem = "The job has no files; its result can be stored by result_name"
-        if problem:
-            raise KieValidationError(problem, kie_task_id=job["kie_task_id"], family=tag_of(job["family"]))
-        return [file for file in job["files"] if not names or file["name"] in names]
-
     def _check(
         self, template: DestinationTemplate, files: Sequence[KieFile], manifest_url: str | None, context: Context
     ) -> None:
@@ -170,11 +147,6 @@ class KieJobToObjectStorageOperator(StoringOperator):
         for url in (*(template.url(file, "bin") for file in files), *filter(None, [manifest_url])):
             self._destination(url, context)
 
-    def _destination(self, url: str, context: Context) -> Destination:
-        from airflow_provider_kie.files.storage import Destination
-
-        return Destination(url, self.destination_conn_id, *owner_and_try(context))
-
     def _noted(self, notes: Notes, file: KieFile, context: Context) -> dict[str, Any] | None:
         """Return the facts of a file that an earlier try has stored, if it is still there."""
         facts = notes.find(file["name"], file["index"])
@@ -182,28 +154,6 @@ class KieJobToObjectStorageOperator(StoringOperator):
             return None
         self.log.info("%s was stored by an earlier try: %s.", _label(file), facts["destination"])
         return {**facts, "already_there": True}
-
-    def _fetch(
-        self,
-        row: Family,
-        template: DestinationTemplate,
-        kie_task_id: str,
-        context: Context,
-        file: KieFile,
-        stopped: Stopped,
-    ) -> Stored:
-        from airflow_provider_kie.files.host import Link
-
-        def place(media: Media | None) -> Destination | None:
-            if media is None and template.has_extension:
-                return None
-            return self._destination(template.url(file, media.extension if media else ""), context)
-
-        def reread() -> str | None:
-            again = self._read(row, kie_task_id)["files"]
-            return next((each["url"] for each in again if _key(each) == _key(file)), None)
-
-        return self._store(Link(file["url"], from_kie=True), reread, place, stopped=stopped)
 
     def _store_manifest(
         self, row: Family, job: KieJob, url: str, files: list[dict[str, Any]], context: Context
@@ -217,10 +167,6 @@ class KieJobToObjectStorageOperator(StoringOperator):
         manifest.write(self._destination(url, context), content, overwrite=self.overwrite)
         self.log.info("The manifest is stored: %s.", url)
         context["ti"].xcom_push(key="manifest", value=url)
-
-
-def _key(file: KieFile) -> tuple[str, int]:
-    return file["name"], file["index"]
 
 
 def _label(file: KieFile) -> str:

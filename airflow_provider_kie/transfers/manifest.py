@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.exceptions import KieDestinationExistsError
 from airflow_provider_kie.files.storage import Destination, PartFile
-from airflow_provider_kie.redaction import quoted, without_queries
+from airflow_provider_kie.redaction import quoted, values_without_queries
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
@@ -30,7 +30,7 @@ def manifest_of(job: KieJob, files: Sequence[Mapping[str, Any]], input_sha256: s
     :param input_sha256: the digest of its input, if it is known.
     """
     known: Mapping[str, Any] = {**job}
-    facts = {name: _without_signatures(known[name]) for name in _FACTS}
+    facts = {name: values_without_queries(known[name]) for name in _FACTS}
     stored = [{name: file[name] for name in OF_A_FILE} for file in files]
     return {"schema": 1, **facts, "input_sha256": input_sha256, "files": stored}
 
@@ -67,12 +67,3 @@ def _is_about(content: bytes, kie_task_id: str) -> bool:
     except ValueError:
         return False
     return isinstance(found, dict) and found.get("kie_task_id") == kie_task_id
-
-
-def _without_signatures(value: Any) -> Any:
-    """Return a value whose links have lost their query, which may hold a signature."""
-    if isinstance(value, dict):
-        return {name: _without_signatures(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_without_signatures(each) for each in value]
-    return without_queries(value) if isinstance(value, str) else value
