@@ -146,11 +146,13 @@ _INPUT = (
     _option("--dry-run", action="store_true", help="send nothing; show what would be sent"),
 )
 _MAP_INDEX = _option("--map-index", type=int, default=-1, help="the map index of the instance, if the task is mapped")
+_ENTRY = _option("--entry", metavar="ENTRY", help="one item of a batch, by the entry that the manifest names for it")
 _TASK = (
     _option("dag_id", metavar="DAG", help="the DAG"),
     _option("run_id", metavar="RUN", help="the id of its run"),
     _option("task_id", metavar="TASK", help="the task that submits"),
     _MAP_INDEX,
+    _ENTRY,
 )
 _URL = _option("url", metavar="URL", help="URL or path of the folder, in any storage that Airflow supports")
 _LEDGER = _option("--ledger", metavar="URL", help="the ledger's folder (default: the connection's)")

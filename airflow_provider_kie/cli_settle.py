@@ -184,7 +184,13 @@ def _remembered(args: Namespace, *, settling: bool = False) -> _Remembered:
     if ledger:
         task = TaskKey(args.dag_id, args.run_id, args.task_id, args.map_index)
         with reading() as progress:
-            chains = [bodies for bodies in settle.of_task(ledger, task.ids, progress) if settle.standing(bodies)]
+            found = settle.of_task(ledger, task.ids, progress, entry=args.entry)
+        chains = [bodies for bodies in found if settle.standing(bodies)]
+        if not args.entry and any("ordinal" in body for bodies in chains for body in bodies):
+            raise KieError(
+                f"{_describe(args)} is a batch of many jobs: name the item by --entry, from the manifest; "
+                "'ledger list --state unknown' lists those of unknown outcome"
+            )
     if settling and store is None:  # so Airflow cannot say here whether the task runs
         _refuse_while_submitting(chains, args, settings.timeout if settings else DEFAULT_TIMEOUT)
     if not stored and not chains:

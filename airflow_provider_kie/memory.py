@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.api.common import FILES_LAST
-from airflow_provider_kie.exceptions import KieError, KieLinkExpiredError, named
+from airflow_provider_kie.api.fields import is_blank
+from airflow_provider_kie.exceptions import KieError, KieLinkExpiredError, KieValidationError, named
 from airflow_provider_kie.ledger.entry import LedgerEntry
 from airflow_provider_kie.money import (
     FAIL,
@@ -33,11 +34,12 @@ from airflow_provider_kie.waiting.verdict import Done
 if TYPE_CHECKING:
     from airflow_provider_kie.api.family import Family
     from airflow_provider_kie.api.job import KieJob
+    from airflow_provider_kie.connection import KieSettings
     from airflow_provider_kie.durable import StoredEntry
     from airflow_provider_kie.ledger.rules import Policy
     from airflow_provider_kie.waiting.verdict import Failed, Verdict
 
-__all__ = ["Memory", "open_memory"]
+__all__ = ["Memory", "ledger_of", "open_memory"]
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +201,20 @@ class Memory:
         if self.ledger:  # first, because others may wait for it
             self.ledger.commit(kie_task_id)
         self._store.commit(kie_task_id)
+
+
+def ledger_of(given: object, settings: KieSettings) -> str | None:
+    """
+    Return the folder of the ledger that a task uses; None for no ledger.
+
+    :param given: the task's argument: a URL or a path, False for none, or nothing for the connection's.
+    :raises KieValidationError: it is True.
+    """
+    if given is True:
+        raise KieValidationError("ledger is True, but must be a URL or a path, or False for none")
+    if given is False:
+        return None
+    return settings.ledger if is_blank(given) else str(given)
 
 
 def open_memory(

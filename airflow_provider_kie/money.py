@@ -115,6 +115,7 @@ class TaskKey:
     :param map_index: -1 for a task that is not mapped.
     :param conn_id: the connection of the task, unless it is the default one.
     :param ledger: the task's own ledger, if it is not the connection's.
+    :param entry: the name of the item's entry in the ledger, for an item of a batch.
     """
 
     dag_id: str
@@ -123,6 +124,7 @@ class TaskKey:
     map_index: int = -1
     conn_id: str | None = None
     ledger: str | None = None
+    entry: str | None = None
 
     @property
     def ids(self) -> dict[str, str | int]:
@@ -134,8 +136,9 @@ class TaskKey:
         index = ["--map-index", str(self.map_index)] if self.map_index >= 0 else []
         conn_id = ["--conn-id", self.conn_id] if self.conn_id else []
         ledger = ["--ledger", self.ledger] if self.ledger else []
+        entry = ["--entry", self.entry] if self.entry else []
         ids = [self.dag_id, self.run_id, self.task_id]
-        return f"{COMMAND} jobs {name} {shlex.join([*ids, *index, *conn_id, *ledger])}"
+        return f"{COMMAND} jobs {name} {shlex.join([*ids, *index, *conn_id, *ledger, *entry])}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from airflow_provider_kie.exceptions.root import KieError, label, named
 __all__ = [
     "KieAlreadyConvertedError",
     "KieAuthenticationError",
+    "KieBatchFailedError",
     "KieBlockedError",
     "KieConfigurationError",
     "KieConnectionError",
@@ -254,6 +255,12 @@ class KieLedgerError(KieError):
         f"Check the folder and the access to its storage. A new ledger is made once, by `{COMMAND} ledger init URL`."
     )
     nothing_created = True
+
+
+class KieBatchFailedError(KieError):
+    """Items of a batch did not succeed; the others did, and their results are kept."""
+
+    next_step = "See the manifest; another try submits only what was never accepted, and fetches what is missing."
 
 
 class KieNotReadyError(KieError):

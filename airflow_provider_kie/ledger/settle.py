@@ -16,15 +16,21 @@ __all__ = ["adopt", "current", "forget", "of_task", "standing"]
 Body: TypeAlias = dict[str, Any]
 
 
-def of_task(ledger: Ledger, task: Mapping[str, Any], progress: Progress = silent) -> list[list[Body]]:
+def of_task(
+    ledger: Ledger, task: Mapping[str, Any], progress: Progress = silent, *, entry: str | None = None
+) -> list[list[Body]]:
     """
     Return the chains that a task instance has made, as :meth:`Ledger.chains` does, the latest first.
 
     Where it reuses what is its own, its chain is known. Otherwise the whole ledger is read.
 
     :param task: the ids of the task instance, as entries have them.
+    :param entry: only this chain of them.
     :raises KieLedgerError: the ledger cannot be read.
     """
+    if entry:
+        bodies = ledger.entry(entry).bodies()
+        return [bodies] if any(body.get("task") == dict(task) for body in bodies) else []
     own = ledger.chain(task).bodies()
     if standing(own):
         return [own]

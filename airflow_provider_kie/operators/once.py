@@ -32,7 +32,7 @@ from airflow_provider_kie.exceptions import (
 )
 from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError
-from airflow_provider_kie.memory import open_memory
+from airflow_provider_kie.memory import ledger_of, open_memory
 from airflow_provider_kie.money import (
     INPUT,
     TASK,
@@ -91,11 +91,7 @@ class SubmitOnce(JobTask):
 
     @property
     def _ledger_url(self) -> str | None:
-        if self.ledger is True:
-            raise KieValidationError("ledger is True, but must be a URL or a path, or False for none")
-        if self.ledger is False:
-            return None
-        return self.hook.settings.ledger if is_blank(self.ledger) else str(self.ledger)
+        return None if self.ledger is False else ledger_of(self.ledger, self.hook.settings)
 
     def _memory(self, context: Context) -> Memory:
         url = self._ledger_url

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The course of a batch: looks its items up, submits them, waits for all of them, and has their files stored.
+
+One event loop waits for all jobs, in a thread of its own: what ends the task is raised in the task's own thread, which
+only waits for this one. Submits, notes and files are carried out in a few threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakValueDictionary
+
+from airflow_provider_kie.batch.report import Report, cost_of
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieBlockedError,
+    KieConfigurationError,
+    KieError,
+    KieFeatureDisabledError,
+    KieInsufficientCreditsError,
+    KieKeyCapError,
+    KieLedgerError,
+)
+from airflow_provider_kie.hooks.environment import ssl_context
+from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.money import Submit, worth_a_new_submit
+from airflow_provider_kie.waiting.course import Pause
+from airflow_provider_kie.waiting.pace import Pace
+from airflow_provider_kie.waiting.verdict import Done, Failed, Wait, timed_out
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.api.job import KieJob
+    from airflow_provider_kie.batch.items import Item
+    from airflow_provider_kie.batch.submits import Submits
+
+__all__ = ["Course", "Limits"]
+
+log = logging.getLogger(__name__)
+
+#: Threads that look up entries, that submit, and that store files. At two submits a second, eight of them allow for
+#: answers that take four seconds.
+LOOKERS, SUBMITTERS, STORERS = 16, 8, 4
+#: Seconds between two lines about the progress.
+REPORT_SECONDS = 30.0
+#: Seconds in which a batch that is ended may come to its end, besides the time-out of a request.
+LAST_SECONDS = 5.0
+#: Errors that every further submit would meet too.
+STOPS: Final = (
+    KieAuthenticationError,
+    KieBlockedError,
+    KieConfigurationError,
+    KieFeatureDisabledError,
+    KieInsufficientCreditsError,
+    KieKeyCapError,
+    KieLedgerError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    The limits of a batch.
+
+    :param max_in_flight: how many jobs run at a time.
+    :param poll_interval: seconds between two polls of a job.
+    :param timeout: seconds to wait for each job.
+    :param max_attempts: accepted submits of an item.
+    :param max_credits: from which on nothing more is submitted; None for no limit.
+    """
+
+    max_in_flight: int
+    poll_interval: float
+    timeout: float
+    max_attempts: int
+    max_credits: float | None
+
+
+class Course:
+    """
+    One try of a batch.
+
+    :param submits: looks up and submits.
+    :param store: stores the files of a job, and adds their destinations to the item; None to store none.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        submits: Submits,
+        limits: Limits,
+        store: Callable[[Item, KieJob], None] | None = None,
+    ) -> None:
+        self._items = items
+        self._submits = submits
+        self._limits = limits
+        self._settings = submits.payer.settings
+        self._row = submits.payer.kind.row
+        self._store = store
+        self._report = Report(items)
+        self._looked_at = math.inf
+        self._over = threading.Event()
+        self._crash: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        #: The credits of each job, as far as KIE has reported them.
+        self._spent: dict[str, float] = {}
+        #: What keeps the rest from being submitted: an error, or ``max_credits``.
+        self.halt: KieError | None = None
+        self.is_spent = False
+
+    def look_up(self) -> None:
+        """
+        Find what is known of all items, many at a time, before anything is sent.
+
+        :raises KieLedgerError: the ledger cannot be read.
+        """
+        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kie-batch-look") as pool:
+            for item, known in zip(self._items, pool.map(self._submits.look_up, self._items), strict=True):
+                if known is not None and known.kie_task_id is None:
+                    item.end = "unknown"  # for now: whoever has claimed it may be submitting it
+                elif known is not None:
+                    self._submits.decide(item, known)
+                self._count_credits(item, item.credits)
+        self._looked_at = time.monotonic()
+        self._report = Report(self._items)
+
+    def run(self) -> None:
+        """
+        Carry out the batch; return when each item has come to its end, or nothing more may be submitted.
+
+        Whatever is raised in this thread meanwhile ends the batch first.
+        """
+        threading.Thread(target=self._run, name="kie-batch", daemon=True).start()
+        try:
+            self._over.wait()
+        except BaseException:
+            self.stop()
+            self._over.wait(LAST_SECONDS)
+            raise
+        finally:
+            self._await_answers()
+        if self._crash:
+            raise self._crash
+
+    def stop(self) -> None:
+        """End the batch: submit nothing more, and wait for nothing."""
+        self._submits.ending.set()
+        if self._loop and self._main and not self._over.is_set():
+            self._loop.call_soon_threadsafe(self._main.cancel)
+
+    def _await_answers(self) -> None:
+        """Wait for the answers to submits that are on their way, because only these name what is paid for."""
+        until = time.monotonic() + self._settings.timeout + LAST_SECONDS
+        while self._submits.under_way and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._carry_out())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self._crash = error
+        finally:
+            self._over.set()
+
+    async def _carry_out(self) -> None:
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        if self._submits.ending.is_set():
+            return
+        self._async_hook = KieAsyncHook(self._settings, ssl_context(self._settings, self._settings.base_url))
+        self._in_flight = asyncio.Semaphore(self._limits.max_in_flight)
+        self._submitting = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="kie-batch-submit")
+        self._fetching = ThreadPoolExecutor(STORERS, thread_name_prefix="kie-batch-file")
+        # Each may hold a job; as many again may have files to be stored, whose jobs no longer count.
+        workers = min(len(self._items), self._limits.max_in_flight * (2 if self._store else 1))
+        queue = self._in_order()
+        try:
+            async with asyncio.TaskGroup() as group:
+                reporting = group.create_task(self._tell())
+                async with asyncio.TaskGroup() as working:
+                    for _ in range(workers):
+                        working.create_task(self._work(queue))
+                reporting.cancel()
+        finally:
+            for pool in (self._submitting, self._fetching):
+                pool.shutdown(wait=False, cancel_futures=True)
+            await self._async_hook.transport.close()
+            log.info("%s", self._report.line())
+
+    def _in_order(self) -> Iterator[Item]:
+        """Yield the items: first those with a job, last those whose outcome may still become known."""
+        open_ones = [item for item in self._items if item.error is None]
+        yield from (item for item in open_ones if item.kie_task_id)
+        yield from (item for item in open_ones if not item.kie_task_id and item.end != "unknown")
+        yield from (item for item in open_ones if not item.kie_task_id and item.end == "unknown")
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            log.info("%s", self._report.line())
+
+    async def _work(self, queue: Iterator[Item]) -> None:
+        for item in queue:
+            try:
+                await self._carry(item)
+            except KieError as error:
+                self._halt_for(error)
+                item.ends("failed", error)
+            except Exception as error:
+                log.exception("Item %s broke off.", item.line)
+                item.ends("failed", KieError(f"{type(error).__name__}: {error}"))
+
+    async def _carry(self, item: Item) -> None:
+        """Bring an item to its end."""
+        if item.end == "unknown":
+            await self._settle(item)
+            if item.error is not None:
+                return
+        async with self._in_flight:
+            job = await self._obtain(item)
+        if job is not None and self._store is not None:
+            async with self._storing.setdefault(job["kie_task_id"], asyncio.Lock()):
+                await self._in_thread(self._fetching, partial(self._store, item, job))
+        if job is not None:
+            item.ends("succeeded")
+
+    async def _settle(self, item: Item) -> None:
+        """Wait for the id of a claim that has none; note in the item whether it may be submitted."""
+        await asyncio.sleep(max(0.0, self._looked_at + self._submits.payer.patience - time.monotonic()))
+        known = await self._in_thread(None, partial(self._submits.look_up, item))
+        if known is None:
+            item.end = "not submitted"
+        elif (decision := self._submits.decide(item, known)) is not None:
+            item.end = "not submitted"
+            item.claim_is_over = isinstance(decision, Submit)
+
+    async def _obtain(self, item: Item) -> KieJob | None:
+        """Return the finished job of an item, submitted now or before; None if there is none, which the item says."""
+        fresh = item.kie_task_id is None
+        if fresh and not await self._submit(item):
+            return None
+        while True:
+            item.end = "running"
+            end = await self._wait(item, fresh=fresh)
+            if isinstance(end, Done):
+                self._count_credits(item, end.job["credits"])
+                await self._in_thread(None, partial(self._submits.note_end, item, end.job))
+                return end.job
+            failed = item.kie_task_id
+            if not await self._is_worth_another(item, end) or not await self._submit(item):
+                return None
+            if item.kie_task_id == failed:  # KIE names the failed job again instead of starting another
+                item.ends("failed", end.error)
+                return None
+            fresh = True
+
+    async def _is_worth_another(self, item: Item, end: Failed) -> bool:
+        """Note that an item's job has ended without a result; return whether to submit another."""
+        worth = worth_a_new_submit(end.error, guarded=False)
+        if worth:
+            await self._in_thread(None, partial(self._submits.note_end, item, None))
+        self._halt_for(end.error)
+        allowed = item.accepted < self._limits.max_attempts
+        item.ends("failed", end.error, retry_helps=allowed if worth else None)
+        return worth and allowed
+
+    async def _submit(self, item: Item) -> bool:
+        """Submit an item's job; return whether there is one now. The item says why there is none."""
+        if self.halt is not None or self._is_spent():
+            return False
+        await self._in_thread(self._submitting, partial(self._submits.submit, item))
+        if item.end == "running":
+            item.error = None
+            return True
+        if item.error is not None:
+            self._halt_for(item.error)
+        return False
+
+    async def _wait(self, item: Item, *, fresh: bool) -> Done | Failed:
+        limits, kie_task_id = self._limits, str(item.kie_task_id)
+        until = time.monotonic() + limits.timeout
+        pace = Pace(limits.poll_interval)
+        if fresh:
+            await asyncio.sleep(min(pace.pause(1), limits.timeout))
+        end = await self._async_hook.wait(
+            self._row, kie_task_id, pace=pace, left=lambda: until - time.monotonic(), polls=0, report=_silent
+        )
+        if isinstance(end, Wait):
+            return timed_out(self._row, kie_task_id, self._settings.conn_id, limits.timeout, end.reason)
+        return end
+
+    def _is_spent(self) -> bool:
+        limit = self._limits.max_credits
+        if limit is None or sum(self._spent.values()) < limit:
+            return False
+        if not self.is_spent:
+            log.warning("max_credits=%g is reached (%s): nothing more is submitted.", limit, cost_of(self._items))
+        self.is_spent = True
+        return True
+
+    def _count_credits(self, item: Item, credits_: float | None) -> None:
+        if credits_ is not None:
+            item.credits = credits_
+            self._spent[str(item.kie_task_id)] = credits_
+
+    def _halt_for(self, error: KieError) -> None:
+        if isinstance(error, STOPS) and self.halt is None:
+            log.error("Nothing more is submitted: %s", error)
+            self.halt = error
+
+    def _in_thread(self, pool: ThreadPoolExecutor | None, work: Callable[[], T]) -> Coroutine[Any, Any, T]:
+        loop = asyncio.get_running_loop()
+
+        async def done() -> T:
+            return await loop.run_in_executor(pool, work)
+
+        return done()
+
+
+def _silent(pause: Pause) -> None:
+    """Say nothing about a single job."""

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is paid for each item of a batch: its entry in the ledger, and its submits.
+
+The rules are those of a single job (:mod:`airflow_provider_kie.money`, :mod:`airflow_provider_kie.ledger`). Everything
+here blocks, and runs in several threads at once; each thread has a hook of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kie.exceptions import KieError, KieLedgerError, named
+from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
+from airflow_provider_kie.ledger.storage import SEND_WITHIN
+from airflow_provider_kie.memory import NOTE_SECONDS
+from airflow_provider_kie.money import (
+    INPUT,
+    Entry,
+    Outcome,
+    Resume,
+    Stop,
+    Submit,
+    TaskKey,
+    maybe_submitted,
+    next_try,
+    outcome_of,
+    stops_after_unknown,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.api.job import KieJob
+    from airflow_provider_kie.batch.items import Item, Kind
+    from airflow_provider_kie.connection import KieSettings
+    from airflow_provider_kie.ledger.rules import Policy
+    from airflow_provider_kie.ledger.storage import Ledger
+
+__all__ = ["Payer", "Submits"]
+
+log = logging.getLogger(__name__)
+
+
+class _NotSentError(Exception):
+    """The batch ends, so nothing more is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """
+    Whose submits they are, and under which rules.
+
+    :param task: the task instance, with what its commands need besides.
+    :param reuse: ``"task"`` or ``"input"``.
+    :param on_unknown_submit: ``"fail"``, ``"resubmit"``, or None for what the family's guard allows.
+    """
+
+    kind: Kind
+    settings: KieSettings
+    ledger: Ledger
+    task: TaskKey
+    max_tries: int | None
+    reuse: str
+    on_unknown_submit: str | None
+
+    @property
+    def policy(self) -> Policy:
+        """What an unknown outcome allows."""
+        return "fail" if stops_after_unknown(self.kind.row.guarded, self.on_unknown_submit) else "resubmit"
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a claim without an id is of unknown outcome: more than a submit can take."""
+        return SEND_WITHIN + 2 * self.settings.timeout + NOTE_SECONDS
+
+
+class Submits:
+    """
+    Looks up, submits and notes the jobs of items.
+
+    :param payer: whose they are.
+    """
+
+    def __init__(self, payer: Payer) -> None:
+        self.payer = payer
+        self._row = payer.kind.row
+        self._here = threading.local()
+        #: Set when nothing more may be sent.
+        self.ending = threading.Event()
+        #: The lines of items whose submit is on its way.
+        self.under_way: set[int] = set()
+
+    def look_up(self, item: Item) -> Entry | None:
+        """
+        Find what is known of an item's job, and note it in the item; return what forbids or allows a submit.
+
+        :raises KieLedgerError: the ledger cannot be read.
+        """
+        return self._look(item, self._entry(item))
+
+    def submit(self, item: Item) -> None:
+        """Submit an item's job, unless somebody else has; note in the item how that ended."""
+        entry = self._entry(item)
+        before = item.kie_task_id
+        try:
+            if item.claim_is_over:
+                self._look(item, entry)
+                entry.pass_over()
+            kie_task_id = self._send(item, entry)
+        except _NotSentError:
+            return
+        except AlreadySubmittedError as other:
+            self._join(item, other.entry)
+        else:
+            if kie_task_id is not None:
+                entry.commit(kie_task_id)
+                item.accepted += kie_task_id != before
+                item.kie_task_id, item.end = kie_task_id, "running"
+                log.debug("Item %s: %s is submitted.", item.line, named(self._row.tag, kie_task_id))
+        finally:
+            entry.release()
+            self.under_way.discard(item.line)
+
+    def note_end(self, item: Item, job: KieJob | None) -> None:
+        """Write how an item's job has ended; a failure is only a warning, because the job is paid for."""
+        try:
+            self._entry(item).end(str(item.kie_task_id), job)
+        except KieLedgerError as error:
+            log.warning("The end of item %s could not be written into the ledger: %s", item.line, error)
+
+    def unknown(self, item: Item, problem: str) -> None:
+        """Note that an item may have been submitted; the error names the commands that settle it."""
+        task = replace(self.payer.task, entry=item.entry)
+        error = maybe_submitted(self._row, problem, task, self.payer.settings.conn_id)
+        item.ends("unknown", error, retry_helps=self.payer.policy == "resubmit")
+
+    def decide(self, item: Item, known: Entry | None) -> Submit | Resume | None:
+        """
+        Return what may be done about an item, given what is known of it.
+
+        :return: None if nothing may, in which case the item says why.
+        """
+        identity = self.payer.kind.identity(self.payer.settings, item.given)
+        task = replace(self.payer.task, entry=item.entry)
+        allowed = self.payer.on_unknown_submit
+        decision = next_try(self._row, known, identity, on_unknown_submit=allowed, task=task)
+        if isinstance(decision, Stop):
+            item.ends("unknown", decision.error)
+            return None
+        return decision
+
+    def _look(self, item: Item, entry: LedgerEntry) -> Entry | None:
+        bodies = entry.look()
+        own = (body for body in bodies if body.get("task") == self.payer.task.ids and body["state"] != "forgotten")
+        item.accepted = len({body["kie_task_id"] for body in own} - {None})
+        found = entry.found
+        if found and (found.kind == "job" or found.state == "failed") and found.kie_task_id:
+            item.kie_task_id = found.kie_task_id
+            item.credits = (found.body or {}).get("credits")
+        return entry.known
+
+    def _send(self, item: Item, entry: LedgerEntry) -> str | None:
+        """Submit an item, and return the id; None if there is none, in which case the item says why."""
+        try:
+            with self._hook.submits_by(_Guard(self, item, entry)):
+                return self.payer.kind.send(self._hook, item.given)
+        except (AlreadySubmittedError, _NotSentError):
+            raise
+        except Exception as error:
+            outcome = outcome_of(error)
+            if outcome is Outcome.REFUSED and isinstance(error, KieError):
+                item.ends("not submitted", error)
+                return None
+            entry.mark_sent()
+            if isinstance(error, KieError) and outcome is Outcome.ACCEPTED:
+                log.warning("Item %s: %s", item.line, error)
+                return str(error.existing_kie_task_id)
+            if not isinstance(error, KieError):
+                log.exception("The submit of item %s broke off.", item.line)
+            problem = error.problem if isinstance(error, KieError) else f"The submit broke off ({type(error).__name__})"
+            self.unknown(item, problem)
+            return None
+
+    def _join(self, item: Item, other: Entry) -> None:
+        """Go on with the job of another task or try, which has claimed it first."""
+        decision = self.decide(item, other)
+        if isinstance(decision, Resume):
+            item.kie_task_id, item.end = decision.kie_task_id, "running"
+        elif decision is not None:
+            self.unknown(item, "Another task or try is submitting the job, and its id is not known")
+
+    def _entry(self, item: Item) -> LedgerEntry:
+        payer = self.payer
+        identity = payer.kind.identity(payer.settings, item.given)
+        if payer.reuse == INPUT:
+            key: dict[str, Any] = identity | ({"ordinal": item.ordinal} if item.ordinal else {})
+        else:
+            key = {**payer.task.ids, "digest": item.digest, "ordinal": item.ordinal}
+        chain = payer.ledger.chain(key)
+        item.entry = chain.entry
+        chain.facts |= {
+            "identity": identity,
+            "task": payer.task.ids,
+            "guarded": self._row.guarded,
+            "reuse": payer.reuse,
+            "max_tries": payer.max_tries,
+            "ordinal": item.ordinal,
+        }
+        return LedgerEntry(payer.ledger, chain, policy=payer.policy, patience=payer.patience)
+
+    @property
+    def _hook(self) -> KieHook:
+        """The hook of this thread, with the connection that the task has looked up."""
+        if not hasattr(self._here, "hook"):
+            self._here.hook = KieHook(self.payer.settings.conn_id)
+            self._here.hook.settings = self.payer.settings
+        hook: KieHook = self._here.hook
+        return hook
+
+
+class _Guard:
+    """Lets an entry of the ledger allow each request, as long as the batch goes on."""
+
+    def __init__(self, submits: Submits, item: Item, entry: LedgerEntry) -> None:
+        self._submits = submits
+        self._item = item
+        self._entry = entry
+
+    def before_send(self) -> None:
+        if self._submits.ending.is_set():
+            raise _NotSentError
+        self._entry.before_send()
+        self._submits.under_way.add(self._item.line)
+
+    def after_error(self, error: KieError) -> None:
+        self._entry.after_error(error)
+
+    def release(self) -> None:
+        self._entry.release()
