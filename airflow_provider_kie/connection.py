@@ -123,6 +123,13 @@ EXTRA_FIELDS = (
         "kie ledger init'. Optional.",
     ),
     ExtraField(
+        "pacing",
+        "Shared pacing",
+        "URL of a Redis or PostgreSQL, by which all workers keep KIE's limit of submits together: redis://… or "
+        "postgresql://…. Optional: by default each process keeps it for itself.",
+        secret=True,
+    ),
+    ExtraField(
         "upload_host",
         "Upload host",
         f"The host that takes files for jobs, and the key with them. Default {DEFAULT_UPLOAD_HOST}.",
@@ -203,6 +210,7 @@ class KieSettings:
         an account of its own.
     :param wav_route: how WAV conversions are submitted: ``"wav"`` or ``"jobs"``.
     :param ledger: URL of the ledger's folder, if there is one.
+    :param pacing: URL of the storage by which all workers keep the limit of submits together, if there is one.
     :param upload_host: scheme, host and port of the host for uploads, to which the key is also sent.
     :param timeout: seconds for one request.
     :param proxy: URL of a proxy, or None for the one that the environment names.
@@ -218,6 +226,7 @@ class KieSettings:
     account: str | None = None
     wav_route: str = WAV_ROUTES[0]
     ledger: str | None = None
+    pacing: str | None = field(default=None, repr=False)
     upload_host: str = DEFAULT_UPLOAD_HOST
     timeout: float = DEFAULT_TIMEOUT
     proxy: str | None = field(default=None, repr=False)
@@ -256,6 +265,7 @@ class KieSettings:
             account=checked.text("account"),
             wav_route=checked.word("wav_route", WAV_ROUTES),
             ledger=checked.text("ledger"),
+            pacing=checked.storage_of_pace("pacing"),
             upload_host=checked.upload_host("upload_host", insecure),
             timeout=checked.seconds("timeout", DEFAULT_TIMEOUT),
             proxy=checked.proxy("proxy"),

@@ -35,6 +35,9 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # At least 128 bits in Base64.
 _PART_OF_PATH = re.compile(r"[A-Za-z0-9_-]{22,128}")
 
+#: The storages in which workers keep a limit together.
+_PACES = ("redis", "rediss", "postgresql", "postgres")
+
 
 class Fields:
     """Reads one connection's values; each method raises a ``KieConfigurationError`` for an invalid one."""
@@ -109,6 +112,13 @@ class Fields:
         value = self.text(name)
         if value is not None and not _PART_OF_PATH.fullmatch(value):
             raise self.refuse(name, "must have 22 to 128 characters, each a letter, a digit, - or _")
+        return value
+
+    def storage_of_pace(self, name: str) -> str | None:
+        """Read the URL of a Redis or PostgreSQL."""
+        value = self.text(name)
+        if value is not None and value.partition("://")[0] not in _PACES:
+            raise self.refuse(name, f"must be a URL that starts with {', '.join(f'{each}://' for each in _PACES)}")
         return value
 
     def proxy(self, name: str) -> str | None:

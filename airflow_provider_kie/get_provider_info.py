@@ -21,6 +21,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "operators": [
             _modules(
+                "operators.batch",
                 "operators.job",
                 "operators.music",
                 "operators.wav",

@@ -187,7 +187,7 @@ class Course:
         self._fetching = ThreadPoolExecutor(STORERS, thread_name_prefix="kie-batch-file")
         # Each may hold a job; as many again may have files to be stored, whose jobs no longer count.
         workers = min(len(self._items), self._limits.max_in_flight * (2 if self._store else 1))
-        queue = self._in_order()
+        queue = iter(self._in_order())
         try:
             async with asyncio.TaskGroup() as group:
                 reporting = group.create_task(self._tell())
@@ -201,12 +201,10 @@ class Course:
             await self._async_hook.transport.close()
             log.info("%s", self._report.line())
 
-    def _in_order(self) -> Iterator[Item]:
-        """Yield the items: first those with a job, last those whose outcome may still become known."""
-        open_ones = [item for item in self._items if item.error is None]
-        yield from (item for item in open_ones if item.kie_task_id)
-        yield from (item for item in open_ones if not item.kie_task_id and item.end != "unknown")
-        yield from (item for item in open_ones if not item.kie_task_id and item.end == "unknown")
+    def _in_order(self) -> list[Item]:
+        """Return the items: first those with a job, last those whose outcome may still become known."""
+        open_ones = (item for item in self._items if item.error is None)
+        return sorted(open_ones, key=lambda item: 0 if item.kie_task_id else 2 if item.end == "unknown" else 1)
 
     async def _tell(self) -> None:
         while True:

@@ -180,7 +180,7 @@ def _lines(name: str, given: object) -> Iterator[tuple[int, Any]]:
     path: Any = object_path(name, url, None)
     try:
         with path.open("rb") as file:
-            yield from _parsed(name, file)
+            yield from _parsed(name, iter(file.readline, b""))  # what 2.11 opens has no iterator
     except OSError as error:
         raise KieValidationError(f"{name} {quoted(url)} cannot be read: {type(error).__name__}") from error
 

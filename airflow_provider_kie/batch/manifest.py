@@ -76,7 +76,9 @@ def _row(batch: str, item: Item) -> str:
         "credits": item.credits,
     }
     if item.error is not None:
-        row["error"] = {"type": type(item.error).__name__, "problem": item.error.problem, "code": item.error.code}
+        error = item.error
+        names = {"type": type(error).__name__, "problem": error.problem, "code": error.code}
+        row["error"] = names | ({"next_step": error.next_step} if item.end == "unknown" else {})
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -14,7 +14,7 @@ from airflow_provider_kie.redaction import quoted
 if TYPE_CHECKING:
     from airflow_provider_kie.batch.items import Item
 
-__all__ = ["ALL", "ANY", "Report", "causes_of", "check_fail_if", "cost_of", "fails", "summary_of"]
+__all__ = ["ALL", "ANY", "Report", "causes_of", "check_fail_if", "cost_of", "fails", "settling", "summary_of"]
 
 ANY: Final = "any"
 ALL: Final = "all"
@@ -87,6 +87,12 @@ def causes_of(items: Sequence[Item]) -> str:
         told.append(f"{count:,} x {cause} (such as item {item.line}{why})")
     others = sum(counts.values()) - sum(count for _, count in counts.most_common(MOST_CAUSES))
     return "; ".join([*told, *([f"{others:,} for other causes"] if others else [])])
+
+
+def settling(items: Sequence[Item]) -> str:
+    """Return what a user can do about an item whose outcome is unknown; an empty text if there is none."""
+    example = next((item for item in items if item.end == "unknown" and item.error), None)
+    return f"Item {example.line}: {example.error.next_step}" if example and example.error else ""
 
 
 def cost_of(items: Sequence[Item]) -> str:

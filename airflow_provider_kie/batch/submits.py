@@ -13,11 +13,11 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kie import memory
 from airflow_provider_kie.exceptions import KieError, KieLedgerError, named
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
 from airflow_provider_kie.ledger.storage import SEND_WITHIN
-from airflow_provider_kie.memory import NOTE_SECONDS
 from airflow_provider_kie.money import (
     INPUT,
     Entry,
@@ -74,7 +74,7 @@ class Payer:
     @property
     def patience(self) -> float:
         """Seconds after which a claim without an id is of unknown outcome: more than a submit can take."""
-        return SEND_WITHIN + 2 * self.settings.timeout + NOTE_SECONDS
+        return SEND_WITHIN + 2 * self.settings.timeout + memory.NOTE_SECONDS
 
 
 class Submits:

@@ -30,6 +30,7 @@ from airflow_provider_kie.exceptions import (
     KieRateLimitError,
     KieUnexpectedCodeError,
 )
+from airflow_provider_kie.hooks.shared_pacing import await_turn
 
 if TYPE_CHECKING:
     from airflow_provider_kie.connection import KieSettings
@@ -132,7 +133,8 @@ class Pacer:
     Holds submits back so that an account does not meet its rate limit, for all threads of the process.
 
     A submit counts from before it is sent until the window has passed since its answer. KIE's own clock saw it
-    somewhere in between, so no delay on the way can put one too many into a window of KIE's.
+    somewhere in between, so no delay on the way can put one too many into a window of KIE's. Where the connection has a
+    shared bucket, that is asked first.
     """
 
     def __init__(self) -> None:
@@ -147,6 +149,8 @@ class Pacer:
         :param settings: name the account and the host, which have the limit together.
         :param before_pause: called once before a pause, if there is one.
         """
+        if settings.pacing:
+            await_turn(settings, RATE_LIMIT, RATE_WINDOW, before_pause)
         window = self._windows[settings.payer, settings.base_url]
         while rest := self._enter(window):
             if before_pause:

@@ -235,7 +235,7 @@ class _Batch(JobFilesOperator):
 
     def _judge(self, summary: dict[str, Any], items: Sequence[Item], course: Course) -> dict[str, Any]:
         """Return the summary, or raise if the batch fails."""
-        from airflow_provider_kie.batch.report import causes_of, cost_of, fails
+        from airflow_provider_kie.batch.report import causes_of, cost_of, fails, settling
 
         missing = summary["total"] - summary["succeeded"]
         told = f"{missing:,} of {summary['total']:,} items did not succeed: {causes_of(items)}; {cost_of(items)}"
@@ -249,9 +249,11 @@ class _Batch(JobFilesOperator):
         if course.halt:
             told = f"Nothing more was submitted, because of this error: {course.halt.problem}. {told}"
         self.log.error("%s", told)
-        error = KieBatchFailedError(f"{told}. Manifest: {summary['manifest']}", conn_id=self.kie_conn_id)
+        error: KieError = KieBatchFailedError(told, conn_id=self.kie_conn_id)
         helps = any(item.retry_helps for item in items) and not isinstance(course.halt, AirflowFailException)
-        raise error if helps or ended else final(error)
+        error = error if helps or ended else final(error)
+        error.next_step = " ".join(filter(None, [f"Manifest: {summary['manifest']}.", settling(items)]))
+        raise error
 
 
 class KieBatchOperator(_Batch):
@@ -263,8 +265,8 @@ class KieBatchOperator(_Batch):
     ledger, submits only what was never accepted, waits for what runs, and fetches what is missing.
 
     Pushes ``batch``, a dict with ``total``, ``succeeded``, ``failed``, ``unknown``, ``credits`` and ``manifest``,
-    before the task may fail, and returns the same. The manifest has one line of JSON for each item, in their order: ``item``,
-    ``digest``, ``ordinal``, ``kie_task_id``, ``end``, ``error``, ``destinations`` and ``credits``.
+    before the task may fail, and returns the same. The manifest has one line of JSON for each item, in their order:
+    ``item``, ``digest``, ``ordinal``, ``entry``, ``kie_task_id``, ``end``, ``error``, ``destinations``, ``credits``.
 
     :param items: a list of inputs, or the URL of a JSON Lines file with one input in each line. (templated)
     :param model: KIE's model, for jobs of its Market. Either this or ``family``. (templated)

@@ -510,7 +510,7 @@ def test_the_older_form_shows_every_field() -> None:
     }
     text = ("StringField", "BS3TextFieldWidget")
     looks = dict.fromkeys(
-        ("proxy", "webhook_hmac_key", "callback_secret"), ("PasswordField", "BS3PasswordFieldWidget")
+        ("proxy", "pacing", "webhook_hmac_key", "callback_secret"), ("PasswordField", "BS3PasswordFieldWidget")
     ) | {"insecure_http": ("BooleanField", "NoneType")}
     assert shown == {e.name: (looks.get(e.name, text), e.label, e.description) for e in EXTRA_FIELDS}
 

@@ -35,6 +35,7 @@ NOTHING_CREATED = {
 }
 RETRIED = {
     *("", "ConnectionNotFound", "NotFound", "Source", "WrongTask", "JobFailed", "ConversionFailed", "NotReady"),
+    "BatchFailed",
     *("WaitTimeout", "SensorTimeout", "Download", "Ledger", *TRANSIENT),
 }
 DETAILS = {

@@ -75,7 +75,17 @@ def test_the_hook_is_where_the_metadata_says() -> None:
 
 
 #: Modules of these folders that have no class for a DAG.
-NOT_FOR_DAGS = {"__init__", "submit", "start_in_triggerer", "event", "once", "storing", "notes", "manifest"}
+NOT_FOR_DAGS = {
+    "__init__",
+    "submit",
+    "start_in_triggerer",
+    "event",
+    "once",
+    "storing",
+    "notes",
+    "manifest",
+    "job_files",
+}
 
 
 def test_every_module_of_operators_and_the_like_is_listed() -> None:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The limit of an account, shared by all workers: a bucket of pyrate-limiter in Redis or PostgreSQL.
+
+Only asked without blocking, and one thread at a time, because how its versions wait and lock differs. A bucket that is
+out of reach holds nothing up: the process then paces itself, and a 429 costs a pause, not money.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kie.exceptions import KieConfigurationError
+
+if TYPE_CHECKING:
+    from airflow_provider_kie.connection import KieSettings
+
+__all__ = ["await_turn"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds by which the bucket's window exceeds KIE's, because KIE sees a submit later than the bucket, and not each
+#: equally late.
+MARGIN = 0.5
+#: Seconds between two looks at a full bucket, at random up to this.
+LOOK_EVERY = 0.5
+#: Seconds for the storage of the bucket to answer.
+TIMEOUT = 5.0
+#: Seconds for which a bucket that was out of reach is not asked again.
+REST = 60.0
+
+_LOCK = threading.Lock()
+_LIMITERS: dict[tuple[str, str], Any] = {}
+_RESTING_UNTIL: dict[str, float] = {}
+
+
+def await_turn(
+    settings: KieSettings, limit: int, seconds: float, before_pause: Callable[[], object] | None = None
+) -> None:
+    """
+    Wait until the account may submit once more, as far as all workers know.
+
+    :param limit: how many submits in so many seconds.
+    :param before_pause: called once before a pause, if there is one.
+    :raises KieConfigurationError: the extra ``pacing`` is not installed.
+    """
+    url = settings.pacing
+    if url is None or time.monotonic() < _RESTING_UNTIL.get(url, 0.0):
+        return
+    while True:
+        try:
+            with _LOCK:
+                has_turn = bool(_limiter(url, _bucket_of(settings), limit, seconds).try_acquire("kie", blocking=False))
+        except ImportError as error:
+            problem = f"Field 'pacing' needs a package ({error.name}): pip install 'airflow-provider-kie[pacing]'"
+            raise KieConfigurationError(problem, conn_id=settings.conn_id) from None
+        except Exception as error:
+            log.warning("The shared pace is out of reach (%s); this process paces itself.", type(error).__name__)
+            _RESTING_UNTIL[url] = time.monotonic() + REST
+            _LIMITERS.clear()  # after a restart, Redis does not know the script of an open one any more
+            return
+        if has_turn:
+            return
+        if before_pause:
+            before_pause()
+            before_pause = None
+        time.sleep(random.uniform(0.2, 1.0) * LOOK_EVERY)
+
+
+def _bucket_of(settings: KieSettings) -> str:
+    """Return the name of the bucket: one for each account at a host, whatever connection leads there."""
+    return "kie_" + hashlib.sha256(f"{settings.payer}\n{settings.base_url}".encode()).hexdigest()[:24]
+
+
+def _limiter(url: str, bucket: str, limit: int, seconds: float) -> Any:
+    if (url, bucket) not in _LIMITERS:
+        from pyrate_limiter import Limiter, Rate
+
+        rates = [Rate(limit, round((seconds + MARGIN) * 1000))]
+        _LIMITERS[url, bucket] = Limiter(
+            _redis(url, bucket, rates) if "redis" in url[:6] else _postgres(url, bucket, rates)
+        )
+    return _LIMITERS[url, bucket]
+
+
+def _redis(url: str, bucket: str, rates: list[Any]) -> Any:
+    from pyrate_limiter import RedisBucket
+    from redis import Redis
+
+    return RedisBucket.init(rates, Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT), bucket)
+
+
+def _postgres(url: str, bucket: str, rates: list[Any]) -> Any:
+    from psycopg_pool import ConnectionPool
+    from pyrate_limiter import PostgresBucket
+
+    pool = ConnectionPool(url, min_size=1, max_size=1, timeout=TIMEOUT, open=True)
+    return PostgresBucket(pool, bucket, rates)
