@@ -17,20 +17,12 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from airflow_provider_kie.batch.report import Report, cost_of
-from airflow_provider_kie.exceptions import (
-    KieAuthenticationError,
-    KieBlockedError,
-    KieConfigurationError,
-    KieError,
-    KieFeatureDisabledError,
-    KieInsufficientCreditsError,
-    KieKeyCapError,
-    KieLedgerError,
-)
+from airflow_provider_kie.batch.report import Report
+from airflow_provider_kie.batch.submits import STOPS
+from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.hooks.environment import ssl_context
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.money import Submit, worth_a_new_submit
@@ -54,17 +46,6 @@ LOOKERS, SUBMITTERS, STORERS = 16, 8, 4
 REPORT_SECONDS = 30.0
 #: Seconds in which a batch that is ended may come to its end, besides the time-out of a request.
 LAST_SECONDS = 5.0
-#: Errors that every further submit would meet too.
-STOPS: Final = (
-    KieAuthenticationError,
-    KieBlockedError,
-    KieConfigurationError,
-    KieFeatureDisabledError,
-    KieInsufficientCreditsError,
-    KieKeyCapError,
-    KieLedgerError,
-)
-
 T = TypeVar("T")
 
 
@@ -115,11 +96,12 @@ class Course:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        #: The credits of each job, as far as KIE has reported them.
-        self._spent: dict[str, float] = {}
-        #: What keeps the rest from being submitted: an error, or ``max_credits``.
+        #: The credits of each job, as far as KIE has reported them, and their sum.
+        self._credits: dict[str, float] = {}
+        self._spent = 0.0
+        self._is_stopped = False
+        #: The error that keeps the rest from being submitted.
         self.halt: KieError | None = None
-        self.is_spent = False
 
     def look_up(self) -> None:
         """
@@ -157,7 +139,8 @@ class Course:
 
     def stop(self) -> None:
         """End the batch: submit nothing more, and wait for nothing."""
-        self._submits.ending.set()
+        self._submits.closed.set()
+        self._is_stopped = True
         if self._loop and self._main and not self._over.is_set():
             self._loop.call_soon_threadsafe(self._main.cancel)
 
@@ -179,7 +162,7 @@ class Course:
 
     async def _carry_out(self) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
-        if self._submits.ending.is_set():
+        if self._is_stopped:
             return
         self._async_hook = KieAsyncHook(self._settings, ssl_context(self._settings, self._settings.base_url))
         self._in_flight = asyncio.Semaphore(self._limits.max_in_flight)
@@ -278,7 +261,7 @@ class Course:
 
     async def _submit(self, item: Item) -> bool:
         """Submit an item's job; return whether there is one now. The item says why there is none."""
-        if self.halt is not None or self._is_spent():
+        if self._submits.closed.is_set():
             return False
         await self._in_thread(self._submitting, partial(self._submits.submit, item))
         if item.end == "running":
@@ -301,24 +284,21 @@ class Course:
             return timed_out(self._row, kie_task_id, self._settings.conn_id, limits.timeout, end.reason)
         return end
 
-    def _is_spent(self) -> bool:
-        limit = self._limits.max_credits
-        if limit is None or sum(self._spent.values()) < limit:
-            return False
-        if not self.is_spent:
-            log.warning("max_credits=%g is reached (%s): nothing more is submitted.", limit, cost_of(self._items))
-        self.is_spent = True
-        return True
-
-    def _count_credits(self, item: Item, credits_: float | None) -> None:
-        if credits_ is not None:
-            item.credits = credits_
-            self._spent[str(item.kie_task_id)] = credits_
+    def _count_credits(self, item: Item, reported: float | None) -> None:
+        if reported is None:
+            return
+        job, limit = str(item.kie_task_id), self._limits.max_credits
+        self._spent += reported - self._credits.get(job, 0.0)
+        item.credits = self._credits[job] = reported
+        if limit is not None and self._spent >= limit and not self._submits.closed.is_set():
+            log.warning("max_credits=%g is reached: nothing more is submitted.", limit)
+            self._submits.closed.set()
 
     def _halt_for(self, error: KieError) -> None:
         if isinstance(error, STOPS) and self.halt is None:
             log.error("Nothing more is submitted: %s", error)
             self.halt = error
+            self._submits.closed.set()
 
     def _in_thread(self, pool: ThreadPoolExecutor | None, work: Callable[[], T]) -> Coroutine[Any, Any, T]:
         loop = asyncio.get_running_loop()

@@ -11,10 +11,20 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kie import memory
-from airflow_provider_kie.exceptions import KieError, KieLedgerError, named
+from airflow_provider_kie.exceptions import (
+    KieAuthenticationError,
+    KieBlockedError,
+    KieConfigurationError,
+    KieError,
+    KieFeatureDisabledError,
+    KieInsufficientCreditsError,
+    KieKeyCapError,
+    KieLedgerError,
+    named,
+)
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
 from airflow_provider_kie.ledger.storage import SEND_WITHIN
@@ -39,13 +49,25 @@ if TYPE_CHECKING:
     from airflow_provider_kie.ledger.rules import Policy
     from airflow_provider_kie.ledger.storage import Ledger
 
-__all__ = ["Payer", "Submits"]
+__all__ = ["STOPS", "Payer", "Submits"]
 
 log = logging.getLogger(__name__)
 
 
+#: Errors that every further submit would meet too.
+STOPS: Final = (
+    KieAuthenticationError,
+    KieBlockedError,
+    KieConfigurationError,
+    KieFeatureDisabledError,
+    KieInsufficientCreditsError,
+    KieKeyCapError,
+    KieLedgerError,
+)
+
+
 class _NotSentError(Exception):
-    """The batch ends, so nothing more is sent."""
+    """Nothing more may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +111,7 @@ class Submits:
         self._row = payer.kind.row
         self._here = threading.local()
         #: Set when nothing more may be sent.
-        self.ending = threading.Event()
+        self.closed = threading.Event()
         #: The lines of items whose submit is on its way.
         self.under_way: set[int] = set()
 
@@ -173,6 +195,8 @@ class Submits:
             outcome = outcome_of(error)
             if outcome is Outcome.REFUSED and isinstance(error, KieError):
                 item.ends("not submitted", error)
+                if isinstance(error, STOPS):
+                    self.closed.set()  # at once, because others are just about to be sent
                 return None
             entry.mark_sent()
             if isinstance(error, KieError) and outcome is Outcome.ACCEPTED:
@@ -222,7 +246,7 @@ class Submits:
 
 
 class _Guard:
-    """Lets an entry of the ledger allow each request, as long as the batch goes on."""
+    """Lets an entry of the ledger allow each request, as long as any may be sent."""
 
     def __init__(self, submits: Submits, item: Item, entry: LedgerEntry) -> None:
         self._submits = submits
@@ -230,7 +254,7 @@ class _Guard:
         self._entry = entry
 
     def before_send(self) -> None:
-        if self._submits.ending.is_set():
+        if self._submits.closed.is_set():
             raise _NotSentError
         self._entry.before_send()
         self._submits.under_way.add(self._item.line)

@@ -189,36 +189,15 @@ class _Batch(JobFilesOperator):
 
     def _storing(self, context: Context, kind: Kind, ledger: Ledger) -> Any:
         """Return what stores the files of a job, in any thread."""
-        from airflow_provider_kie.files.template import DestinationTemplate
 
         def store(item: Item, job: KieJob) -> None:
-            template = DestinationTemplate(self.destination, job["kie_task_id"])
-            files = self._choose(job)
-            template.check(files)
             kept = (ledger.archived(job["family"], job["kie_task_id"]) or {}).get("destinations", [])
             item.destinations.clear()
-            failures: list[KieError] = []
-            for file in files:
-                if there := self._stored_before(template, file, kept, context):
-                    item.destinations.append(there)
-                    continue
-                try:
-                    stored = self._fetch(kind.row, template, job["kie_task_id"], context, file, self._ending.wait)
-                except KieError as error:
-                    failures.append(error)
-                else:
-                    item.destinations.append(stored.destination.url)
-            if failures:
-                raise min(failures, key=lambda error: isinstance(error, AirflowFailException))
-            if len(files) == len(job["files"]) and set(item.destinations) != set(kept):
+            self._store_all(kind.row, job, kept, item.destinations, context)
+            if len(item.destinations) == len(job["files"]) and set(item.destinations) != set(kept):
                 ledger.note_archived(job["family"], job["kie_task_id"], item.destinations)
 
         return store
-
-    def _stored_before(self, template: Any, file: KieFile, kept: Sequence[str], context: Context) -> str | None:
-        """Return where an earlier try has stored a file, if it is still there."""
-        places = (url for url in kept if url == template.url(file, url.rpartition(".")[2]))
-        return next((url for url in places if self._destination(url, context).size() is not None), None)
 
     def _conclude(
         self, context: Context, destination: Destination, batch: str, items: Sequence[Item]

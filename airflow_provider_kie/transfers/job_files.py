@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from airflow_provider_kie.api.families import tag_of
-from airflow_provider_kie.exceptions import KieValidationError
+from airflow_provider_kie.exceptions import KieError, KieValidationError
 from airflow_provider_kie.redaction import quoted
 from airflow_provider_kie.transfers.storing import StoringOperator, owner_and_try
 from airflow_provider_kie.waiting.verdict import finished
@@ -79,6 +82,40 @@ class JobFilesOperator(StoringOperator):
             return next((each["url"] for each in again if key_of(each) == key_of(file)), None)
 
         return self._store(Link(file["url"], from_kie=True), reread, place, stopped=stopped)
+
+    def _store_all(
+        self, row: Family, job: KieJob, kept: Sequence[str], destinations: list[str], context: Context
+    ) -> None:
+        """
+        Store the files of a job, one after the other, but for those that are stored already.
+
+        :param kept: where files of the job were stored before, perhaps at other places.
+        :param destinations: where each file goes is added here, as soon as it is there.
+        :raises KieError: one could not be stored; the others are.
+        """
+        from airflow_provider_kie.files.template import DestinationTemplate
+
+        template = DestinationTemplate(self.destination, job["kie_task_id"])
+        files = self._choose(job)
+        template.check(files)
+        failures: list[KieError] = []
+        for file in files:
+            try:
+                there = self._stored_before(template, file, kept, context)
+                if there is None:
+                    stored = self._fetch(row, template, job["kie_task_id"], context, file, self._ending.wait)
+                    there = stored.destination.url
+                destinations.append(there)
+            except KieError as error:
+                failures.append(error)
+        if failures:
+            raise min(failures, key=lambda error: isinstance(error, AirflowFailException))
+
+    def _stored_before(
+        self, template: DestinationTemplate, file: KieFile, kept: Sequence[str], context: Context
+    ) -> str | None:
+        places = (url for url in kept if url == template.url(file, url.rpartition(".")[2]))
+        return next((url for url in places if self._destination(url, context).size() is not None), None)
 
 
 def key_of(file: KieFile) -> tuple[str, int]:

@@ -295,17 +295,17 @@ def test_max_credits_stops_submits_and_says_what_is_not_known(kie, batch, rows, 
     assert "17 x not submitted" in str(end.value)
     assert "max_credits=12 is reached" in caplog.text
     with pytest.raises(e.KieBatchFailedError):
-        batch(foxes(20), max_credits=12, max_in_flight=1).run_once()
+        batch(foxes(20), max_credits=12).run_once()
     assert kie.accepted_submits == 3
 
 
 @pytest.mark.parametrize("answer", ["insufficient-credits", "wrong-key"])
 def test_an_error_of_the_account_stops_the_submits(kie, batch, rows, answer):
     kie.configure(conversion_seconds=0.1)
-    batch(foxes(3), max_in_flight=1).run_once()
+    batch(foxes(3)).run_once()
     kie.play(answer, endpoint="submit", repeat=True)
     with pytest.raises(e.KieBatchFailedError, match="Nothing more was submitted") as end:
-        batch(foxes(50), max_in_flight=10, fail_if="all").run_once()
+        batch(foxes(50), fail_if="all").run_once()
     assert isinstance(end.value, AirflowFailException)
     assert kie.accepted_submits == 3
     assert len(kie.requests("submit")) <= 3 + course.SUBMITTERS

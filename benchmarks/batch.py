@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Carry out a batch on an emulator beside it, in a process of its own: how long it takes, its CPU and its memory.
+
+KIE's window of 10 seconds is scaled, for the emulator and the provider alike, so that a run takes minutes. Jobs are
+short, so that the rate of submits limits; or long, so that ``max_in_flight`` does. The ledger is on the local disk, and
+nothing is stored. Beside it, single tasks do the same, each in a process of its own as a worker would start it, without
+Airflow's scheduler and database, which would only add to what a mapped task costs.
+
+Run it with ``python -m benchmarks.batch [--items 1000 10000] [--scale 0.2]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import ROOT, Figures, table
+
+WINDOW, LIMIT = 10.0, 20
+MODEL: Final = "seedream/4.5-text-to-image"
+#: Seconds that a job takes and between two polls, and how many may run, by what limits the batch.
+KINDS: Final = {"the rate of submits": (0.5, 0.6, 100), "max_in_flight": (5.0, 0.25, 25)}
+HEADER: Final = [
+    *["items", "limited by", "seconds", "x the limit", "CPU, ms an item", "peak memory, MB", "submits", "429s"],
+]
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description="Measure a batch.")
+    parser.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000], help="how many items")
+    parser.add_argument("--scale", type=float, default=0.2, help="how much shorter KIE's window of 10 seconds is")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what limits the batch")
+    parser.add_argument("--tasks", type=int, default=20, help="single tasks beside it; 0 for none")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        print(json.dumps(carry_out(**json.loads(options.run))))
+        return
+    window = WINDOW * options.scale
+    print(f"KIE's window of {WINDOW:g} seconds is scaled to {window:g}.", flush=True)
+    rows = [row_of(items, kind, window) for kind in options.kinds for items in options.items]
+    print(table(HEADER, *rows), flush=True)
+    if options.tasks:
+        single = {"way": "single", "items": 1, "seconds": 0.1, "poll_interval": 0.1, "in_flight": 1, "window": window}
+        cpu = [measure(single)["whole_cpu"] for _ in range(options.tasks)]
+        print(
+            f"\nA process for each item: {sum(cpu) / len(cpu) * 1000:.0f} ms of CPU an item, of {len(cpu)}.", flush=True
+        )
+
+
+def row_of(items: int, kind: str, window: float) -> list[str]:
+    """Measure one batch, and return its row of the table."""
+    seconds, interval, in_flight = KINDS[kind]
+    batch = {"way": "batch", "items": items, "seconds": seconds, "poll_interval": interval, "in_flight": in_flight}
+    found = measure(batch | {"window": window})
+    limit = max((items - LIMIT) / LIMIT * window + seconds, items / in_flight * seconds)
+    return [
+        *[f"{items:,}", kind, f"{found['seconds']:.0f}", f"{found['seconds'] / limit:.3f}"],
+        *[f"{found['cpu'] / items * 1000:.2f}", f"{found['memory']:.0f}", str(found["submits"]), str(found["429"])],
+    ]
+
+
+def measure(arguments: dict[str, Any]) -> Figures:
+    """Carry out a batch or a job in a process of its own, beside an emulator in this one."""
+    from airflow_provider_kie.emulator import KieEmulator
+    from airflow_provider_kie.emulator import state as emulator_state
+
+    emulator_state.LIMIT_WINDOW = arguments["window"]
+    seconds = arguments["seconds"]
+    with (
+        KieEmulator(conversion_seconds=seconds, submits_per_window=LIMIT, credits=1e9) as kie,
+        tempfile.TemporaryDirectory(prefix="kie-batch-") as folder,
+    ):
+        environment = os.environ | {
+            "AIRFLOW_CONN_KIE_DEFAULT": kie.connection_json(),
+            "AIRFLOW_HOME": folder,
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "-m", "benchmarks.batch", "--run", json.dumps(arguments | {"folder": folder})]
+        ended = subprocess.run(  # noqa: S603 - our own words
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        found: Figures = json.loads(ended.stdout.splitlines()[-1])
+        codes = [each["code"] for each in kie.requests("submit")]
+        return found | {"submits": kie.accepted_submits, "429": codes.count(429)}
+
+
+def carry_out(
+    way: str, items: int, seconds: float, poll_interval: float, in_flight: int, window: float, folder: str
+) -> Figures:
+    """Carry out a batch, or a single job, and return what it took."""
+    from airflow_provider_kie.hooks import pacing
+    from airflow_provider_kie.ledger.storage import init_ledger
+    from airflow_provider_kie.operators.batch import KieBatchOperator
+    from airflow_provider_kie.operators.job import KieJobOperator
+    from tests.task_instance import TaskInstance
+
+    pacing.RATE_WINDOW = window
+    ledger = init_ledger(f"file://{folder}/ledger").url
+    usual: dict[str, Any] = {"task_id": "batch", "model": MODEL, "ledger": ledger, "poll_interval": poll_interval}
+    if way == "single":
+        operator: Any = KieJobOperator(input={"prompt": "fox"}, **usual)
+    else:
+        source = Path(folder, "items.jsonl")
+        with source.open("w") as file:
+            file.writelines(json.dumps({"prompt": f"fox {number}"}) + "\n" for number in range(items))
+        more = {"manifest": f"{folder}/manifest.jsonl", "max_in_flight": in_flight}
+        operator = KieBatchOperator(items=str(source), **usual, **more)
+    before, started = time.process_time(), time.monotonic()
+    operator.execute({"ti": TaskInstance()})
+    ended = time.process_time()
+    return {
+        "seconds": time.monotonic() - started,
+        "cpu": ended - before,
+        "whole_cpu": ended,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    main()
