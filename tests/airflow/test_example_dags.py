@@ -186,6 +186,19 @@ def test_example_kie_finished_job():
     assert run.xcom("list_jobs") == []
 
 
+def test_example_kie_catalogue(kie, tmp_path):
+    conf = {"folder": f"file://{tmp_path}/masters", "ledger": init_ledger(f"file://{tmp_path}/ledger").url}
+    run = run_dag(load_dag("example_kie_catalogue"), run_conf=conf)
+    assert run.state == "success", run.states()
+    batch = run.xcom("masters", "batch")
+    assert run.xcom("masters") == batch
+    assert (batch["total"], batch["succeeded"], kie.accepted_submits) == (25, 25, 25)
+    assert len(list((tmp_path / "masters").glob("*.wav"))) == 25
+    rows = [json.loads(line) for line in Path(batch["manifest"].removeprefix("file://")).read_text().splitlines()]
+    assert [row["item"]["audio_id"] for row in rows] == [f"track-{number}" for number in range(25)]
+    assert run.xcom("report") == f"25 of 25 tracks are converted, see {batch['manifest']}"
+
+
 def test_the_dag_of_the_test_project(kie):
     run = run_dag(load_dag("wav_of_a_track"))
     assert run.state == "success", run.states()
