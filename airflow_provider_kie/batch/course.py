@@ -23,8 +23,6 @@ from weakref import WeakValueDictionary
 from airflow_provider_kie.batch.report import Report
 from airflow_provider_kie.batch.submits import STOPS
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.hooks.environment import ssl_context
-from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.money import Submit, worth_a_new_submit
 from airflow_provider_kie.waiting.course import Pause
 from airflow_provider_kie.waiting.pace import Pace
@@ -164,6 +162,9 @@ class Course:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         if self._is_stopped:
             return
+        from airflow_provider_kie.hooks.environment import ssl_context
+        from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+
         self._async_hook = KieAsyncHook(self._settings, ssl_context(self._settings, self._settings.base_url))
         self._in_flight = asyncio.Semaphore(self._limits.max_in_flight)
         self._submitting = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="kie-batch-submit")

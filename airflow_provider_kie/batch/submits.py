@@ -25,7 +25,6 @@ from airflow_provider_kie.exceptions import (
     KieLedgerError,
     named,
 )
-from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
 from airflow_provider_kie.ledger.storage import SEND_WITHIN
 from airflow_provider_kie.money import (
@@ -41,11 +40,13 @@ from airflow_provider_kie.money import (
     outcome_of,
     stops_after_unknown,
 )
+from airflow_provider_kie.tasks import open_hook
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
     from airflow_provider_kie.batch.items import Item, Kind
     from airflow_provider_kie.connection import KieSettings
+    from airflow_provider_kie.hooks.kie import KieHook
     from airflow_provider_kie.ledger.rules import Policy
     from airflow_provider_kie.ledger.storage import Ledger
 
@@ -239,7 +240,7 @@ class Submits:
     def _hook(self) -> KieHook:
         """The hook of this thread, with the connection that the task has looked up."""
         if not hasattr(self._here, "hook"):
-            self._here.hook = KieHook(self.payer.settings.conn_id)
+            self._here.hook = open_hook(self.payer.settings.conn_id)
             self._here.hook.settings = self.payer.settings
         hook: KieHook = self._here.hook
         return hook

@@ -61,7 +61,7 @@ class Chain:
         self.facts: dict[str, Any] = {}
         #: Monotonic time before the last attempt to claim.
         self.claimed_at = 0.0
-        self._token = secrets.token_hex(8)
+        self._token = ""
         #: The entries of others that this one has read, by generation: who goes on with one keeps what it says.
         self._read: dict[int, dict[str, Any]] = {}
 
@@ -169,7 +169,8 @@ class Chain:
 
     def _body(self, op: Op) -> dict[str, Any]:
         body = {"schema": SCHEMA, **self.facts, **self._read.get(op.generation, {}), **(op.facts or {})}
-        return body | {"state": op.state, "token": self._token, "kie_task_id": op.kie_task_id, "at": now()}
+        token = self._token or secrets.token_hex(8)
+        return body | {"state": op.state, "token": token, "kie_task_id": op.kie_task_id, "at": now()}
 
     def _read_body(self, generation: int, state: str) -> dict[str, Any] | None:
         body = self._folder.read(self._name(generation, state))
