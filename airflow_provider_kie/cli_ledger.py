@@ -28,6 +28,10 @@ def init(run: Invocation) -> Result:
     return {"ledger": redact(ledger.url)}
 
 
+#: Entries that 'show' names, of those of a batch.
+MOST_OTHERS = 10
+
+
 def list_entries(run: Invocation) -> list[Result]:
     """List the submits that a ledger knows of."""
     with reading() as progress:
@@ -50,8 +54,10 @@ def show(run: Invocation) -> Result:
             found = _of_job(ledger, which[0], progress)
     if not found:
         raise KieError(f"The ledger knows nothing of {quoted(' '.join(which))}")
-    for _, other in found[1:]:
+    for _, other in found[1:MOST_OTHERS]:
         terminal.say(f"Entry {other['entry']} is about it too, and {other['state']}.")
+    if len(found) > MOST_OTHERS:
+        terminal.say(f"So are {len(found) - MOST_OTHERS:,} others.")
     bodies, body = found[0]
     family, kie_task_id = family_of(body), body["kie_task_id"]
     kept = ledger.archived(str(family), kie_task_id) if kie_task_id else None

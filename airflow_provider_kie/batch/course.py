@@ -222,8 +222,11 @@ class Course:
 
     async def _settle(self, item: Item) -> None:
         """Wait for the id of a claim that has none; note in the item whether it may be submitted."""
-        await asyncio.sleep(max(0.0, self._looked_at + self._submits.payer.patience - time.monotonic()))
-        known = await self._in_thread(None, partial(self._submits.look_up, item))
+        claim, known, since = 0, None, self._looked_at
+        while item.claim not in (0, claim):  # another one may come meanwhile, with which to have patience anew
+            claim = item.claim
+            await asyncio.sleep(max(0.0, since + self._submits.payer.patience - time.monotonic()))
+            known, since = await self._in_thread(None, partial(self._submits.look_up, item)), time.monotonic()
         if known is None:
             item.end = "not submitted"
         elif (decision := self._submits.decide(item, known)) is not None:

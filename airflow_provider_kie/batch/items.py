@@ -42,8 +42,8 @@ class Item:
     :param ordinal: how many equal items come before it.
     :param entry: the name of its chain in the ledger, once that was looked up.
     :param accepted: how many of its submits of this task KIE has accepted.
-    :param claim_is_over: somebody's claim has stayed without an id for longer than a submit can take, and the policy
-        allows another.
+    :param claim: the generation that somebody has claimed and that has no id; 0 for none.
+    :param claim_is_over: that has stayed so for longer than a submit can take, and the policy allows another.
     :param error: why it did not succeed; without its traceback.
     :param retry_helps: another try of the task may do better.
     """
@@ -56,6 +56,7 @@ class Item:
     end: End = "not submitted"
     kie_task_id: str | None = None
     accepted: int = 0
+    claim: int = 0
     claim_is_over: bool = False
     credits: float | None = None
     destinations: list[str] = field(default_factory=list)

@@ -130,8 +130,9 @@ class Submits:
         before = item.kie_task_id
         try:
             if item.claim_is_over:
+                claim = item.claim
                 self._look(item, entry)
-                entry.pass_over()
+                entry.pass_over(claim)
             kie_task_id = self._send(item, entry)
         except _NotSentError:
             return
@@ -180,6 +181,7 @@ class Submits:
         own = (body for body in bodies if body.get("task") == self.payer.task.ids and body["state"] != "forgotten")
         item.accepted = len({body["kie_task_id"] for body in own} - {None})
         found = entry.found
+        item.claim = found.generation if found and found.kind == "unknown" else 0
         if found and (found.kind == "job" or found.state == "failed") and found.kie_task_id:
             item.kie_task_id = found.kie_task_id
             item.credits = (found.body or {}).get("credits")

@@ -75,13 +75,15 @@ class LedgerEntry:
         """What a look has found; None for nothing."""
         return None if self.found is None or self.found.kind == "closed" else _entry_of(self.found)
 
-    def pass_over(self) -> None:
+    def pass_over(self, generation: int) -> None:
         """
         Count the claim that a look has found as over, because its outcome stays unknown and the policy allows another.
 
-        :raises AlreadySubmittedError: the policy forbids that, or an id was written.
+        :param generation: the claim with which the caller has had patience.
+        :raises AlreadySubmittedError: the policy forbids that, an id was written, or there is another claim.
         """
-        if self.found is None or self.found.state != "claimed" or self._policy != RESUBMIT:
+        found = self.found
+        if found is None or found[1:3] != (generation, "claimed") or self._policy != RESUBMIT:
             raise AlreadySubmittedError(self.known or Entry(State.CLAIMED, {}))
         self._over = self._generation
 

@@ -111,6 +111,8 @@ class _Batch(JobFilesOperator):
         self._course = course = Course(items, submits, limits, store)
         course.look_up()
         manifest.write(destination, batch, items)  # before anything is paid: if this fails, nothing was sent
+        if self._ending.is_set():
+            course.stop()
         try:
             course.run()
         except BaseException:
@@ -207,8 +209,10 @@ class _Batch(JobFilesOperator):
         from airflow_provider_kie.batch.report import summary_of
 
         summary = summary_of(items, destination.url)
-        context["ti"].xcom_push(key="batch", value=summary)
-        manifest.write(destination, batch, items)
+        try:
+            context["ti"].xcom_push(key="batch", value=summary)
+        finally:
+            manifest.write(destination, batch, items)
         self.log.info("The manifest is stored: %s.", destination.url)
         return summary
 

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie import memory
-from airflow_provider_kie.batch import course
+from airflow_provider_kie.batch import course, submits
 from airflow_provider_kie.emulator import state as emulator_state
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger import chain
@@ -504,3 +504,29 @@ def test_a_single_job_gives_its_claim_back_while_it_is_held_back(kie, ledger, mo
     assert Counter(names)["0001.refused"] == 1
     assert Counter(names)["0002.submitted"] == 1
     assert kie.accepted_submits == 2
+
+
+def test_a_claim_that_comes_while_another_is_waited_for_gets_patience_of_its_own(kie, batch, ledger):
+    """Somebody claims the item anew just before the patience with a dead claim is over, and then submits."""
+    task = batch(foxes(1), on_unknown_submit="resubmit", reuse="input")
+    kie.play("accepted-then-reset", endpoint="submit")
+    with pytest.raises(e.KieBatchFailedError):
+        task.run_once()
+    (path,) = Path(ledger.removeprefix("file://")).glob("??/*/0001.claimed")
+    looks = []
+    look_up = submits.Submits.look_up
+
+    def and_claim(self, item):
+        looks.append(item.claim)
+        if len(looks) == 2:
+            (path.parent / "0002.claimed").write_text(path.read_text())
+        if len(looks) == 3:
+            body = json.loads(path.read_text()) | {"state": "submitted", "kie_task_id": "their-job"}
+            (path.parent / "0002.submitted").write_text(json.dumps(body))
+        return look_up(self, item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submits.Submits, "look_up", and_claim)
+        with pytest.raises(e.KieBatchFailedError, match="KieNotFoundError"):
+            task.run_once()  # it went on with their job, which the emulator does not know
+    assert len(kie.requests("submit")) == 1
