@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from airflow_provider_kie.batch.report import Report
 from airflow_provider_kie.batch.submits import STOPS
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.exceptions import KieError, KieLinkExpiredError
 from airflow_provider_kie.money import Submit, worth_a_new_submit
 from airflow_provider_kie.waiting.course import Pause
 from airflow_provider_kie.waiting.pace import Pace
@@ -217,6 +217,10 @@ class Course:
         if job is not None and self._store is not None:
             async with self._storing.setdefault(job["kie_task_id"], asyncio.Lock()):
                 await self._in_thread(self._fetching, partial(self._store, item, job))
+        elif job is not None and item.is_deleted and job["files"]:
+            raise KieLinkExpiredError(
+                "The job is so old that KIE has deleted its files", kie_task_id=job["kie_task_id"]
+            )
         if job is not None:
             item.ends("succeeded")
 

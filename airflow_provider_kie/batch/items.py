@@ -44,6 +44,7 @@ class Item:
     :param accepted: how many of its submits of this task KIE has accepted.
     :param claim: the generation that somebody has claimed and that has no id; 0 for none.
     :param claim_is_over: that has stayed so for longer than a submit can take, and the policy allows another.
+    :param is_deleted: another task has submitted its job, so long ago that KIE has deleted the files.
     :param error: why it did not succeed; without its traceback.
     :param retry_helps: another try of the task may do better.
     """
@@ -56,6 +57,7 @@ class Item:
     end: End = "not submitted"
     kie_task_id: str | None = None
     accepted: int = 0
+    is_deleted: bool = False
     claim: int = 0
     claim_is_over: bool = False
     credits: float | None = None

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kie import memory
+from airflow_provider_kie.api.common import FILES_LAST
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
     KieBlockedError,
@@ -28,6 +31,7 @@ from airflow_provider_kie.exceptions import (
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
 from airflow_provider_kie.ledger.storage import SEND_WITHIN
 from airflow_provider_kie.money import (
+    FAIL,
     INPUT,
     Entry,
     Outcome,
@@ -185,6 +189,7 @@ class Submits:
         if found and (found.kind == "job" or found.state == "failed") and found.kie_task_id:
             item.kie_task_id = found.kie_task_id
             item.credits = (found.body or {}).get("credits")
+            item.is_deleted = _is_deleted(found.body or {}, self.payer.task)
         return entry.known
 
     def _send(self, item: Item, entry: LedgerEntry) -> str | None:
@@ -248,6 +253,13 @@ class Submits:
         return hook
 
 
+def _is_deleted(body: Mapping[str, Any], task: TaskKey) -> bool:
+    """Return whether KIE has deleted the files of a job that another task has submitted."""
+    if body.get("task") == task.ids or not body.get("at"):
+        return False
+    return datetime.now(UTC) - datetime.fromisoformat(body["at"]) >= FILES_LAST
+
+
 class _Guard:
     """Lets an entry of the ledger allow each request, as long as any may be sent."""
 
@@ -255,14 +267,20 @@ class _Guard:
         self._submits = submits
         self._item = item
         self._entry = entry
+        #: The error of a submit of unknown outcome, after which nothing more is sent.
+        self._lost: KieError | None = None
 
     def before_send(self) -> None:
         if self._submits.closed.is_set():
             raise _NotSentError
+        if self._lost:
+            raise self._lost
         self._entry.before_send()
         self._submits.under_way.add(self._item.line)
 
     def after_error(self, error: KieError) -> None:
+        if self._submits.payer.policy == FAIL and outcome_of(error) is Outcome.UNKNOWN:
+            self._lost = error
         self._entry.after_error(error)
 
     def release(self) -> None:

@@ -73,7 +73,7 @@ class LedgerEntry:
     @property
     def known(self) -> Entry | None:
         """What a look has found; None for nothing."""
-        return None if self.found is None or self.found.kind == "closed" else _entry_of(self.found)
+        return None if self.found is None or self.found.kind == "closed" else self._entry_of(self.found)
 
     def pass_over(self, generation: int) -> None:
         """
@@ -84,7 +84,7 @@ class LedgerEntry:
         """
         found = self.found
         if found is None or found[1:3] != (generation, "claimed") or self._policy != RESUBMIT:
-            raise AlreadySubmittedError(self.known or Entry(State.CLAIMED, {}))
+            raise AlreadySubmittedError(self.known or Entry(State.CLAIMED, self._identity))
         self._over = self._generation
 
     def open_next(self, closing: str) -> None:

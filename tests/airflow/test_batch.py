@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -529,4 +530,24 @@ def test_a_claim_that_comes_while_another_is_waited_for_gets_patience_of_its_own
         patch.setattr(submits.Submits, "look_up", and_claim)
         with pytest.raises(e.KieBatchFailedError, match="KieNotFoundError"):
             task.run_once()  # it went on with their job, which the emulator does not know
+    assert len(kie.requests("submit")) == 1
+
+
+def test_a_job_of_another_task_whose_files_are_deleted_is_no_success(kie, batch, ledger, monkeypatch):
+    batch(foxes(2), reuse="input").run_once()
+    for path in Path(ledger.removeprefix("file://")).glob("??/*/*"):
+        body = json.loads(path.read_text())
+        path.write_text(json.dumps(body | {"at": (datetime.now(UTC) - timedelta(days=15)).isoformat()}))
+    assert batch(foxes(2), reuse="input").run_once()["succeeded"] == 2  # its own are known to be old
+    monkeypatch.setattr("tests.task_instance.TaskInstance.task_id", "other")
+    with pytest.raises(e.KieBatchFailedError, match="2 x KieLinkExpiredError"):
+        batch(foxes(2), reuse="input", overwrite=True).run_once()
+    assert kie.accepted_submits == 2
+
+
+def test_fail_forbids_the_repetition_that_the_guard_would_allow(kie, batch):
+    tracks = [{"music_task_id": "m", "audio_id": "a"}]
+    kie.play("accepted-then-reset", endpoint="submit")
+    with pytest.raises(e.KieBatchFailedError, match="1 x KieMaybeSubmittedError"):
+        batch(tracks, ConvertCatalogToWavOperator, on_unknown_submit="fail").run_once()
     assert len(kie.requests("submit")) == 1
