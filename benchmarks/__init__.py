@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure this provider beside its peers: parsing, download, waiting, batches. Each runs alone and prints its tables."""
+"""Measure this provider beside its peers: parsing, download, waiting, batches. Each is run alone and prints tables."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie import memory
 from airflow_provider_kie.batch import course, submits
+from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.emulator import state as emulator_state
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger import chain
@@ -348,7 +349,7 @@ def test_an_unknown_outcome_follows_the_policy(kie, batch, rows, ledger, policy)
     with pytest.raises(e.KieBatchFailedError) as end:
         task.run_once()
     (unknown,) = [row for row in rows() if row["end"] == "unknown"]
-    assert f"airflow kie jobs adopt dag run archive --ledger {ledger} --entry {unknown['entry']}" in str(end.value)
+    assert f"{COMMAND} jobs adopt dag run archive --ledger {ledger} --entry {unknown['entry']}" in str(end.value)
     assert kie.accepted_submits == 3
 
 
