@@ -13,15 +13,15 @@ from __future__ import annotations
 import json
 import sys
 
-from airflow_provider_kie import memory
 from airflow_provider_kie.hooks import pacing
+from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.operators import batch
 from tests.task_instance import TaskInstance
 
 
 def main(name: str, arguments: str, scale: float) -> None:
     pacing.RATE_WINDOW *= scale
-    memory.NOTE_SECONDS = -8.0  # of twice the time-out of 3 seconds and the 5 of a claim, 3 are left
+    chain.NOTE_SECONDS = -8.0  # of twice the time-out of 3 seconds and the 5 of a claim, 3 are left
     ti = TaskInstance()
     operator = getattr(batch, name)(task_id="batch", **json.loads(arguments))
     try:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kie import memory
 from airflow_provider_kie.api.common import FILES_LAST
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
@@ -28,8 +27,8 @@ from airflow_provider_kie.exceptions import (
     KieLedgerError,
     named,
 )
+from airflow_provider_kie.ledger.chain import longest_submit
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
-from airflow_provider_kie.ledger.storage import SEND_WITHIN
 from airflow_provider_kie.money import (
     FAIL,
     INPUT,
@@ -44,7 +43,6 @@ from airflow_provider_kie.money import (
     outcome_of,
     stops_after_unknown,
 )
-from airflow_provider_kie.tasks import open_hook
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
@@ -101,7 +99,7 @@ class Payer:
     @property
     def patience(self) -> float:
         """Seconds after which a claim without an id is of unknown outcome: more than a submit can take."""
-        return SEND_WITHIN + 2 * self.settings.timeout + memory.NOTE_SECONDS
+        return longest_submit(self.settings.timeout)
 
 
 class Submits:
@@ -247,7 +245,9 @@ class Submits:
     def _hook(self) -> KieHook:
         """The hook of this thread, with the connection that the task has looked up."""
         if not hasattr(self._here, "hook"):
-            self._here.hook = open_hook(self.payer.settings.conn_id)
+            from airflow_provider_kie.hooks.kie import KieHook  # late, to keep the parsing of DAG files fast
+
+            self._here.hook = KieHook(self.payer.settings.conn_id)
             self._here.hook.settings = self.payer.settings
         hook: KieHook = self._here.hook
         return hook

@@ -19,7 +19,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie import memory
 from airflow_provider_kie.batch import course, submits
 from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.emulator import state as emulator_state
@@ -37,7 +36,7 @@ MANY = 300
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch):
-    monkeypatch.setattr(memory, "NOTE_SECONDS", -10.9)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
+    monkeypatch.setattr(chain, "NOTE_SECONDS", -10.9)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
     monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
 
 
