@@ -11,16 +11,68 @@ Prints what the batch has pushed, as its last line.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.operators import batch
+from tests.processes import ROOT
 from tests.task_instance import TaskInstance
 
+if TYPE_CHECKING:
+    from airflow_provider_kie.emulator import KieEmulator
 
-def main(name: str, arguments: str, scale: float) -> None:
-    pacing.RATE_WINDOW *= scale
+
+class Batch:
+    """
+    A batch that is killed while it submits, and goes on with its next try.
+
+    :param operator: the name of the operator's class.
+    :param arguments: its arguments.
+    """
+
+    def __init__(self, kie: KieEmulator, operator: str, arguments: dict[str, Any], scale: float) -> None:
+        self._kie = kie
+        self._argv = [sys.executable, "-m", "tests.batch_runner", operator, json.dumps(arguments), str(scale)]
+        self._environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def is_killed(self, *, after: int, seconds: float) -> bool:
+        """
+        Carry out a try, and kill it with SIGKILL; return whether it was still running then.
+
+        :param after: kill it once so many submits are accepted.
+        :param seconds: and so much later.
+        """
+        process = subprocess.Popen(
+            self._argv, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until = time.monotonic() + 600
+        while self._kie.accepted_submits < after and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.kill()
+        return process.wait(timeout=30) == -signal.SIGKILL
+
+    def ended(self, seconds: float) -> dict[str, Any]:
+        """Carry out a try to its end, and return the ``batch`` that it has pushed."""
+        done = subprocess.run(
+            self._argv, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        told = done.stdout.splitlines()
+        pushed: dict[str, Any] | None = json.loads(told[-1]) if told else None
+        assert pushed is not None, done.stderr
+        return pushed
+
+
+def main(argv: Sequence[str]) -> None:
+    name, arguments, scale = argv
+    pacing.RATE_WINDOW *= float(scale)
     chain.NOTE_SECONDS = -8.0  # of twice the time-out of 3 seconds and the 5 of a claim, 3 are left
     ti = TaskInstance()
     operator = getattr(batch, name)(task_id="batch", **json.loads(arguments))
@@ -31,4 +83,4 @@ def main(name: str, arguments: str, scale: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1:])

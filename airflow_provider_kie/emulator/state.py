@@ -244,6 +244,11 @@ class EmulatorState:
             self._once[_once_key(row, body)] = job
         return job
 
+    def jobs(self) -> list[Job]:
+        """All jobs, in the order in which they were accepted."""
+        with self._lock:
+            return list(self._jobs.values())
+
     def summary(self) -> Json:
         """A short summary for people."""
         with self._lock:

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -27,8 +25,8 @@ from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.entry import LedgerEntry
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
+from tests.batch_runner import Batch
 from tests.jobs import IMAGE_MODEL, QUERY_CANARY, SIGNED_URL
-from tests.processes import ROOT
 from tests.task_instance import Task, die
 
 MANY = 300
@@ -432,28 +430,16 @@ def test_killed_five_times_it_pays_for_each_item_once(limited, batch, rows, oper
     items = [{"music_task_id": "m", "audio_id": f"a{n}"} for n in range(200)] if is_wav else foxes(200)
     task = batch(items, operator)
     chance = random.Random(7)
-    argv = [sys.executable, "-m", "tests.batch_runner", operator.__name__, json.dumps(task.arguments), "0.05"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    killed = 0
+    killed = Batch(limited, operator.__name__, task.arguments, scale=0.05)
     for _ in range(5):
-        before = limited.accepted_submits
-        process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        until = time.monotonic() + 60
-        while limited.accepted_submits == before and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
-        process.kill()
-        process.communicate(timeout=30)
-        killed += process.returncode == -signal.SIGKILL
-    assert killed == 5
+        assert killed.is_killed(after=limited.accepted_submits + 1, seconds=chance.uniform(0, 0.3))
     assert limited.accepted_submits < 200  # so there is something left to do
-    last = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    told = json.loads(last.stdout.splitlines()[-1])
+    told = killed.ended(seconds=120)
     assert [row["item"] for row in rows()] == items
     if is_wav:
-        assert told["succeeded"] == limited.accepted_submits == 200, last.stderr
+        assert told["succeeded"] == limited.accepted_submits == 200
     else:  # a kill between the request and its note leaves an outcome that nobody may assume
-        assert told["succeeded"] + told["unknown"] == 200, last.stderr
+        assert told["succeeded"] + told["unknown"] == 200
         assert max(prompts(limited).values()) == 1
         assert told["unknown"] <= 5 * course.SUBMITTERS
     assert statuses(limited)[429] == 0
