@@ -112,4 +112,4 @@ triggerer-soak: $(READY)
 	$(BIN)/python -m tests.system.triggerer_soak
 
 clean:
-	rm -rf .venv* .demo .crash .nox .soak mutants build dist
+	rm -rf .venv* .demo .crash .nox .soak .bench mutants build dist
