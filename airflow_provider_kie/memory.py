@@ -74,6 +74,8 @@ class Memory:
         self._kept: Entry | None = None
         #: The error of a submit of unknown outcome, after which nothing more is sent.
         self._lost: KieError | None = None
+        #: Nothing was sent since the intent was written last, and none stands.
+        self.is_held_back = False
 
     @property
     def owner(self) -> TaskKey | None:
@@ -150,8 +152,26 @@ class Memory:
         """
         if self._lost:
             raise self._lost
+        if self.is_held_back:
+            if self.ledger:
+                self.ledger.claim()  # may wait for somebody else's claim, so before the intent stands again
+            self._store.begin()
+            self.is_held_back = False
         if self.ledger:
             self.ledger.before_send()
+
+    def hold(self) -> None:
+        """
+        Take back the intent to submit, as long as the request is held back.
+
+        :raises KieError: an earlier one may have been accepted, and the policy forbids another.
+        """
+        if self._lost:
+            raise self._lost
+        if not self.is_held_back:
+            self.release()
+            self.mark_forestalled()
+            self.is_held_back = True
 
     def after_error(self, error: KieError) -> None:
         """Take note of the error of a submit."""

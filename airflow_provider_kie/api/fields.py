@@ -244,7 +244,7 @@ def check_count(field: str, value: object) -> None:
 
     :raises KieValidationError: it is something else.
     """
-    if not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise KieValidationError(f"{field} is {quoted(value)}, but must be a whole number of at least 1")
 
 

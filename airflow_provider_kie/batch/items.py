@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -42,9 +43,12 @@ class Item:
     :param ordinal: how many equal items come before it.
     :param entry: the name of its chain in the ledger, once that was looked up.
     :param accepted: how many of its submits of this task KIE has accepted.
+    :param owner: the task whose claim or job its entry names, if that is another one.
     :param claim: the generation that somebody has claimed and that has no id; 0 for none.
     :param claim_is_over: that has stayed so for longer than a submit can take, and the policy allows another.
     :param is_deleted: another task has submitted its job, so long ago that KIE has deleted the files.
+    :param told: what the manifest of an earlier try says of it.
+    :param result: what its job gave in place of files.
     :param error: why it did not succeed; without its traceback.
     :param retry_helps: another try of the task may do better.
     """
@@ -58,10 +62,13 @@ class Item:
     kie_task_id: str | None = None
     accepted: int = 0
     is_deleted: bool = False
+    owner: Mapping[str, Any] = field(default_factory=dict)
     claim: int = 0
     claim_is_over: bool = False
     credits: float | None = None
     destinations: list[str] = field(default_factory=list)
+    told: Mapping[str, Any] = field(default_factory=dict)
+    result: Any = None
     error: KieError | None = None
     retry_helps: bool = False
 
@@ -131,9 +138,11 @@ class Tracks:
     WAV conversions; each item names a track, as a :class:`~airflow_provider_kie.api.job.KieTrack` does.
 
     :param row: the row of their route.
+    :param route: ``"wav"`` or ``"jobs"``; None for the connection's.
     """
 
     row: Family
+    route: str | None
 
     def check(self, given: Any) -> dict[str, Any]:
         """Return the two ids of a track, whatever else is said about it."""
@@ -149,7 +158,7 @@ class Tracks:
 
     def send(self, hook: KieHook, given: Mapping[str, Any]) -> str:
         """Submit a conversion."""
-        return hook.submit_wav_by_route(self.row.name, given["music_task_id"], given["audio_id"]).kie_task_id
+        return hook.submit_wav_by_route(self.route, given["music_task_id"], given["audio_id"]).kie_task_id
 
 
 def load(name: str, given: object, kind: Kind, settings: KieSettings) -> list[Item]:
@@ -163,6 +172,9 @@ def load(name: str, given: object, kind: Kind, settings: KieSettings) -> list[It
     if given is None or (isinstance(given, str) and is_blank(given)):
         raise pushed_nothing(name)
     listed = isinstance(given, Sequence) and not isinstance(given, (str, bytes))
+    if not listed and not isinstance(given, (str, PathLike)):
+        problem = f"{name} is a {type(given).__name__}, but must be a list, or the URL of a JSON Lines file"
+        raise KieValidationError(problem)
     lines = enumerate(plain(given), start=1) if listed else _lines(name, given)
     items: list[Item] = []
     seen: Counter[str] = Counter()

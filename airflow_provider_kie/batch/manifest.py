@@ -8,36 +8,36 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kie.exceptions import KieDestinationExistsError
-from airflow_provider_kie.files.storage import PartFile
 from airflow_provider_kie.redaction import quoted, values_without_queries
 
 if TYPE_CHECKING:
     from airflow_provider_kie.batch.items import Item
     from airflow_provider_kie.files.storage import Destination
 
-__all__ = ["check", "write"]
+__all__ = ["read", "write"]
 
-#: Characters of an item up to which it is repeated in the manifest, besides its digest.
-SMALL = 4_096
-#: Lines that are written at a time.
-CHUNK = 500
+#: Characters up to which an item is repeated in the manifest, besides its digest, and up to which a result is.
+SMALL, LONGEST_RESULT = 4_096, 65_536
 
 
-def check(destination: Destination, batch: str, *, overwrite: bool) -> None:
+def read(destination: Destination, batch: str, *, overwrite: bool) -> dict[tuple[str, int], dict[str, Any]]:
     """
-    Check that nothing but an earlier manifest of the same batch would be replaced.
+    Return the lines that an earlier try has left, by the digest and the ordinal of their items.
 
     :param batch: what identifies the batch.
+    :param overwrite: any other file may be replaced.
     :raises KieDestinationExistsError: another file is there.
     """
-    if not destination.size() or overwrite:
-        return
+    if not destination.size():
+        return {}
     with destination.open(destination.path, "rb") as file:
-        first = file.readline(16 * SMALL)
-    if not _is_of(first, batch):
+        lines = file.read().splitlines()
+    rows = [row for line in lines if (row := _parsed(line, batch))]
+    if len(rows) < len(lines) and not overwrite:
         error = KieDestinationExistsError(f"Another file is at {quoted(destination.url)} already, where manifest leads")
         error.next_step = "Let manifest contain {{ run_id }}, or set overwrite=True to replace what is there."
         raise error
+    return {(row["digest"], row["ordinal"]): row for row in rows}
 
 
 def write(destination: Destination, batch: str, items: Iterable[Item]) -> None:
@@ -46,18 +46,7 @@ def write(destination: Destination, batch: str, items: Iterable[Item]) -> None:
 
     :param batch: what identifies the batch; each line says it.
     """
-    destination.clear()
-    part, size = PartFile(destination), 0
-    rows = [_row(batch, item) for item in items]
-    try:
-        part.begin(None)
-        for first in range(0, max(len(rows), 1), CHUNK):
-            piece = "".join(rows[first : first + CHUNK]).encode("utf-8", "backslashreplace")
-            part.write(piece)
-            size += len(piece)
-        part.finish(size, overwrite=True)
-    finally:
-        part.close()
+    destination.replace("".join(_row(batch, item) for item in items).encode("utf-8", "backslashreplace"))
 
 
 def _row(batch: str, item: Item) -> str:
@@ -75,6 +64,9 @@ def _row(batch: str, item: Item) -> str:
         "destinations": item.destinations,
         "credits": item.credits,
     }
+    if item.result is not None:
+        result = values_without_queries(item.result)
+        row["result"] = result if len(json.dumps(result)) <= LONGEST_RESULT else None
     if item.error is not None:
         error = item.error
         names = {"type": type(error).__name__, "problem": error.problem, "code": error.code}
@@ -82,9 +74,9 @@ def _row(batch: str, item: Item) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _is_of(line: bytes, batch: str) -> bool:
+def _parsed(line: bytes, batch: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except ValueError:
-        return False
-    return isinstance(found, dict) and found.get("batch") == batch
+        return None
+    return row if isinstance(row, dict) and row.get("batch") == batch else None

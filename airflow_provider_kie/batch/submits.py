@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,11 +24,12 @@ from airflow_provider_kie.exceptions import (
     KieError,
     KieFeatureDisabledError,
     KieInsufficientCreditsError,
+    KieJobFailedError,
     KieKeyCapError,
     KieLedgerError,
+    KieRateLimitError,
     named,
 )
-from airflow_provider_kie.ledger.chain import longest_submit
 from airflow_provider_kie.ledger.entry import AlreadySubmittedError, LedgerEntry
 from airflow_provider_kie.money import (
     FAIL,
@@ -41,22 +43,20 @@ from airflow_provider_kie.money import (
     maybe_submitted,
     next_try,
     outcome_of,
-    stops_after_unknown,
 )
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
-    from airflow_provider_kie.batch.items import Item, Kind
-    from airflow_provider_kie.connection import KieSettings
+    from airflow_provider_kie.batch.items import Item
+    from airflow_provider_kie.batch.payer import Payer
     from airflow_provider_kie.hooks.kie import KieHook
-    from airflow_provider_kie.ledger.rules import Policy
-    from airflow_provider_kie.ledger.storage import Ledger
 
-__all__ = ["STOPS", "Payer", "Submits"]
+__all__ = ["STOPS", "Submits"]
 
 log = logging.getLogger(__name__)
 
-
+#: Seconds for which a batch waits at most after KIE's rate limit, and at least before each new attempt.
+LONGEST_HOLD, SHORTEST_HOLD = 3600.0, 10.0
 #: Errors that every further submit would meet too.
 STOPS: Final = (
     KieAuthenticationError,
@@ -70,36 +70,7 @@ STOPS: Final = (
 
 
 class _NotSentError(Exception):
-    """Nothing more may be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Payer:
-    """
-    Whose submits they are, and under which rules.
-
-    :param task: the task instance, with what its commands need besides.
-    :param reuse: ``"task"`` or ``"input"``.
-    :param on_unknown_submit: ``"fail"``, ``"resubmit"``, or None for what the family's guard allows.
-    """
-
-    kind: Kind
-    settings: KieSettings
-    ledger: Ledger
-    task: TaskKey
-    max_tries: int | None
-    reuse: str
-    on_unknown_submit: str | None
-
-    @property
-    def policy(self) -> Policy:
-        """What an unknown outcome allows."""
-        return "fail" if stops_after_unknown(self.kind.row.guarded, self.on_unknown_submit) else "resubmit"
-
-    @property
-    def patience(self) -> float:
-        """Seconds after which a claim without an id is of unknown outcome: more than a submit can take."""
-        return longest_submit(self.settings.timeout)
+    """Nothing more may be sent, for this item or for all."""
 
 
 class Submits:
@@ -135,10 +106,11 @@ class Submits:
                 claim = item.claim
                 self._look(item, entry)
                 entry.pass_over(claim)
-            kie_task_id = self._send(item, entry)
+            kie_task_id = self._send_patiently(item, entry)
         except _NotSentError:
             return
         except AlreadySubmittedError as other:
+            self._note_owner(item, entry)
             self._join(item, other.entry)
         else:
             if kie_task_id is not None:
@@ -159,8 +131,7 @@ class Submits:
 
     def unknown(self, item: Item, problem: str) -> None:
         """Note that an item may have been submitted; the error names the commands that settle it."""
-        task = replace(self.payer.task, entry=item.entry)
-        error = maybe_submitted(self._row, problem, task, self.payer.settings.conn_id)
+        error = maybe_submitted(self._row, problem, self._owner_of(item), self.payer.settings.conn_id)
         item.ends("unknown", error, retry_helps=self.payer.policy == "resubmit")
 
     def decide(self, item: Item, known: Entry | None) -> Submit | Resume | None:
@@ -170,18 +141,39 @@ class Submits:
         :return: None if nothing may, in which case the item says why.
         """
         identity = self.payer.kind.identity(self.payer.settings, item.given)
-        task = replace(self.payer.task, entry=item.entry)
         allowed = self.payer.on_unknown_submit
-        decision = next_try(self._row, known, identity, on_unknown_submit=allowed, task=task)
+        decision = next_try(self._row, known, identity, on_unknown_submit=allowed, task=self._owner_of(item))
         if isinstance(decision, Stop):
             item.ends("unknown", decision.error)
             return None
         return decision
 
+    def check_attempts(self, item: Item, entry: LedgerEntry) -> None:
+        """
+        Check that other tries have not used up what an item may have submitted.
+
+        :raises _NotSentError: they have; the item says so.
+        """
+        failed = self._accepted(entry.look_again())  # in the order of their submits
+        if len(failed) < self.payer.max_attempts:
+            return
+        if item.error is None:
+            problem = f"Its job has failed, and max_attempts={self.payer.max_attempts} allows no other"
+            item.ends("failed", KieJobFailedError(problem, kie_task_id=failed[-1], family=self._row.tag))
+        item.retry_helps = False
+        raise _NotSentError
+
+    def _accepted(self, bodies: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the ids of the jobs that tries of this task have submitted."""
+        own = (body for body in bodies if body.get("task") == self.payer.task.ids and body["state"] != "forgotten")
+        return list(dict.fromkeys(body["kie_task_id"] for body in own if body["kie_task_id"]))
+
     def _look(self, item: Item, entry: LedgerEntry) -> Entry | None:
         bodies = entry.look()
-        own = (body for body in bodies if body.get("task") == self.payer.task.ids and body["state"] != "forgotten")
-        item.accepted = len({body["kie_task_id"] for body in own} - {None})
+        if self._learn(item, entry, bodies):
+            bodies = entry.look()
+        item.accepted = len(self._accepted(bodies))
+        self._note_owner(item, entry)
         found = entry.found
         item.claim = found.generation if found and found.kind == "unknown" else 0
         if found and (found.kind == "job" or found.state == "failed") and found.kie_task_id:
@@ -189,6 +181,37 @@ class Submits:
             item.credits = (found.body or {}).get("credits")
             item.is_deleted = _is_deleted(found.body or {}, self.payer.task)
         return entry.known
+
+    def _learn(self, item: Item, entry: LedgerEntry, bodies: Sequence[Mapping[str, Any]]) -> bool:
+        """Write an id that an earlier try could only write into its manifest; return whether there is one."""
+        told, found = item.told.get("kie_task_id"), entry.found
+        if not told or not found or found.kind != "unknown" or item.told.get("entry") != item.entry:
+            return False
+        if told in {body["kie_task_id"] for body in bodies}:
+            return False  # that of an earlier submit
+        entry.commit(told)
+        return True
+
+    def _note_owner(self, item: Item, entry: LedgerEntry) -> None:
+        body = (entry.found.body if entry.found else None) or {}
+        item.owner = body.get("task") or {}
+
+    def _owner_of(self, item: Item) -> TaskKey:
+        """Return by whose ids an item is settled: those of the task that has claimed it."""
+        return replace(self.payer.task, **item.owner, entry=item.entry)
+
+    def _send_patiently(self, item: Item, entry: LedgerEntry) -> str | None:
+        """Submit an item; if KIE asks for a long pause, wait for as long, because no other item would do better."""
+        until = time.monotonic() + LONGEST_HOLD
+        while True:
+            kie_task_id = self._send(item, entry)
+            error = item.error
+            if kie_task_id is not None or not isinstance(error, KieRateLimitError) or time.monotonic() > until:
+                return kie_task_id
+            pause = error.retry_after or SHORTEST_HOLD
+            log.warning("Item %s: %s Trying again in %.0f seconds.", item.line, error, pause)
+            if self.closed.wait(pause):
+                return None
 
     def _send(self, item: Item, entry: LedgerEntry) -> str | None:
         """Submit an item, and return the id; None if there is none, in which case the item says why."""
@@ -271,17 +294,25 @@ class _Guard:
         self._lost: KieError | None = None
 
     def before_send(self) -> None:
-        if self._submits.closed.is_set():
-            raise _NotSentError
-        if self._lost:
-            raise self._lost
-        self._entry.before_send()
+        self._check_open()
+        if self._entry.claim() > 1:
+            self._submits.check_attempts(self._item, self._entry)
+        # Whoever ends the batch sees this submit as under way, or it sees here that the batch has ended.
         self._submits.under_way.add(self._item.line)
+        self._check_open()
+        self._entry.mark_sent()
+
+    def hold(self) -> None:
+        self._check_open()
+        self._entry.release()
 
     def after_error(self, error: KieError) -> None:
         if self._submits.payer.policy == FAIL and outcome_of(error) is Outcome.UNKNOWN:
             self._lost = error
         self._entry.after_error(error)
 
-    def release(self) -> None:
-        self._entry.release()
+    def _check_open(self) -> None:
+        if self._lost:
+            raise self._lost
+        if self._submits.closed.is_set():
+            raise _NotSentError

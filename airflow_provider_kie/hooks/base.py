@@ -54,8 +54,8 @@ class SubmitGuard(Protocol):
     def after_error(self, error: KieError) -> None:
         """Take note of an error of such a request."""
 
-    def release(self) -> None:
-        """Give back what was claimed for the request, because it is held back."""
+    def hold(self) -> None:
+        """Give back what was claimed for the request, which is held back; called again and again meanwhile."""
 
 
 class KieBaseHook(BaseHook):
@@ -142,16 +142,11 @@ class KieBaseHook(BaseHook):
 
         :param patience: longest pause in seconds for a rate limit that another call ran into.
         """
-        settings = self.settings
-        pause = COOLDOWNS.pause(settings, patience)
         if call.repeat is Repeat.ALWAYS:
-            time.sleep(pause)
+            time.sleep(COOLDOWNS.pause(self.settings, patience))
             return self._read_answer(call)
         guard = self._guard
-        if guard and pause:
-            guard.release()
-        time.sleep(pause)
-        with PACER.turn(settings, guard.release if guard else None) as turn:
+        with PACER.turn(self.settings, patience, guard.hold if guard else None) as turn:
             if guard:
                 guard.before_send()
             turn.is_sent = True

@@ -40,7 +40,7 @@ __all__ = ["COOLDOWNS", "PACER", "Cooldowns", "Pacer", "Turn", "retrying"]
 #: How many new generations KIE accepts in its window, and the seconds of that.
 RATE_LIMIT = 20
 RATE_WINDOW = 10.0
-#: Longest sleep in seconds before a submit that waits looks again.
+#: Longest sleep in seconds before a submit that is held back looks again whether it still may be sent.
 LONGEST_LOOK = 1.0
 #: Seconds over which calls are spread after the window.
 RATE_JITTER = 2.0
@@ -96,6 +96,10 @@ class Cooldowns:
             )
         return rest + random.uniform(0.0, RATE_JITTER)
 
+    def is_on(self, settings: KieSettings) -> bool:
+        """Whether a connection pauses now."""
+        return self._until.get(settings, 0.0) > time.monotonic()
+
     def clear(self) -> None:
         """Forget all pauses."""
         self._until.clear()
@@ -142,22 +146,25 @@ class Pacer:
         self._lock = threading.Lock()
 
     @contextmanager
-    def turn(self, settings: KieSettings, before_pause: Callable[[], object] | None = None) -> Iterator[Turn]:
+    def turn(self, settings: KieSettings, patience: float, hold: Callable[[], object] | None = None) -> Iterator[Turn]:
         """
         Wait until another submit of the account may be sent, and yield it.
 
         :param settings: name the account and the host, which have the limit together.
-        :param before_pause: called once before a pause, if there is one.
+        :param patience: see :meth:`Cooldowns.pause`.
+        :param hold: called before each part of the wait; what it raises ends the wait.
         """
-        if settings.pacing:
-            await_turn(settings, RATE_LIMIT, RATE_WINDOW, before_pause)
         window = self._windows[settings.payer, settings.base_url]
-        while rest := self._enter(window):
-            if before_pause:
-                before_pause()
-                before_pause = None
-            else:
-                time.sleep(min(rest, LONGEST_LOOK))
+        while True:
+            _wait(COOLDOWNS.pause(settings, patience), hold)
+            if settings.pacing:
+                await_turn(settings, RATE_LIMIT, RATE_WINDOW, hold)
+            while rest := self._enter(window):
+                _wait(min(rest, LONGEST_LOOK), hold)
+            if not COOLDOWNS.is_on(settings):
+                break
+            with self._lock:  # a pause has begun meanwhile
+                window.under_way -= 1
         turn = Turn()
         try:
             yield turn
@@ -185,6 +192,14 @@ class Pacer:
 
 
 PACER = Pacer()
+
+
+def _wait(seconds: float, hold: Callable[[], object] | None) -> None:
+    while seconds > 0:
+        if hold:
+            hold()
+        time.sleep(min(seconds, LONGEST_LOOK))
+        seconds -= LONGEST_LOOK
 
 
 class _MayRepeat:

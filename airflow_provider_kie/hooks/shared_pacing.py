@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.exceptions import KieConfigurationError
+from airflow_provider_kie.exceptions import KieConfigurationError, KieRateLimitError
 
 if TYPE_CHECKING:
     from airflow_provider_kie.connection import KieSettings
@@ -34,32 +34,40 @@ LOOK_EVERY = 0.5
 TIMEOUT = 5.0
 #: Seconds for which a bucket that was out of reach is not asked again.
 REST = 60.0
+#: Seconds after which the log says that a submit waits, and the longest that it does.
+TELL_AFTER, LONGEST_WAIT = 30.0, 3600.0
 
 _LOCK = threading.Lock()
 _LIMITERS: dict[tuple[str, str], Any] = {}
 _RESTING_UNTIL: dict[str, float] = {}
 
 
-def await_turn(
-    settings: KieSettings, limit: int, seconds: float, before_pause: Callable[[], object] | None = None
-) -> None:
+class _BadUrlError(Exception):
+    """A library cannot read the URL; what it says about it may hold the password."""
+
+
+def await_turn(settings: KieSettings, limit: int, seconds: float, hold: Callable[[], object] | None = None) -> None:
     """
     Wait until the account may submit once more, as far as all workers know.
 
     :param limit: how many submits in so many seconds.
-    :param before_pause: called once before a pause, if there is one.
-    :raises KieConfigurationError: the extra ``pacing`` is not installed.
+    :param hold: called before each part of the wait; what it raises ends the wait.
+    :raises KieConfigurationError: the extra ``pacing`` is not installed, or its library cannot read the URL.
+    :raises KieRateLimitError: other workers have used the limit up for an hour; nothing was sent.
     """
     url = settings.pacing
     if url is None or time.monotonic() < _RESTING_UNTIL.get(url, 0.0):
         return
-    while True:
+    since, told = time.monotonic(), False
+    while time.monotonic() - since < LONGEST_WAIT:
         try:
             with _LOCK:
                 has_turn = bool(_limiter(url, _bucket_of(settings), limit, seconds).try_acquire("kie", blocking=False))
         except ImportError as error:
             problem = f"Field 'pacing' needs a package ({error.name}): pip install 'airflow-provider-kie[pacing]'"
             raise KieConfigurationError(problem, conn_id=settings.conn_id) from None
+        except _BadUrlError:
+            raise KieConfigurationError("Field 'pacing' is not a valid URL", conn_id=settings.conn_id) from None
         except Exception as error:
             log.warning("The shared pace is out of reach (%s); this process paces itself.", type(error).__name__)
             _RESTING_UNTIL[url] = time.monotonic() + REST
@@ -67,10 +75,14 @@ def await_turn(
             return
         if has_turn:
             return
-        if before_pause:
-            before_pause()
-            before_pause = None
+        if hold:
+            hold()
+        if not told and time.monotonic() - since > TELL_AFTER:
+            log.info("This submit waits for its turn: other workers use the account's limit up.")
+            told = True
         time.sleep(random.uniform(0.2, 1.0) * LOOK_EVERY)
+    problem = f"Not sent: for {LONGEST_WAIT:.0f} seconds other workers have used the account's limit up"
+    raise KieRateLimitError(problem, code=429, conn_id=settings.conn_id)
 
 
 def _bucket_of(settings: KieSettings) -> str:
@@ -93,12 +105,26 @@ def _redis(url: str, bucket: str, rates: list[Any]) -> Any:
     from pyrate_limiter import RedisBucket
     from redis import Redis
 
-    return RedisBucket.init(rates, Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT), bucket)
+    try:
+        client = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+    except ValueError:
+        raise _BadUrlError from None
+    return RedisBucket.init(rates, client, bucket)
 
 
 def _postgres(url: str, bucket: str, rates: list[Any]) -> Any:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
     from psycopg_pool import ConnectionPool
     from pyrate_limiter import PostgresBucket
 
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        raise _BadUrlError from None
     pool = ConnectionPool(url, min_size=1, max_size=1, timeout=TIMEOUT, open=True)
-    return PostgresBucket(pool, bucket, rates)
+    try:
+        return PostgresBucket(pool, bucket, rates)
+    except BaseException:
+        pool.close(timeout=0)
+        raise

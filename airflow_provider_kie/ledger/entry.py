@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_kie.exceptions import KieError
+from airflow_provider_kie.exceptions import KieError, KieLedgerError
+from airflow_provider_kie.ledger.chain import SEND_WITHIN
 from airflow_provider_kie.ledger.rules import CLOSED, Found, Policy, current
 from airflow_provider_kie.money import RESUBMIT, Entry, Outcome, State, outcome_of
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from airflow_provider_kie.ledger.storage import Ledger
 
 __all__ = ["AlreadySubmittedError", "LedgerEntry"]
+
+#: How often a claim is tried that turns out to be late.
+MOST_CLAIMS = 3
 
 
 class AlreadySubmittedError(Exception):
@@ -70,6 +74,10 @@ class LedgerEntry:
         self.found, self._generation = Found(kind, generation, state, body), generation
         return bodies
 
+    def look_again(self) -> list[dict[str, Any]]:
+        """Return what :meth:`look` does, while this try holds a claim."""
+        return self._chain.bodies()
+
     @property
     def known(self) -> Entry | None:
         """What a look has found; None for nothing."""
@@ -112,12 +120,22 @@ class LedgerEntry:
         Make sure that this try may send a submit now: one claim allows one request, soon.
 
         :raises AlreadySubmittedError: another claim came first.
+        :raises KieLedgerError: claims take longer than a submit may come after one.
         """
-        if self._may_send and self._chain.is_late:
-            self._give_back()
-        if not self._may_send:
-            self._claim()
-        self._may_send = False
+        self.claim()
+        self.mark_sent()
+
+    def claim(self) -> int:
+        """Do what :meth:`before_send` does, but leave the claim to be used, or given back; return its generation."""
+        for _ in range(MOST_CLAIMS):
+            if self._may_send and self._chain.is_late:
+                self._give_back()
+            if not self._may_send:
+                self._claim()
+            if not self._chain.is_late:
+                return self._generation
+        self._give_back()
+        raise KieLedgerError(f"The ledger has taken more than {SEND_WITHIN:g} seconds for each of {MOST_CLAIMS} claims")
 
     def after_error(self, error: KieError) -> None:
         """Write what an error says about the request that was sent."""

@@ -196,6 +196,8 @@ class SubmitOnce(JobTask):
             raise
         except BaseException as error:  # also Airflow's time-out, or the end of the process
             outcome = outcome_of(error)
+            if memory.is_held_back:
+                raise
             if outcome is Outcome.REFUSED:
                 memory.mark_refused()
                 raise

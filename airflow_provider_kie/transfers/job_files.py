@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.files.template import DestinationTemplate
     from airflow_provider_kie.media import Media
 
-__all__ = ["JobFilesOperator", "key_of"]
+__all__ = ["JobFilesOperator", "check_names", "key_of"]
 
 
 class JobFilesOperator(StoringOperator):
@@ -43,10 +43,7 @@ class JobFilesOperator(StoringOperator):
         """
         there = list(dict.fromkeys(file["name"] for file in job["files"]))
         problem = ""
-        try:
-            names = [self.names] if isinstance(self.names, str) else list(self.names or ())
-        except TypeError:
-            raise KieValidationError(f"names is {quoted(self.names)}, but must be a list of names") from None
+        names = check_names(self.names)
         if wrong := [name for name in names if name not in there]:
             names_there = ", ".join(there) or "none"
             problem = f"names holds {', '.join(map(quoted, wrong))}, but the files of the job are {names_there}"
@@ -116,6 +113,18 @@ class JobFilesOperator(StoringOperator):
     ) -> str | None:
         places = (url for url in kept if url == template.url(file, url.rpartition(".")[2]))
         return next((url for url in places if self._destination(url, context).size() is not None), None)
+
+
+def check_names(given: Any) -> list[Any]:
+    """
+    Return the names of the files to store; none for all of them.
+
+    :raises KieValidationError: it is no list of names.
+    """
+    try:
+        return [given] if isinstance(given, str) else list(given or ())
+    except TypeError:
+        raise KieValidationError(f"names is {quoted(given)}, but must be a list of names") from None
 
 
 def key_of(file: KieFile) -> tuple[str, int]:

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real metadata database for the tests below."""
+"""A real metadata database for the tests below, and what the tests of batches need."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from airflow_provider_kie.emulator import state as emulator_state
+from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger import chain
+from airflow_provider_kie.ledger.storage import init_ledger
+from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
+from tests.jobs import IMAGE_MODEL
 from tests.processes import run_python
+from tests.task_instance import Task
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +28,44 @@ def short_patience(monkeypatch):
     """Let a try wait for the id of a claim for a second, where requests time out after three."""
     monkeypatch.setattr(chain, "NOTE_SECONDS", 1.0 - chain.SEND_WITHIN - 2 * 3.0)
     monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+
+
+@pytest.fixture
+def no_patience(monkeypatch):
+    """Let a try wait for the id of a claim for a moment."""
+    monkeypatch.setattr(chain, "NOTE_SECONDS", -10.9)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
+    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return init_ledger(f"file://{tmp_path}/ledger").url
+
+
+@pytest.fixture
+def limited(kie, monkeypatch):
+    """An emulator that refuses more than 20 submits within half a second, and operators that know."""
+    monkeypatch.setattr(emulator_state, "LIMIT_WINDOW", 0.5)
+    monkeypatch.setattr(pacing, "RATE_WINDOW", 0.5)
+    kie.configure(submits_per_window=20)
+    return kie
+
+
+@pytest.fixture
+def batch(kie, ledger, tmp_path):
+    """Return a batch of items, each of whose tries is a new operator."""
+
+    def of(items, operator=KieBatchOperator, **arguments):
+        kind = {"tracks": items} if operator is ConvertCatalogToWavOperator else {"items": items}
+        if "items" in kind and "family" not in arguments:
+            kind["model"] = IMAGE_MODEL
+        usual = {"manifest": str(tmp_path / "manifest.jsonl"), "ledger": ledger, "poll_interval": 0.05, "timeout": 30}
+        return Task(operator, None, **usual | kind | arguments)
+
+    return of
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Return the lines of the manifest."""
+    return lambda: [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]

@@ -17,75 +17,21 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.batch import course, submits
+from airflow_provider_kie.batch import run as batch_run
+from airflow_provider_kie.batch.submits import Submits
 from airflow_provider_kie.compat import COMMAND
-from airflow_provider_kie.emulator import state as emulator_state
 from airflow_provider_kie.hooks import pacing
-from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.entry import LedgerEntry
-from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
 from tests.batch_runner import Batch
+from tests.batches import counts, foxes, prompts, statuses
 from tests.jobs import IMAGE_MODEL, QUERY_CANARY, SIGNED_URL
 from tests.task_instance import Task, die
 
 MANY = 300
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    monkeypatch.setattr(chain, "NOTE_SECONDS", -10.9)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
-    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return init_ledger(f"file://{tmp_path}/ledger").url
-
-
-@pytest.fixture
-def limited(kie, monkeypatch):
-    """An emulator that refuses more than 20 submits within half a second, and operators that know."""
-    monkeypatch.setattr(emulator_state, "LIMIT_WINDOW", 0.5)
-    monkeypatch.setattr(pacing, "RATE_WINDOW", 0.5)
-    kie.configure(submits_per_window=20)
-    return kie
-
-
-def foxes(count, start=0):
-    return [{"prompt": f"fox {number}"} for number in range(start, start + count)]
-
-
-@pytest.fixture
-def batch(kie, ledger, tmp_path):
-    """Return a batch of items, each of whose tries is a new operator."""
-
-    def of(items, operator=KieBatchOperator, **arguments):
-        kind = {"tracks": items} if operator is ConvertCatalogToWavOperator else {"items": items}
-        if "items" in kind and "family" not in arguments:
-            kind["model"] = IMAGE_MODEL
-        usual = {"manifest": str(tmp_path / "manifest.jsonl"), "ledger": ledger, "poll_interval": 0.05, "timeout": 30}
-        return Task(operator, None, **usual | kind | arguments)
-
-    return of
-
-
-@pytest.fixture
-def rows(tmp_path):
-    """Return the lines of the manifest."""
-    return lambda: [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
-
-
-def counts(task):
-    return {name: task.xcom["batch"][name] for name in ("total", "succeeded", "failed", "unknown")}
-
-
-def prompts(kie):
-    return Counter(each["json"]["input"]["prompt"] for each in kie.requests("submit"))
-
-
-def statuses(kie):
-    return Counter(each["code"] for each in kie.requests("submit"))
+pytestmark = pytest.mark.usefixtures("no_patience")
 
 
 # --- All goes well
@@ -184,6 +130,11 @@ def test_a_wrong_item_is_refused_before_anything_is_sent(kie, batch, tmp_path, i
     assert kie.requests() == []
 
 
+def test_items_that_are_no_list_are_refused(batch):
+    with pytest.raises(e.KieValidationError, match="items is a dict, but must be a list"):
+        batch({"prompt": "fox"}).run_once()
+
+
 def test_a_wrong_track_is_named(kie, batch):
     with pytest.raises(e.KieValidationError, match="Item 2 of tracks: audio_id is empty"):
         batch([{"music_task_id": "m", "audio_id": "a"}, {"music_task_id": "m"}], ConvertCatalogToWavOperator).run_once()
@@ -207,7 +158,11 @@ def test_no_items_are_no_failure(kie, batch, rows):
         ({"reuse": "never"}, "reuse"),
         ({"on_unknown_submit": "maybe"}, "on_unknown_submit"),
         ({"destination": "/tmp/all-the-same.png"}, "same place"),
-        ({"manifest": None}, "destination"),
+        ({"max_credits": "5"}, "max_credits"),
+        ({"max_attempts": True}, "max_attempts"),
+        ({"manifest": None}, "manifest"),
+        ({"manifest": "/"}, "manifest"),
+        ({"names": 5}, "names"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_sent(kie, batch, wrong, said):
@@ -307,7 +262,7 @@ def test_an_error_of_the_account_stops_the_submits(kie, batch, rows, answer):
         batch(foxes(50), fail_if="all").run_once()
     assert isinstance(end.value, AirflowFailException)
     assert kie.accepted_submits == 3
-    assert len(kie.requests("submit")) <= 3 + course.SUBMITTERS
+    assert len(kie.requests("submit")) <= 3 + batch_run.SUBMITTERS
     assert Counter(row["end"] for row in rows()) == {"succeeded": 3, "not submitted": 47}
     kie.reset()
 
@@ -441,7 +396,7 @@ def test_killed_five_times_it_pays_for_each_item_once(limited, batch, rows, oper
     else:  # a kill between the request and its note leaves an outcome that nobody may assume
         assert told["succeeded"] + told["unknown"] == 200
         assert max(prompts(limited).values()) == 1
-        assert told["unknown"] <= 5 * course.SUBMITTERS
+        assert told["unknown"] <= 5 * batch_run.SUBMITTERS
     assert statuses(limited)[429] == 0
 
 
@@ -501,7 +456,7 @@ def test_a_claim_that_comes_while_another_is_waited_for_gets_patience_of_its_own
         task.run_once()
     (path,) = Path(ledger.removeprefix("file://")).glob("??/*/0001.claimed")
     looks = []
-    look_up = submits.Submits.look_up
+    look_up = Submits.look_up
 
     def and_claim(self, item):
         looks.append(item.claim)
@@ -513,7 +468,7 @@ def test_a_claim_that_comes_while_another_is_waited_for_gets_patience_of_its_own
         return look_up(self, item)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submits.Submits, "look_up", and_claim)
+        patch.setattr(Submits, "look_up", and_claim)
         with pytest.raises(e.KieBatchFailedError, match="KieNotFoundError"):
             task.run_once()  # it went on with their job, which the emulator does not know
     assert len(kie.requests("submit")) == 1

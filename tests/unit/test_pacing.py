@@ -73,7 +73,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(pacing, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(pacing, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
     monkeypatch.setattr(time, "sleep", clock.sleep)
     monkeypatch.setattr(asyncio, "sleep", clock.sleep_async)
     return clock

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The course of a batch: looks its items up, submits them, waits for all of them, and has their files stored.
+One try of a batch: looks its items up, submits them, waits for all of them, and has their files stored.
 
 One event loop waits for all jobs, in a thread of its own: what ends the task is raised in the task's own thread, which
 only waits for this one. Submits, notes and files are carried out in a few threads.
@@ -13,11 +13,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from airflow_provider_kie.batch.report import Report
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_kie.batch.items import Item
     from airflow_provider_kie.batch.submits import Submits
 
-__all__ = ["Course", "Limits"]
+__all__ = ["BatchRun", "Limits"]
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +56,16 @@ class Limits:
     :param max_in_flight: how many jobs run at a time.
     :param poll_interval: seconds between two polls of a job.
     :param timeout: seconds to wait for each job.
-    :param max_attempts: accepted submits of an item.
     :param max_credits: from which on nothing more is submitted; None for no limit.
     """
 
     max_in_flight: int
     poll_interval: float
     timeout: float
-    max_attempts: int
     max_credits: float | None
 
 
-class Course:
+class BatchRun:
     """
     One try of a batch.
 
@@ -98,22 +97,30 @@ class Course:
         self._credits: dict[str, float] = {}
         self._spent = 0.0
         self._is_stopped = False
+        #: Whether it is known of all items what was submitted for them.
+        self.is_looked_up = False
         #: The error that keeps the rest from being submitted.
         self.halt: KieError | None = None
 
     def look_up(self) -> None:
         """
-        Find what is known of all items, many at a time, before anything is sent.
+        Find what is known of all items, many at a time, before anything is sent; stop if the batch is ended meanwhile.
 
         :raises KieLedgerError: the ledger cannot be read.
         """
-        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kie-batch-look") as pool:
+        pool = ThreadPoolExecutor(LOOKERS, thread_name_prefix="kie-batch-look")
+        try:
             for item, known in zip(self._items, pool.map(self._submits.look_up, self._items), strict=True):
+                if self._is_stopped:
+                    return
                 if known is not None and known.kie_task_id is None:
                     item.end = "unknown"  # for now: whoever has claimed it may be submitting it
-                elif known is not None:
-                    self._submits.decide(item, known)
+                elif known is None or self._submits.decide(item, known):
+                    item.end = "running" if item.kie_task_id else "not submitted"
                 self._count_credits(item, item.credits)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self.is_looked_up = True
         self._looked_at = time.monotonic()
         self._report = Report(self._items)
 
@@ -139,8 +146,9 @@ class Course:
         """End the batch: submit nothing more, and wait for nothing."""
         self._submits.closed.set()
         self._is_stopped = True
-        if self._loop and self._main and not self._over.is_set():
-            self._loop.call_soon_threadsafe(self._main.cancel)
+        if self._loop and self._main:
+            with suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(self._main.cancel)
 
     def _await_answers(self) -> None:
         """Wait for the answers to submits that are on their way, because only these name what is paid for."""
@@ -214,7 +222,7 @@ class Course:
                 return
         async with self._in_flight:
             job = await self._obtain(item)
-        if job is not None and self._store is not None:
+        if job is not None and self._store is not None and job["files"]:
             async with self._storing.setdefault(job["kie_task_id"], asyncio.Lock()):
                 await self._in_thread(self._fetching, partial(self._store, item, job))
         elif job is not None and item.is_deleted and job["files"]:
@@ -222,6 +230,7 @@ class Course:
                 "The job is so old that KIE has deleted its files", kie_task_id=job["kie_task_id"]
             )
         if job is not None:
+            item.result = None if job["files"] else job["result"]
             item.ends("succeeded")
 
     async def _settle(self, item: Item) -> None:
@@ -234,7 +243,6 @@ class Course:
         if known is None:
             item.end = "not submitted"
         elif (decision := self._submits.decide(item, known)) is not None:
-            item.end = "not submitted"
             item.claim_is_over = isinstance(decision, Submit)
 
     async def _obtain(self, item: Item) -> KieJob | None:
@@ -263,18 +271,19 @@ class Course:
         if worth:
             await self._in_thread(None, partial(self._submits.note_end, item, None))
         self._halt_for(end.error)
-        allowed = item.accepted < self._limits.max_attempts
+        allowed = item.accepted < self._submits.payer.max_attempts
         item.ends("failed", end.error, retry_helps=allowed if worth else None)
         return worth and allowed
 
     async def _submit(self, item: Item) -> bool:
         """Submit an item's job; return whether there is one now. The item says why there is none."""
-        if self._submits.closed.is_set():
-            return False
-        await self._in_thread(self._submitting, partial(self._submits.submit, item))
+        if not self._submits.closed.is_set():
+            await self._in_thread(self._submitting, partial(self._submits.submit, item))
         if item.end == "running":
             item.error = None
             return True
+        if item.end == "unknown" and item.error is None:
+            self._submits.unknown(item, "A submit of an earlier try has no known outcome, and no other was sent")
         if item.error is not None:
             self._halt_for(item.error)
         return False
@@ -308,13 +317,8 @@ class Course:
             self.halt = error
             self._submits.closed.set()
 
-    def _in_thread(self, pool: ThreadPoolExecutor | None, work: Callable[[], T]) -> Coroutine[Any, Any, T]:
-        loop = asyncio.get_running_loop()
-
-        async def done() -> T:
-            return await loop.run_in_executor(pool, work)
-
-        return done()
+    def _in_thread(self, pool: ThreadPoolExecutor | None, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def _silent(pause: Pause) -> None:
