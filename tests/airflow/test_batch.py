@@ -20,13 +20,12 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.batch import run as batch_run
 from airflow_provider_kie.batch.submits import Submits
 from airflow_provider_kie.compat import COMMAND
-from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger.entry import LedgerEntry
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
 from tests.batch_runner import Batch
 from tests.batches import counts, foxes, prompts, statuses
 from tests.jobs import IMAGE_MODEL, QUERY_CANARY, SIGNED_URL
-from tests.task_instance import Task, die
+from tests.task_instance import die
 
 MANY = 300
 
@@ -432,20 +431,6 @@ def test_only_the_named_item_is_settled(kie, batch, rows, ledger, kie_command):
 
 
 # --- What a claim waits for
-
-
-def test_a_single_job_gives_its_claim_back_while_it_is_held_back(kie, ledger, monkeypatch):
-    from airflow_provider_kie.operators.job import KieJobOperator
-
-    monkeypatch.setattr(pacing, "RATE_LIMIT", 1)
-    monkeypatch.setattr(pacing, "RATE_WINDOW", 0.3)
-    for prompt in ("a", "b"):
-        more = {"model": IMAGE_MODEL, "poll_interval": 0.03, "timeout": 20, "reuse": "input"}
-        Task(KieJobOperator, None, ledger=ledger, input={"prompt": prompt}, **more).run_once()
-    names = [path.name for path in Path(ledger.removeprefix("file://")).glob("??/*/*")]
-    assert Counter(names)["0001.refused"] == 1
-    assert Counter(names)["0002.submitted"] == 1
-    assert kie.accepted_submits == 2
 
 
 def test_a_claim_that_comes_while_another_is_waited_for_gets_patience_of_its_own(kie, batch, ledger):

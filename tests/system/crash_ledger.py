@@ -33,6 +33,7 @@ def run_points(test: CrashTest) -> None:
         how = {"market": True, "dag_id": f"crash_ledger_{mode}"}
         point = "9 ledger: killed between KIE's answer and the note"
         test.start(point, mode, 1, crash="unnoted", ends="failed", **how)
+        test.start("9 ledger: killed while the submit is held back", mode, 1, crash="held", **how)
         test.start("9 ledger: killed between the note and XCom", mode, 1, crash="noted", **how)
     test.start("9 ledger: killed while resuming after the wait", "deferrable", 1, crash="resumed", **how)
     rows = test.rows[before:]

@@ -173,7 +173,9 @@ class CrashTest:
         """Jobs of KIE's Market, which refuses no second submit: there is one, or the task stops and says so."""
         self.emulator.configure(conversion_seconds=LONG)
         say("Jobs without KIE's guard.")
+        before = len(self.rows)
         for mode in MODES:
+            self.start("8 killed while the submit is held back", mode, 1, crash="held", market=True)
             self.start(
                 "8 killed between KIE's answer and the stored id", mode, 1, crash="answered", ends="failed", market=True
             )
@@ -182,8 +184,9 @@ class CrashTest:
         waiting = self.start("8 task killed while waiting", "sync", 1, market=True)
         self._until_it_waits(waiting)
         self._kill_task(waiting)
-        self.finish(*self.rows[-6:])
-        self.adopt(*(row for row in self.rows[-6:] if row.ends == "failed"))
+        rows = self.rows[before:]
+        self.finish(*rows)
+        self.adopt(*(row for row in rows if row.ends == "failed"))
         for answer in ("accepted-then-reset", "accepted-then-hang"):
             for mode in MODES:
                 self.emulator.play(answer)

@@ -78,6 +78,7 @@ def test_the_hook_is_where_the_metadata_says() -> None:
 NOT_FOR_DAGS = {
     "__init__",
     "submit",
+    "many",
     "start_in_triggerer",
     "event",
     "once",

@@ -19,7 +19,9 @@ from typing import Any, NoReturn
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_kie.durable import StoredEntry
+from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger.entry import LedgerEntry
+from airflow_provider_kie.memory import Memory
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
@@ -48,10 +50,13 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "claimed": (LedgerEntry, "before_send", True),
     "unnoted": (LedgerEntry, "commit", False),
     "noted": (LedgerEntry, "commit", True),
+    "held": (Memory, "hold", True),
 }
 
 
 def arm(point: str, track: str) -> None:
+    if point == "held":
+        pacing.RATE_LIMIT = 0  # so that the submit waits for its turn
     owner, name, carried_out = POINTS[point]
     function = getattr(owner, name)
 
