@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same jobs as mapped tasks and as one batch, as many as the environment says."""
+"""Jobs as mapped tasks and as a batch, as many as the environment says."""
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import datetime, timedelta
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, ObjectStoragePath, task
 
+from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.operators.batch import KieBatchOperator
 from airflow_provider_kie.operators.job import KieJobOperator
 
-MODEL = "seedream/4.5-text-to-image"
 FOLDER = os.environ.get("KIE_BENCH_FOLDER", "")
-INPUTS = [{"prompt": f"fox {number}"} for number in range(int(os.environ.get("KIE_BENCH_COUNT", "10")))]
-USUAL = {"model": MODEL, "ledger": f"{FOLDER}/ledger", "poll_interval": timedelta(seconds=2)}
+MAPPED, MANY = (int(os.environ.get(name, "10")) for name in ("KIE_BENCH_MAPPED", "KIE_BENCH_MANY"))
+USUAL = {"model": "seedream/4.5-text-to-image", "ledger": f"{FOLDER}/ledger", "poll_interval": timedelta(seconds=2)}
 
 for name, deferrable in (("mapped_sync", False), ("mapped_deferrable", True)):
     with DAG(name, schedule=None, start_date=datetime(2026, 1, 1), catchup=False):
-        KieJobOperator.partial(task_id="jobs", deferrable=deferrable, **USUAL).expand(input=INPUTS)
+        KieJobOperator.partial(task_id="jobs", deferrable=deferrable, **USUAL).expand(
+            input=[{"prompt": f"fox {number}"} for number in range(MAPPED)]
+        )
 
+pacing.RATE_WINDOW = 0.2  # the emulator refuses nothing, and ten thousand would take 83 minutes
 with DAG("batch", schedule=None, start_date=datetime(2026, 1, 1), catchup=False):
-    KieBatchOperator(task_id="jobs", items=INPUTS, manifest=f"{FOLDER}/manifest.jsonl", **USUAL)
+
+    @task
+    def list_items() -> str:
+        """Write the items into a file, as a literal would become part of the DAG."""
+        path = f"{FOLDER}/items.jsonl"
+        with ObjectStoragePath(path).open("w") as file:
+            file.writelines(json.dumps({"prompt": f"fox {number}"}) + "\n" for number in range(MANY))
+        return path
+
+    KieBatchOperator(task_id="jobs", items=list_items(), manifest=f"{FOLDER}/manifest.jsonl", **USUAL)
