@@ -159,6 +159,7 @@ class Submits:
             return
         if item.error is None:
             problem = f"Its job has failed, and max_attempts={self.payer.max_attempts} allows no other"
+            item.kie_task_id = failed[-1]
             item.ends("failed", KieJobFailedError(problem, kie_task_id=failed[-1], family=self._row.tag))
         item.retry_helps = False
         raise _NotSentError
@@ -290,7 +291,7 @@ class _Guard:
         self._submits = submits
         self._item = item
         self._entry = entry
-        #: The error of a submit of unknown outcome, after which nothing more is sent.
+        #: The error of a submit of unknown outcome, after which nothing more is sent unless the policy allows it.
         self._lost: KieError | None = None
 
     def before_send(self) -> None:
@@ -307,12 +308,13 @@ class _Guard:
         self._entry.release()
 
     def after_error(self, error: KieError) -> None:
-        if self._submits.payer.policy == FAIL and outcome_of(error) is Outcome.UNKNOWN:
+        if outcome_of(error) is Outcome.UNKNOWN:
             self._lost = error
         self._entry.after_error(error)
 
     def _check_open(self) -> None:
-        if self._lost:
+        closed = self._submits.closed.is_set()
+        if self._lost and (closed or self._submits.payer.policy == FAIL):
             raise self._lost
-        if self._submits.closed.is_set():
+        if closed:
             raise _NotSentError
