@@ -114,7 +114,7 @@ class BatchRun:
                 if self._is_stopped:
                     return
                 if known is not None and known.kie_task_id is None:
-                    item.end = "unknown"  # for now: whoever has claimed it may be submitting it
+                    item.end = "unknown"  # for now: the one that has claimed it may be submitting it
                 elif known is None or self._submits.decide(item, known):
                     item.end = "running" if item.kie_task_id else "not submitted"
                 self._count_credits(item, item.credits)
@@ -236,7 +236,7 @@ class BatchRun:
     async def _settle(self, item: Item) -> None:
         """Wait for the id of a claim that has none; note in the item whether it may be submitted."""
         claim, known, since = 0, None, self._looked_at
-        while item.claim not in (0, claim):  # another one may come meanwhile, with which to have patience anew
+        while item.claim not in (0, claim):  # another one may come meanwhile, with which to have patience again
             claim = item.claim
             await asyncio.sleep(max(0.0, since + self._submits.payer.patience - time.monotonic()))
             known, since = await self._in_thread(None, partial(self._submits.look_up, item)), time.monotonic()

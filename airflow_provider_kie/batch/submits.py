@@ -298,7 +298,7 @@ class _Guard:
         self._check_open()
         if self._entry.claim() > 1:
             self._submits.check_attempts(self._item, self._entry)
-        # Whoever ends the batch sees this submit as under way, or it sees here that the batch has ended.
+        # The thread that ends the batch sees this submit as under way, or this one sees that it has ended.
         self._submits.under_way.add(self._item.line)
         self._check_open()
         self._entry.mark_sent()

@@ -434,7 +434,7 @@ def test_only_the_named_item_is_settled(kie, batch, rows, ledger, kie_command):
 
 
 def test_a_claim_that_comes_while_another_is_waited_for_gets_patience_of_its_own(kie, batch, ledger):
-    """Somebody claims the item anew just before the patience with a dead claim is over, and then submits."""
+    """Somebody claims the item again just before the patience with a dead claim is over, and then submits."""
     task = batch(foxes(1), on_unknown_submit="resubmit", reuse="input")
     kie.play("accepted-then-reset", endpoint="submit")
     with pytest.raises(e.KieBatchFailedError):
