@@ -55,14 +55,28 @@ def await_turn(settings: KieSettings, limit: int, seconds: float, hold: Callable
     :raises KieConfigurationError: the extra ``pacing`` is not installed, or its library cannot read the URL.
     :raises KieRateLimitError: other workers have used the limit up for an hour; nothing was sent.
     """
-    url = settings.pacing
-    if url is None or time.monotonic() < _RESTING_UNTIL.get(url, 0.0):
-        return
     since, told = time.monotonic(), False
-    while time.monotonic() - since < LONGEST_WAIT:
+    while not _has_turn(settings, limit, seconds):
+        waited = time.monotonic() - since
+        if waited > LONGEST_WAIT:
+            problem = f"Not sent: for {waited:.0f} seconds other workers have used the account's limit up"
+            raise KieRateLimitError(problem, code=429, conn_id=settings.conn_id)
+        if hold:
+            hold()
+        if waited > TELL_AFTER and not told:
+            log.info("This submit waits for its turn: other workers use the account's limit up.")
+            told = True
+        time.sleep(random.uniform(0.2, 1.0) * LOOK_EVERY)
+
+
+def _has_turn(settings: KieSettings, limit: int, seconds: float) -> bool:
+    """Ask the bucket; where it is out of reach, each submit has its turn."""
+    url = settings.pacing
+    with _LOCK:
+        if url is None or time.monotonic() < _RESTING_UNTIL.get(url, 0.0):
+            return True
         try:
-            with _LOCK:
-                has_turn = bool(_limiter(url, _bucket_of(settings), limit, seconds).try_acquire("kie", blocking=False))
+            return bool(_limiter(url, _bucket_of(settings), limit, seconds).try_acquire("kie", blocking=False))
         except ImportError as error:
             problem = f"Field 'pacing' needs a package ({error.name}): pip install 'airflow-provider-kie[pacing]'"
             raise KieConfigurationError(problem, conn_id=settings.conn_id) from None
@@ -72,17 +86,7 @@ def await_turn(settings: KieSettings, limit: int, seconds: float, hold: Callable
             log.warning("The shared pace is out of reach (%s); this process paces itself.", type(error).__name__)
             _RESTING_UNTIL[url] = time.monotonic() + REST
             _LIMITERS.clear()  # after a restart, Redis does not know the script of an open one any more
-            return
-        if has_turn:
-            return
-        if hold:
-            hold()
-        if not told and time.monotonic() - since > TELL_AFTER:
-            log.info("This submit waits for its turn: other workers use the account's limit up.")
-            told = True
-        time.sleep(random.uniform(0.2, 1.0) * LOOK_EVERY)
-    problem = f"Not sent: for {LONGEST_WAIT:.0f} seconds other workers have used the account's limit up"
-    raise KieRateLimitError(problem, code=429, conn_id=settings.conn_id)
+            return True
 
 
 def _bucket_of(settings: KieSettings) -> str:
@@ -126,5 +130,5 @@ def _postgres(url: str, bucket: str, rates: list[Any]) -> Any:
     try:
         return PostgresBucket(pool, bucket, rates)
     except BaseException:
-        pool.close(timeout=0)
+        pool.close(timeout=1.0)
         raise
