@@ -116,7 +116,9 @@ def by_rank(each: tuple[int, str]) -> int:
 
 def current(names: Iterable[str]) -> tuple[int, str]:
     """
-    Return the first generation whose job stands, or else the last one; and its state.
+    Return the first generation whose job stands, or else the last one that was not refused; and its state.
+
+    A refused one says that nothing was sent under it, and nothing about a claim before it.
 
     :param names: the names of a chain's files.
     :return: ``(0, "forgotten")`` for an empty chain.
@@ -127,7 +129,8 @@ def current(names: Iterable[str]) -> tuple[int, str]:
         raise KieLedgerError(f"The states {sorted(unknown)} of an entry are not known: a newer version wrote them")
     states = dict(sorted(found, key=by_rank))
     stands = [number for number, state in states.items() if state != "claimed" and state not in CLOSED]
-    number = min(stands) if stands else max(states, default=0)
+    sent = [number for number, state in states.items() if state != "refused"]
+    number = min(stands) if stands else max(sent or states, default=0)
     return number, states.get(number, "forgotten")
 
 
@@ -200,7 +203,8 @@ def _wait(
     known = [f"{exists:04d}.claimed"] if exists else []
     waited: set[tuple[int, str]] = set()
     while True:
-        generation, state = current([*(yield Op("list")), *known])
+        names = [*(yield Op("list")), *known]
+        generation, state = current(names)
         body = (yield Op("read", generation, state)) if generation and state not in CLOSED else None
         if state == "claimed" and generation <= after:
             state = "refused"  # although the note of that may be missing
@@ -209,6 +213,8 @@ def _wait(
         step = decide(state, kie_task_id, mine, (generation, state) in waited, policy)
         if step == "error":
             raise KieLedgerError(f"The file {generation:04d}.{state} of an entry cannot be read")
+        if step == "claim next":
+            generation = max((number for number, _ in parsed(names)), default=0)
         if step != "wait":
             return step, Found(_KINDS.get(step, "closed"), generation, state, body)
         if not (yield Op("wait", generation, state)):

@@ -154,9 +154,13 @@ class Explorer:
         self.states = len(seen)
         return self
 
+    def policy_of(self, i: int) -> str:
+        """In a mixed company only the second claimant must not send after an unknown outcome."""
+        return self.policy if self.policy != "mixed" else "fail" if i == 1 else "resubmit"
+
     def next_step(self, i: int, told: tuple[Any, ...]) -> Any:
         """Return what a claimant with these answers asks next, or how it ended."""
-        steps = self.make(i, self.policy)
+        steps = self.make(i, self.policy_of(i))
         try:
             asked = next(steps)
             for answer in told:
@@ -234,6 +238,8 @@ class Explorer:
             yield False, "", {}
 
     def on_submit(self, world: World, i: int, op: Call, asked: Any) -> Any:
+        if self.policy == "mixed" and self.policy_of(i) == "fail":
+            assert "runs" not in world.jobs, "paid by one that may not pay again"
         accepted = {"jobs": (*world.jobs, "runs")}
         yield ("accepted", f"job{len(accepted['jobs'])}"), "", accepted
         if world.left.answer:
@@ -270,7 +276,7 @@ class Explorer:
             if stood and world.jobs[number(stood)] != "failed" and not used.forget:
                 assert not end.sent, "an id stood, and another was paid for"
                 assert end.kind == "job" or self.faults.stale, "an id stood, and was not found"
-                assert self.policy == "resubmit" or end.kie_task_id in {stood, None}, "another id than that which stood"
+                assert self.policy != "fail" or end.kie_task_id in {stood, None}, "another id than that which stood"
         if last:
             self.check_ends(world, asked)
 
@@ -321,6 +327,8 @@ SETUPS = [
     (3, "resubmit", F(), 3),
     (2, "resubmit", F(crash=2, answer=1, write=1, pauses=False), 1 + 2),
     (3, "resubmit", F(crash=1, answer=1, pauses=False), 1 + 2),
+    (2, "mixed", F(crash=1, answer=1, refusal=1, pauses=False), 1 + 2),
+    (3, "mixed", F(answer=1, refusal=1, pauses=False), 2),
 ]
 
 
@@ -433,6 +441,8 @@ def test_a_storage_that_does_not_refuse_a_second_create_is_caught():
         (["0001.claimed", "0001.submitted", "0001.forgotten"], (1, "forgotten")),
         (["0001.claimed", ".0001.claimed.swp", "notes.txt"], (1, "claimed")),
         (["10000.claimed", "9999.refused"], (10000, "claimed")),
+        (["0001.claimed", "0002.claimed", "0002.refused"], (1, "claimed")),  # nothing was sent under the second
+        (["0001.claimed", "0001.refused", "0002.claimed", "0002.refused"], (2, "refused")),
     ],
 )
 def test_the_names_say_the_state(names, found):

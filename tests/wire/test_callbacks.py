@@ -609,7 +609,8 @@ def test_two_receivers_with_one_ledger_make_one_event(connect, received, airflow
 
         asyncio.run(both())
         for url in urls:  # KIE repeats what was not answered with 200
-            assert {status for status, _ in asyncio.run(burst(url, ids))} == {200}
+            again = (asyncio.run(burst(url, ids)) for _ in range(5))
+            assert any({status for status, _ in answers} == {200} for answers in again)
     assert airflow.told() == dict.fromkeys(ids, 1)
 
 
