@@ -22,6 +22,7 @@ from airflow_provider_kie.money import (
     FAIL,
     INPUT,
     NEVER,
+    RESUBMIT,
     Entry,
     Outcome,
     State,
@@ -72,9 +73,9 @@ class Memory:
         self._max_tries = max_tries
         self._policy = policy
         self._kept: Entry | None = None
-        #: The error of a submit of unknown outcome, after which nothing more is sent.
+        #: The error of a submit of this try whose outcome is unknown.
         self._lost: KieError | None = None
-        #: Nothing was sent since the intent was written last, and none stands.
+        #: Nothing is on its way, and no intent stands: a request is held back, or was refused.
         self.is_held_back = False
 
     @property
@@ -150,8 +151,7 @@ class Memory:
         :raises KieError: an earlier one may have been accepted, and the policy forbids another.
         :raises AlreadySubmittedError: another claim came first.
         """
-        if self._lost:
-            raise self._lost
+        self._stop_after_a_loss()
         if self.is_held_back:
             if self.ledger:
                 self.ledger.claim()  # may wait for somebody else's claim, so before the intent stands again
@@ -166,19 +166,26 @@ class Memory:
 
         :raises KieError: an earlier one may have been accepted, and the policy forbids another.
         """
-        if self._lost:
-            raise self._lost
+        self._stop_after_a_loss()
         if not self.is_held_back:
             self.release()
-            self.mark_forestalled()
+            self.mark_not_sent()
             self.is_held_back = True
 
     def after_error(self, error: KieError) -> None:
-        """Take note of the error of a submit."""
-        if self._policy == FAIL and outcome_of(error) is Outcome.UNKNOWN:
-            self._lost = error
+        """Take note of the error of a submit; after a refusal a repetition counts as held back."""
         if self.ledger:
             self.ledger.after_error(error)
+        outcome = outcome_of(error)
+        if outcome is Outcome.UNKNOWN:
+            self._lost = error
+        elif outcome is Outcome.REFUSED:
+            self.mark_not_sent()
+            self.is_held_back = True
+
+    def _stop_after_a_loss(self) -> None:
+        if self._lost and self._policy == FAIL:
+            raise self._lost
 
     def mark_resumed(self, entry: Entry) -> None:
         """Write that this try resumes a job, where that is known."""
@@ -192,13 +199,15 @@ class Memory:
         if self.ledger:
             self.ledger.learn(kie_task_id)
 
-    def mark_refused(self) -> None:
-        """Write that the submit was refused; into the ledger that is written with each request."""
-        self._store.mark_refused()
+    def mark_not_sent(self) -> None:
+        """
+        Write that no submit was accepted, unless an earlier one may have been.
 
-    def mark_forestalled(self) -> None:
-        """Write that nothing was submitted; under "resubmit" an earlier request of this try may have been accepted."""
-        if self._policy == FAIL:
+        Into the ledger that is written with each request.
+        """
+        kept = self._kept
+        was_unknown = kept is not None and kept.state is State.CLAIMED and self._policy == RESUBMIT
+        if self._lost is None and not was_unknown:
             self._store.mark_refused()
 
     def mark_sent(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["End", "Item", "Jobs", "Kind", "Tracks", "load"]
 
-#: What has become of an item. All but the first and the second are for good, as far as this try knows.
+#: What has become of an item. The first two are not final.
 End: TypeAlias = Literal["not submitted", "running", "succeeded", "failed", "unknown"]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kie.exceptions import KieDestinationExistsError
 from airflow_provider_kie.redaction import quoted, values_without_queries
@@ -18,6 +19,15 @@ __all__ = ["read", "write"]
 
 #: Characters up to which an item is repeated in the manifest, besides its digest, and up to which a result is.
 SMALL, LONGEST_RESULT = 4_096, 65_536
+#: Bytes that a line has at most, and what the values of one that is read again are.
+LONGEST_LINE = 1_048_576
+_VALUES: Final[dict[str, Any]] = {
+    "digest": str,
+    "ordinal": int,
+    "entry": str,
+    "kie_task_id": (str, NoneType),
+    "destinations": list,
+}
 
 
 def read(destination: Destination, batch: str, *, overwrite: bool) -> dict[tuple[str, int], dict[str, Any]]:
@@ -31,12 +41,14 @@ def read(destination: Destination, batch: str, *, overwrite: bool) -> dict[tuple
     if not destination.size():
         return {}
     with destination.open(destination.path, "rb") as file:
-        lines = file.read().splitlines()
-    rows = [row for line in lines if (row := _parsed(line, batch))]
-    if len(rows) < len(lines) and not overwrite:
+        first = file.read(LONGEST_LINE)
+        is_ours = _parsed(first.partition(b"\n")[0], batch) is not None
+        lines = (first + file.read()).splitlines() if is_ours else []
+    if not is_ours and not overwrite:
         error = KieDestinationExistsError(f"Another file is at {quoted(destination.url)} already, where manifest leads")
         error.next_step = "Let manifest contain {{ run_id }}, or set overwrite=True to replace what is there."
         raise error
+    rows = (row for line in lines if (row := _parsed(line, batch)))
     return {(row["digest"], row["ordinal"]): row for row in rows}
 
 
@@ -79,4 +91,6 @@ def _parsed(line: bytes, batch: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and row.get("batch") == batch else None
+    if not isinstance(row, dict) or row.get("batch") != batch:
+        return None
+    return row if all(isinstance(row.get(name, ...), kind) for name, kind in _VALUES.items()) else None

@@ -131,6 +131,7 @@ class Submits:
 
     def unknown(self, item: Item, problem: str) -> None:
         """Note that an item may have been submitted; the error names the commands that settle it."""
+        item.kie_task_id = None  # any that it has is that of an earlier submit
         error = maybe_submitted(self._row, problem, self._owner_of(item), self.payer.settings.conn_id)
         item.ends("unknown", error, retry_helps=self.payer.policy == "resubmit")
 
@@ -154,7 +155,10 @@ class Submits:
 
         :raises _NotSentError: they have; the item says so.
         """
-        failed = self._accepted(entry.look_again())  # in the order of their submits
+        bodies = entry.look_again()
+        if any("task" not in body and body["state"] in ("submitted", "finished", "failed") for body in bodies):
+            raise KieLedgerError("What is paid for an item cannot be read")
+        failed = self._accepted(bodies)  # in the order of their submits
         if len(failed) < self.payer.max_attempts:
             return
         if item.error is None:
@@ -171,9 +175,9 @@ class Submits:
 
     def _look(self, item: Item, entry: LedgerEntry) -> Entry | None:
         bodies = entry.look()
-        if self._learn(item, entry, bodies):
-            bodies = entry.look()
-        item.accepted = len(self._accepted(bodies))
+        if told := self._told_alone(item, entry, bodies):
+            entry.take(told)
+        item.accepted = len({*self._accepted(bodies), *([told] if told else [])})
         self._note_owner(item, entry)
         found = entry.found
         item.claim = found.generation if found and found.kind == "unknown" else 0
@@ -181,17 +185,17 @@ class Submits:
             item.kie_task_id = found.kie_task_id
             item.credits = (found.body or {}).get("credits")
             item.is_deleted = _is_deleted(found.body or {}, self.payer.task)
+        if item.kie_task_id and item.kie_task_id == item.told.get("kie_task_id"):
+            item.destinations = list(item.told["destinations"])
         return entry.known
 
-    def _learn(self, item: Item, entry: LedgerEntry, bodies: Sequence[Mapping[str, Any]]) -> bool:
-        """Write an id that an earlier try could only write into its manifest; return whether there is one."""
-        told, found = item.told.get("kie_task_id"), entry.found
-        if not told or not found or found.kind != "unknown" or item.told.get("entry") != item.entry:
-            return False
-        if told in {body["kie_task_id"] for body in bodies}:
-            return False  # that of an earlier submit
-        entry.commit(told)
-        return True
+    def _told_alone(self, item: Item, entry: LedgerEntry, bodies: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return an id that an earlier try could only write into its manifest; None if there is none."""
+        told: str | None = item.told.get("kie_task_id")
+        is_unknown = entry.found is not None and entry.found.kind == "unknown"
+        if not is_unknown or item.told.get("entry") != item.entry:
+            return None
+        return None if told in {body["kie_task_id"] for body in bodies} else told  # that of an earlier submit
 
     def _note_owner(self, item: Item, entry: LedgerEntry) -> None:
         body = (entry.found.body if entry.found else None) or {}
@@ -216,14 +220,15 @@ class Submits:
 
     def _send(self, item: Item, entry: LedgerEntry) -> str | None:
         """Submit an item, and return the id; None if there is none, in which case the item says why."""
+        guard = _Guard(self, item, entry)
         try:
-            with self._hook.submits_by(_Guard(self, item, entry)):
+            with self._hook.submits_by(guard):
                 return self.payer.kind.send(self._hook, item.given)
         except (AlreadySubmittedError, _NotSentError):
             raise
         except Exception as error:
             outcome = outcome_of(error)
-            if outcome is Outcome.REFUSED and isinstance(error, KieError):
+            if outcome is Outcome.REFUSED and isinstance(error, KieError) and not guard.lost:
                 item.ends("not submitted", error)
                 if isinstance(error, STOPS):
                     self.closed.set()  # at once, because others are just about to be sent
@@ -292,12 +297,14 @@ class _Guard:
         self._item = item
         self._entry = entry
         #: The error of a submit of unknown outcome, after which nothing more is sent unless the policy allows it.
-        self._lost: KieError | None = None
+        self.lost: KieError | None = None
 
     def before_send(self) -> None:
         self._check_open()
-        if self._entry.claim() > 1:
+        if (generation := self._entry.claim()) > 1:
             self._submits.check_attempts(self._item, self._entry)
+            if self._entry.claim() != generation:
+                raise KieLedgerError("The ledger takes too long to be read between a claim and its submit")
         # The thread that ends the batch sees this submit as under way, or this one sees that it has ended.
         self._submits.under_way.add(self._item.line)
         self._check_open()
@@ -308,13 +315,16 @@ class _Guard:
         self._entry.release()
 
     def after_error(self, error: KieError) -> None:
-        if outcome_of(error) is Outcome.UNKNOWN:
-            self._lost = error
         self._entry.after_error(error)
+        outcome = outcome_of(error)
+        if outcome is Outcome.UNKNOWN:
+            self.lost = error
+        elif outcome is Outcome.REFUSED and not self.lost:
+            self._submits.under_way.discard(self._item.line)  # there is no answer to be awaited
 
     def _check_open(self) -> None:
         closed = self._submits.closed.is_set()
-        if self._lost and (closed or self._submits.payer.policy == FAIL):
-            raise self._lost
+        if self.lost and (closed or self._submits.payer.policy == FAIL):
+            raise self.lost
         if closed:
             raise _NotSentError

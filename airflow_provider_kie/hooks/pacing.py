@@ -3,10 +3,10 @@
 When a submit may be sent, when a call is repeated, and after which pause.
 
 KIE refuses more than 20 new generations in 10 seconds per account ("Getting Started"). It does not queue what it
-refuses, and none of 691 recorded answers had a ``Retry-After``. So submits are
-held back before that happens, and a rate limit pauses every call of the connection in this process for about that
-window. A charged call is repeated only if KIE certainly created nothing; a guarded submit
-also once after an unknown outcome, because KIE's 409 then shows whether the first one had worked.
+refuses, and none of 691 recorded answers had a ``Retry-After``. So submits are held back before that happens, and a
+rate limit pauses every call of the connection in this process for about that window. A charged call is repeated only
+if KIE certainly created nothing; a guarded submit also once after an unknown outcome, because KIE's 409 then shows
+whether the first one had worked.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class Pacer:
         :param patience: see :meth:`Cooldowns.pause`.
         :param hold: called before each part of the wait; what it raises ends the wait.
         """
-        window = self._windows[settings.payer, settings.base_url]
+        with self._lock:
+            window = self._windows[settings.payer, settings.base_url]
         while True:
             _wait(COOLDOWNS.pause(settings, patience), hold)
             if settings.pacing:

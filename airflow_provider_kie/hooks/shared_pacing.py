@@ -2,7 +2,7 @@
 """
 The limit of an account, shared by all workers: a bucket of pyrate-limiter in Redis or PostgreSQL.
 
-Only asked without blocking, and one thread at a time, because how its versions wait and lock differs. A bucket that is
+Only asked without blocking, and one thread at a time, because its versions wait and lock differently. A bucket that is
 out of reach holds nothing up: the process then paces itself, and a 429 costs a pause, not money.
 """
 

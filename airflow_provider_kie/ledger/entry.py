@@ -91,6 +91,8 @@ class LedgerEntry:
         :raises AlreadySubmittedError: the policy forbids that, an id was written, or there is another claim.
         """
         found = self.found
+        if found and found.kind == "closed":
+            return
         if found is None or found[1:3] != (generation, "claimed") or self._policy != RESUBMIT:
             raise AlreadySubmittedError(self.known or Entry(State.CLAIMED, self._identity))
         self._over = self._generation
@@ -163,6 +165,13 @@ class LedgerEntry:
         """Write the id; a failure does not fail the task, because the job is paid for."""
         self._may_send = False
         self._chain.note(self._generation, "submitted", kie_task_id)
+
+    def take(self, kie_task_id: str) -> None:
+        """Go on with the job that a look has not found, because its id could not be written; write it now."""
+        self.commit(kie_task_id)
+        if self.found:
+            body = {**(self.found.body or {}), "kie_task_id": kie_task_id}
+            self.found = self.found._replace(kind="job", state="submitted", body=body)
 
     def archived(self, job: KieJob) -> Sequence[str]:
         """Return where the files of a job were stored."""

@@ -192,14 +192,14 @@ class SubmitOnce(JobTask):
         try:
             return self._send()
         except AlreadySubmittedError:
-            memory.mark_forestalled()
+            memory.mark_not_sent()
             raise
         except BaseException as error:  # also Airflow's time-out, or the end of the process
             outcome = outcome_of(error)
             if memory.is_held_back:
                 raise
-            if outcome is Outcome.REFUSED:
-                memory.mark_refused()
+            if outcome is Outcome.REFUSED:  # by a hook that does not tell
+                memory.mark_not_sent()
                 raise
             memory.mark_sent()
             if isinstance(error, KieError) and outcome is Outcome.ACCEPTED:

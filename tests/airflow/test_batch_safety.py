@@ -159,7 +159,8 @@ def test_ids_that_the_ledger_could_not_take_are_taken_from_the_manifest(kie, bat
         refuse = lambda self, name, body: None if name.endswith("submitted") else create(self, name, body)  # noqa: E731
         patch.setattr(Folder, "create", refuse)
         task.run_once()
-    ids = [row["kie_task_id"] for row in rows()]
+        ids = [row["kie_task_id"] for row in rows()]
+        task.run_once()  # which cannot write them either
     assert task.run_once()["succeeded"] == 3
     assert [row["kie_task_id"] for row in rows()] == ids
     assert kie.accepted_submits == 3
@@ -208,6 +209,28 @@ def test_everything_may_be_in_s3(kie, monkeypatch):
             Task(KieBatchOperator, None, items=[], **usual | {"manifest": f"{where}/none.jsonl"}).run_once()["total"]
             == 0
         )
+
+
+def test_an_unknown_item_does_not_name_its_failed_job(kie, batch, rows):
+    task = batch([{"prompt": "fail: a fox"}], max_attempts=2)
+    kie.play("accepted", "accepted-then-reset", endpoint="submit")
+    with pytest.raises(e.KieBatchFailedError):
+        task.run_once()
+    assert [(row["end"], row["kie_task_id"]) for row in rows()] == [("unknown", None)]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-30], lambda text: text.replace('"ordinal": 1', '"ordinal": []')]
+)
+def test_a_damaged_manifest_is_replaced(kie, batch, rows, tmp_path, damage):
+    task = batch(foxes(3) + foxes(3))
+    task.run_once()
+    manifest = tmp_path / "manifest.jsonl"
+    whole = manifest.read_text()
+    manifest.write_text(damage(whole))
+    assert task.run_once()["succeeded"] == 6
+    assert len(rows()) == 6
+    assert kie.accepted_submits == 6
 
 
 # --- The account

@@ -85,6 +85,29 @@ def test_a_time_out_after_it_was_held_back_and_sent_leaves_it_unknown(kie, task)
     assert kie.accepted_submits == 1
 
 
+def test_a_time_out_in_the_pause_after_a_refusal_lets_the_next_try_submit(kie, task):
+    kie.play("maintenance", endpoint="submit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacing, "MAINTENANCE_PAUSE", 30.0)
+        with pytest.raises(AirflowTaskTimeout):
+            run_for(task, 1.0)
+    assert kie.accepted_submits == 0
+    assert task.run_once()["status"] == "success"
+
+
+def test_a_lost_submit_stays_unknown_though_its_repetition_is_refused(kie):
+    from airflow_provider_kie.operators.wav import ConvertToWavOperator
+
+    kie.play("accepted-then-reset", *["maintenance"] * 9, endpoint="submit")
+    store = Store()
+    track = {"music_task_id": "m", "audio_id": "a", "poll_interval": 0.03}
+    task = Task(ConvertToWavOperator, store, ledger=False, **track)
+    with pytest.raises(e.KieMaintenanceError):
+        task.run_once()
+    (kept,) = store.values.values()
+    assert (kept["state"], kept["kie_task_id"]) == ("claimed", None)
+
+
 def test_a_lost_submit_is_not_forgotten_while_its_repetition_is_held_back(kie, ledger):
     """KIE's 409 guards a conversion, so it is sent again; but not with on_unknown_submit="fail"."""
     from airflow_provider_kie.operators.wav import ConvertToWavOperator
