@@ -89,12 +89,10 @@ def row_of(items: int, kind: str, window: float) -> list[str]:
 def measure(arguments: dict[str, Any], workers: int = 1, pacing: str | None = None) -> Figures:
     """Carry out batches or a job in processes of their own, beside an emulator in this one; the last one's figures."""
     from airflow_provider_kie.emulator import KieEmulator
-    from airflow_provider_kie.emulator import state as emulator_state
 
-    emulator_state.LIMIT_WINDOW = arguments["window"]
-    seconds = arguments["seconds"]
+    limit = {"submits_per_window": LIMIT, "window_seconds": arguments["window"]}
     with (
-        KieEmulator(conversion_seconds=seconds, submits_per_window=LIMIT, credits=1e9) as kie,
+        KieEmulator(conversion_seconds=arguments["seconds"], credits=1e9, **limit) as kie,
         tempfile.TemporaryDirectory(prefix="kie-batch-") as folder,
     ):
         connection = json.loads(kie.connection_json())

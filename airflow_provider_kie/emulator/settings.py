@@ -31,7 +31,8 @@ class Settings:
     :param conflict_names_id: whether the refusal of a duplicate (409 for a track that was converted before) names the
         earlier id
     :param conflict_after_failure: whether a duplicate is also refused after the first job failed; KIE's way is unknown
-    :param submits_per_window: accepted submits per 10 seconds; ``None`` for no limit
+    :param submits_per_window: accepted submits per window; ``None`` for no limit
+    :param window_seconds: the length of that window
     :param credits: the balance
     :param fault_share: the share of API calls, 0 to 1, that meet a random one of
         :data:`~airflow_provider_kie.emulator.answers.FAULTS` instead of an answer
@@ -45,6 +46,7 @@ class Settings:
     conflict_names_id: bool = True
     conflict_after_failure: bool = True
     submits_per_window: int | None = 20
+    window_seconds: float = 10.0
     credits: float = 5916.25
     fault_share: float = 0.0
     fault_seed: int = 0
@@ -59,6 +61,7 @@ class Settings:
             "conflict_names_id": isinstance(self.conflict_names_id, bool),
             "conflict_after_failure": isinstance(self.conflict_after_failure, bool),
             "submits_per_window": limit is None or (isinstance(limit, int) and _is_amount(limit)),
+            "window_seconds": _is_amount(self.window_seconds),
             "credits": _is_amount(self.credits),
             "fault_share": _is_amount(self.fault_share) and self.fault_share <= 1,
             "fault_seed": isinstance(self.fault_seed, int),
@@ -84,6 +87,7 @@ class SettingsArguments(TypedDict, total=False):
     conflict_names_id: bool
     conflict_after_failure: bool
     submits_per_window: int | None
+    window_seconds: float
     credits: float
     fault_share: float
     fault_seed: int

@@ -26,11 +26,10 @@ from airflow_provider_kie.emulator.settings import Settings, SettingsArguments
 from airflow_provider_kie.emulator.traffic import AnswerQueue, Json, RequestLog
 from airflow_provider_kie.emulator.uploads import UploadEnvelope, UploadForm, Uploads
 
-__all__ = ["LIMIT_WINDOW", "PRICE", "EmulatorState", "Settings", "SettingsArguments"]
+__all__ = ["PRICE", "EmulatorState", "Settings", "SettingsArguments"]
 
 #: Credits for a WAV conversion.
 PRICE: Final = FAMILIES["wav"].price
-LIMIT_WINDOW: Final = 10.0
 
 # The checked fields of a submit that are texts.
 _TEXTS: Final = ("callBackUrl", "taskId", "audioId", "model", "prompt")
@@ -209,7 +208,7 @@ class EmulatorState:
 
     def _window_is_full(self) -> bool:
         now, limit = self._clock(), self.settings.submits_per_window
-        while self._accepted_at and now - self._accepted_at[0] >= LIMIT_WINDOW:
+        while self._accepted_at and now - self._accepted_at[0] >= self.settings.window_seconds:
             self._accepted_at.popleft()
         return limit is not None and len(self._accepted_at) >= limit
 

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from airflow_provider_kie.emulator import state as emulator_state
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.storage import init_ledger
@@ -45,9 +44,8 @@ def ledger(tmp_path):
 @pytest.fixture
 def limited(kie, monkeypatch):
     """An emulator that refuses more than 20 submits within half a second, and operators that know."""
-    monkeypatch.setattr(emulator_state, "LIMIT_WINDOW", 0.5)
     monkeypatch.setattr(pacing, "RATE_WINDOW", 0.5)
-    kie.configure(submits_per_window=20)
+    kie.configure(submits_per_window=20, window_seconds=0.5)
     return kie
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from airflow_provider_kie.emulator import KieEmulator
-from airflow_provider_kie.emulator import state as emulator_state
 from airflow_provider_kie.ledger.storage import init_ledger
 from tests.batch_runner import Batch
 from tests.jobs import IMAGE_MODEL
@@ -31,6 +30,7 @@ from tests.processes import run_python
 from tests.system.airflow_processes import ProcessError, print_table, say
 
 SCALE: Final = 0.05
+WINDOW: Final = 10 * SCALE
 LIMIT: Final = 20
 HEADER: Final = [
     *[
@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5, help="how often it is killed")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="when it is killed")
     options = parser.parse_args()
-    say(f"KIE's window of 10 seconds is scaled to {10 * SCALE:g}; --seed {options.seed}.")
-    emulator_state.LIMIT_WINDOW *= SCALE
+    say(f"KIE's window of 10 seconds is scaled to {WINDOW:g}; --seed {options.seed}.")
     chance = random.Random(options.seed)
     kinds = {
         "ConvertCatalogToWavOperator": {
@@ -75,7 +74,7 @@ def run(operator: str, given: dict[str, Any], count: int, kills: int, chance: ra
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="kie-crash-batch-") as folder,
-        KieEmulator(conversion_seconds=0.5, submits_per_window=LIMIT, credits=1e9) as kie,
+        KieEmulator(conversion_seconds=0.5, submits_per_window=LIMIT, window_seconds=WINDOW, credits=1e9) as kie,
     ):
         connection = json.loads(kie.connection_json())
         connection["extra"] |= {"timeout": 3}
@@ -94,7 +93,7 @@ def run(operator: str, given: dict[str, Any], count: int, kills: int, chance: ra
                 raise ProcessError(f"{operator} ended before it could be killed")
             killed.append(f"{kie.accepted_submits:,}")
             say(f"  {operator}: killed after {killed[-1]} accepted submits.")
-        seconds = 300 + 2 * count / LIMIT * emulator_state.LIMIT_WINDOW
+        seconds = 300 + 2 * count / LIMIT * WINDOW
         unknown = batch.ended(seconds)["unknown"]
         if unknown:
             settle(kie, manifest, ledger)

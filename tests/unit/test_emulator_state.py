@@ -121,6 +121,7 @@ def test_a_conversion_without_a_submit_is_free(state: EmulatorState) -> None:
     [
         *(("conversion_seconds", -1), ("conversion_seconds", "3"), ("credits", float("nan")), ("credits", True)),
         *(("conflict_names_id", 1), ("submits_per_window", 2.5), ("submits_per_window", -1), ("speed", 1)),
+        ("window_seconds", -1),
     ],
 )
 def test_wrong_settings_are_named_and_change_nothing(state: EmulatorState, name: str, value: object) -> None:
