@@ -24,8 +24,8 @@ DAG project, which is harmless otherwise:
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,19 +52,19 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
     except ModuleNotFoundError as error:
         pytest.fail(f"{error.name} is missing: pip install 'airflow-provider-kie[emulator]'", pytrace=False)
     from airflow_provider_kie.connection import DEFAULT_CONN_ID
+    from airflow_provider_kie.times import switched
 
     with KieEmulator(conversion_seconds=0.2, submits_per_window=None) as emulator:
         monkeypatch.setenv(f"AIRFLOW_CONN_{DEFAULT_CONN_ID.upper()}", emulator.connection_json())
         for name in ("no_proxy", "NO_PROXY"):
             if (others := os.environ.get(name, "").strip()) != "*":  # a wildcard only if it stands alone
                 monkeypatch.setenv(name, ",".join(filter(None, (others, "127.0.0.1"))))
-        # dag.test() has no scheduler that must first record a deferral.
-        monkeypatch.setattr("airflow_provider_kie.waiting.pace.DEFERRAL_SECONDS", 0.0)
-        # The emulator refuses no submits, so none need be held back.
-        monkeypatch.setattr("airflow_provider_kie.hooks.pacing.RATE_LIMIT", math.inf)
         _put_environment_before_secrets_backend(monkeypatch)
         _check_connection(emulator)
-        yield emulator
+        # dag.test() has no scheduler that must first record a deferral. The emulator refuses no submits, so none need
+        # be held back.
+        with switched(after_deferral=0.0, rate_limit=sys.maxsize):
+            yield emulator
 
 
 def _put_environment_before_secrets_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An Airflow home of the tests' own, and constants of time that do not keep anybody waiting."""
+"""An Airflow home of the tests' own, and times that do not keep anybody waiting."""
 
 from __future__ import annotations
 
@@ -53,23 +53,14 @@ def _no_pause_left_over():
 
 
 @pytest.fixture
-def short_times(monkeypatch):
+def short_times():
     """Shrink the pauses and graces, which are a minute in life, to fractions of a second."""
-    from airflow_provider_kie.hooks import pacing
-    from airflow_provider_kie.waiting import pace
+    from airflow_provider_kie.times import switched
 
-    for module, name, seconds in (
-        (pace, "GRACE_SECONDS", 0.15),
-        (pace, "SETTLING_SECONDS", 0.04),
-        (pace, "SHORTEST_DELAY", 0.01),
-        (pace, "DEFERRAL_SECONDS", 0.02),
-        (pacing, "RATE_WINDOW", 0.04),
-        (pacing, "RATE_JITTER", 0.02),
-        (pacing, "SHORTEST_PAUSE", 0.01),
-        (pacing, "FIRST_PAUSE", 0.01),
-        (pacing, "MAINTENANCE_PAUSE", 0.02),
-    ):
-        monkeypatch.setattr(module, name, seconds)
+    waits = {"grace": 0.15, "settling_pause": 0.04, "shortest_poll_pause": 0.01, "after_deferral": 0.02}
+    limits = {"rate_window": 0.04, "rate_jitter": 0.02, "shortest_rate_pause": 0.01}
+    with switched(**waits, **limits, first_repeat_pause=0.01, maintenance_pause=0.02):
+        yield
 
 
 @pytest.fixture

@@ -32,10 +32,11 @@ from airflow_provider_kie.exceptions import (
     named,
 )
 from airflow_provider_kie.hooks import over_requests
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, LONGEST_PAUSE, PACER, retrying
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, PACER, retrying
 from airflow_provider_kie.hooks.transport import no_connection
+from airflow_provider_kie.times import times
 from airflow_provider_kie.waiting.course import Course, Pause, poll, wait
-from airflow_provider_kie.waiting.pace import SETTLING_SECONDS, Pace
+from airflow_provider_kie.waiting.pace import Pace
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge, Reading, Verdict, Wait, timed_out
 
 __all__ = ["KieBaseHook", "SubmitGuard"]
@@ -99,7 +100,7 @@ class KieBaseHook(BaseHook):
         kie_task_id: str,
         *,
         timeout: float = math.inf,
-        poll_interval: float = SETTLING_SECONDS,
+        poll_interval: float = math.inf,
         retry_reads: bool = False,
     ) -> Verdict:
         """
@@ -136,12 +137,15 @@ class KieBaseHook(BaseHook):
         result: T = retrying(call, log)(self.attempt, call)
         return result
 
-    def attempt(self, call: Call[T], patience: float = LONGEST_PAUSE) -> T:
+    def attempt(self, call: Call[T], patience: float | None = None) -> T:
         """
         Carry out a call once.
 
-        :param patience: longest pause in seconds for a rate limit that another call ran into.
+        :param patience: longest pause in seconds for a rate limit that another call ran into; by default the longest
+            before a repeat.
         """
+        if patience is None:
+            patience = times().longest_repeat_pause
         if call.repeat is Repeat.ALWAYS:
             time.sleep(COOLDOWNS.pause(self.settings, patience))
             return self._read_answer(call)

@@ -25,6 +25,7 @@ from airflow_provider_kie.hooks.environment import ssl_context
 from airflow_provider_kie.hooks.over_aiohttp import AiohttpTransport
 from airflow_provider_kie.hooks.pacing import COOLDOWNS
 from airflow_provider_kie.hooks.transport import no_connection
+from airflow_provider_kie.times import times
 from airflow_provider_kie.waiting.course import Course, Pause, wait
 from airflow_provider_kie.waiting.pace import Pace, on_tick
 from airflow_provider_kie.waiting.verdict import Done, Failed, Reading, Wait
@@ -34,11 +35,6 @@ __all__ = ["KieAsyncHook"]
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-#: Seconds for which new waits reuse the look-up of a connection.
-FRESH_SECONDS = 5.0
-#: Seconds after which a caller treats a look-up as hung. The next attempt starts another one.
-LONGEST_LOOKUP = 30.0
 
 
 class KieAsyncHook:
@@ -169,7 +165,7 @@ def _shared_lookup(kie_conn_id: str, older_than: _Lookup | None = None) -> _Look
             del _LOOKUPS[ended]  # its loop closed before call_later could remove it
         _LOOKUPS[key] = loop.create_task(_look_up(kie_conn_id))
         _LOOKUPS[key].add_done_callback(_retrieve_error)
-        loop.call_later(FRESH_SECONDS, _LOOKUPS.pop, key, None)
+        loop.call_later(times().lookup_reuse, _LOOKUPS.pop, key, None)
     return _LOOKUPS[key]
 
 
@@ -193,7 +189,7 @@ async def _look_up(kie_conn_id: str) -> _Found:
 
 async def _result_of(lookup: _Lookup, kie_conn_id: str) -> _Found:
     try:
-        async with asyncio.timeout(LONGEST_LOOKUP):
+        async with asyncio.timeout(times().longest_lookup):
             # A cancelled caller must not cancel the look-up of the others; besides, cancelling a request of the
             # triggerer to its supervisor breaks their exchange on some Airflow versions.
             return await asyncio.shield(lookup)

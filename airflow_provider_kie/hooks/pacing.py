@@ -31,27 +31,15 @@ from airflow_provider_kie.exceptions import (
     KieUnexpectedCodeError,
 )
 from airflow_provider_kie.hooks.shared_pacing import await_turn
+from airflow_provider_kie.times import times
 
 if TYPE_CHECKING:
     from airflow_provider_kie.connection import KieSettings
 
 __all__ = ["COOLDOWNS", "PACER", "Cooldowns", "Pacer", "Turn", "retrying"]
 
-#: How many new generations KIE accepts in its window, and the seconds of that.
-RATE_LIMIT = 20
-RATE_WINDOW = 10.0
 #: Longest sleep in seconds before a submit that is held back looks again whether it still may be sent.
 LONGEST_LOOK = 1.0
-#: Seconds over which calls are spread after the window.
-RATE_JITTER = 2.0
-#: Shortest pause in seconds, whatever KIE asks for.
-SHORTEST_PAUSE = 1.0
-#: Seconds before the first repeat after any other error; each further pause is twice as long.
-FIRST_PAUSE = 1.0
-#: Seconds before a repeat during maintenance.
-MAINTENANCE_PAUSE = 30.0
-#: Longest pause before a repeat, in seconds.
-LONGEST_PAUSE = 60.0
 #: How often a call is repeated, by cause.
 MOST_REPEATS: dict[type[KieError], int] = {KieRateLimitError: 10}
 MOST_REPEATS_OTHERWISE = 3
@@ -72,8 +60,8 @@ class Cooldowns:
     def note(self, settings: KieSettings, error: KieError) -> None:
         """Start a pause if the error is a rate limit."""
         if isinstance(error, KieRateLimitError):
-            asked = RATE_WINDOW if error.retry_after is None else error.retry_after
-            until = time.monotonic() + max(asked, SHORTEST_PAUSE)
+            asked = times().rate_window if error.retry_after is None else error.retry_after
+            until = time.monotonic() + max(asked, times().shortest_rate_pause)
             with self._lock:
                 self._until[settings] = max(self._until.get(settings, 0.0), until)
 
@@ -94,7 +82,7 @@ class Cooldowns:
                 conn_id=settings.conn_id,
                 retry_after=rest,
             )
-        return rest + random.uniform(0.0, RATE_JITTER)
+        return rest + random.uniform(0.0, times().rate_jitter)
 
     def is_on(self, settings: KieSettings) -> bool:
         """Whether a connection pauses now."""
@@ -159,7 +147,7 @@ class Pacer:
         while True:
             _wait(COOLDOWNS.pause(settings, patience), hold)
             if settings.pacing:
-                await_turn(settings, RATE_LIMIT, RATE_WINDOW, hold)
+                await_turn(settings, times().rate_limit, times().rate_window, hold)
             while rest := self._enter(window):
                 _wait(min(rest, LONGEST_LOOK), hold)
             if not COOLDOWNS.is_on(settings):
@@ -179,13 +167,13 @@ class Pacer:
         """Take a place, or return the seconds until there may be one."""
         with self._lock:
             now = time.monotonic()
-            while window.answered and now - window.answered[0] > RATE_WINDOW:
+            while window.answered and now - window.answered[0] > times().rate_window:
                 window.answered.popleft()
-            if window.under_way + len(window.answered) < RATE_LIMIT:
+            if window.under_way + len(window.answered) < times().rate_limit:
                 window.under_way += 1
                 return 0.0
             oldest = window.answered[0] if window.answered else now
-            return max(oldest + RATE_WINDOW - now, 0.0) + 0.001
+            return max(oldest + times().rate_window - now, 0.0) + 0.001
 
     def clear(self) -> None:
         """Forget all earlier submits."""
@@ -216,7 +204,7 @@ class _MayRepeat:
             return False
         if self.call.repeat is not Repeat.ALWAYS and error.existing_kie_task_id:
             return False  # it names a job, which is paid for
-        if isinstance(error, KieRateLimitError) and (error.retry_after or 0.0) > LONGEST_PAUSE:
+        if isinstance(error, KieRateLimitError) and (error.retry_after or 0.0) > times().longest_repeat_pause:
             return False  # attempt() does not pause for that long
         cause: object = type(error)
         allowed = MOST_REPEATS.get(type(error), MOST_REPEATS_OTHERWISE)
@@ -243,11 +231,12 @@ def _pause(state: RetryCallState) -> float:
     error = _error(state)
     if isinstance(error, KieRateLimitError):
         return 0.0  # every call waits for the connection's cool-down anyway
-    in_maintenance = isinstance(error, KieMaintenanceError)
-    nominal = MAINTENANCE_PAUSE if in_maintenance else FIRST_PAUSE * 2.0 ** (state.attempt_number - 1)
+    nominal = times().first_repeat_pause * 2.0 ** (state.attempt_number - 1)
+    if isinstance(error, KieMaintenanceError):
+        nominal = times().maintenance_pause
     if error is not None and error.retry_after is not None:
         nominal = error.retry_after
-    return min(nominal, LONGEST_PAUSE) * random.uniform(1.0, 1.3)
+    return min(nominal, times().longest_repeat_pause) * random.uniform(1.0, 1.3)
 
 
 def _error(state: RetryCallState) -> KieError | None:

@@ -17,8 +17,8 @@ from airflow_provider_kie.api.families import find_family, tag_of
 from airflow_provider_kie.api.job import no_cancel
 from airflow_provider_kie.compat import deferral_limit
 from airflow_provider_kie.exceptions import KieError, KieWaitTimeoutError, named
+from airflow_provider_kie.times import times
 from airflow_provider_kie.triggers.event import write_event
-from airflow_provider_kie.waiting import pace as limits
 from airflow_provider_kie.waiting.course import Pause
 from airflow_provider_kie.waiting.pace import Pace, on_tick
 from airflow_provider_kie.waiting.verdict import Done, Failed, Wait, connection_is_lost, timed_out
@@ -168,7 +168,7 @@ class KieJobTrigger(BaseTrigger):
         if not self._connection_was_found:  # no worker deferred
             return pause
         waited = max(time.time() - self._began, 0.0)  # the worker's clock may be ahead
-        return pause + max(limits.DEFERRAL_SECONDS - waited, 0.0)
+        return pause + max(times().after_deferral - waited, 0.0)
 
     def _row_to_read(self, row: Family, hook: KieAsyncHook) -> Family:
         """Return the row to read by, which may depend on the connection."""

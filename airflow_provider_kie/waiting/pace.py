@@ -10,19 +10,10 @@ from datetime import timedelta
 
 from airflow_provider_kie.exceptions import KieValidationError
 from airflow_provider_kie.redaction import quoted
+from airflow_provider_kie.times import times
 
-__all__ = ["DEFERRAL_SECONDS", "GRACE_SECONDS", "SETTLING_SECONDS", "Pace", "as_seconds", "on_tick"]
+__all__ = ["Pace", "as_seconds", "on_tick"]
 
-#: Seconds for which an answer that may still settle is read again before it counts as final.
-GRACE_SECONDS = 60.0
-#: Seconds between the readings of such an answer.
-SETTLING_SECONDS = 5.0
-#: Shortest pause between two reads in seconds, whatever interval was asked for.
-SHORTEST_DELAY = 0.1
-#: Seconds without a poll after a worker deferred. Airflow fails a task whose trigger fires before the scheduler has
-#: recorded the deferral ("finished with state success, but the task instance's state attribute is queued":
-#: apache/airflow #66374, #67287, #72716; seen on 3.3.2).
-DEFERRAL_SECONDS = 5.0
 #: How often per second the waits on one event loop wake up.
 TICKS_PER_SECOND = 10
 #: Longest wait in seconds: ten years.
@@ -49,15 +40,15 @@ class Pace:
         interval = self.interval
         if self.exponential_backoff:
             interval = min(interval * 2.0 ** min(polls - 1, 30), math.inf if self.max_wait is None else self.max_wait)
-        return max(interval, SHORTEST_DELAY) * random.uniform(0.9, 1.1)
+        return max(interval, times().shortest_poll_pause) * random.uniform(0.9, 1.1)
 
     def settling_pause(self) -> float:
         """Return the seconds to sleep before an answer that may still settle is read again."""
-        return Pace(min(self.interval, SETTLING_SECONDS)).pause(1)
+        return Pace(min(self.interval, times().settling_pause)).pause(1)
 
     def polls_within(self, seconds: float) -> int:
         """Return how many polls a wait with back-off has made, so that it can continue in another triggerer."""
-        return int(math.log2(1 + max(seconds, 0.0) / max(self.interval, SHORTEST_DELAY)))
+        return int(math.log2(1 + max(seconds, 0.0) / max(self.interval, times().shortest_poll_pause)))
 
 
 def on_tick(delay: float, now: float) -> float:

@@ -7,7 +7,7 @@ The rules that live here and nowhere else:
 * a transient error never ends a wait, only its deadline does;
 * an error for which repeating cannot help ends it at once;
 * an answer that may still settle (an unknown id, a success without a result, an error on a running job) is read again
-  for :data:`~airflow_provider_kie.waiting.pace.GRACE_SECONDS` before it counts;
+  for the ``grace`` of :class:`~airflow_provider_kie.times.Times` before it counts;
 * unknown status words mean "wait", except words that end in ``_FAILED`` or ``_ERROR``;
 * whether a file decides, and what the words mean, is in the family's row.
 """
@@ -34,7 +34,7 @@ from airflow_provider_kie.exceptions import (
 )
 from airflow_provider_kie.final_errors import final
 from airflow_provider_kie.redaction import quoted
-from airflow_provider_kie.waiting import pace
+from airflow_provider_kie.times import times
 
 __all__ = [
     "Done",
@@ -147,7 +147,7 @@ class Judge:
         return Failed(error)
 
     def _in_grace(self, now: float) -> bool:
-        return self._unsettled_since is not None and now - self._unsettled_since < pace.GRACE_SECONDS
+        return self._unsettled_since is not None and now - self._unsettled_since < times().grace
 
 
 class _Objection(NamedTuple):
@@ -258,7 +258,7 @@ def connection_is_lost(error: KieError, waited: float, *, was_found: bool) -> bo
         the secrets backend that is unreachable.
     """
     if isinstance(error, KieConnectionNotFoundError):
-        return not was_found and waited >= pace.GRACE_SECONDS
+        return not was_found and waited >= times().grace
     return isinstance(error, KieConfigurationError)
 
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
+from airflow_provider_kie.times import switched
 from tests.jobs import IMAGE_MODEL
 from tests.processes import run_python
 from tests.task_instance import Task
@@ -42,11 +42,11 @@ def ledger(tmp_path):
 
 
 @pytest.fixture
-def limited(kie, monkeypatch):
+def limited(kie):
     """An emulator that refuses more than 20 submits within half a second, and operators that know."""
-    monkeypatch.setattr(pacing, "RATE_WINDOW", 0.5)
     kie.configure(submits_per_window=20, window_seconds=0.5)
-    return kie
+    with switched(rate_window=0.5):
+        yield kie
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from airflow_provider_kie.ledger import chain, entry
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
+from airflow_provider_kie.times import switched
 from tests import buckets
 from tests.batches import foxes, prompts
 from tests.jobs import IMAGE_MODEL
@@ -268,6 +269,7 @@ def test_a_key_that_was_replaced_lets_the_next_try_go_on(kie, batch, monkeypatch
         kie.state.api_key = old
 
 
+@switched(longest_repeat_pause=1.0)
 def test_a_long_pause_that_kie_asks_for_is_waited_for(kie, batch, monkeypatch):
     note = pacing.Cooldowns.note
 
@@ -277,8 +279,6 @@ def test_a_long_pause_that_kie_asks_for_is_waited_for(kie, batch, monkeypatch):
         note(self, settings, error)
 
     monkeypatch.setattr(pacing.Cooldowns, "note", longer)
-    monkeypatch.setattr("airflow_provider_kie.hooks.base.LONGEST_PAUSE", 1.0)
-    monkeypatch.setattr(pacing, "LONGEST_PAUSE", 1.0)
     kie.play("rate-limited", endpoint="submit")
     assert batch(foxes(30)).run_once()["succeeded"] == 30
     assert kie.accepted_submits == 30
@@ -327,9 +327,9 @@ def test_a_result_without_files_is_in_the_manifest(kie, batch, rows, tmp_path):
     assert rows()[0]["result"]
 
 
-def test_a_lost_submit_is_unknown_also_if_the_batch_ends_before_its_repetition(kie, batch, rows, monkeypatch):
+@switched(first_repeat_pause=1.0)
+def test_a_lost_submit_is_unknown_also_if_the_batch_ends_before_its_repetition(kie, batch, rows):
     kie.play("accepted-then-reset", endpoint="submit")
-    monkeypatch.setattr(pacing, "FIRST_PAUSE", 1.0)
     ended_after(batch(TRACKS[:1], ConvertCatalogToWavOperator)._build(), 0.1, once=lambda: kie.accepted_submits)
     assert kie.accepted_submits == 1
     assert rows()[0]["end"] == "unknown"

@@ -15,6 +15,7 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.memory import Memory
 from airflow_provider_kie.operators.job import KieJobOperator
+from airflow_provider_kie.times import switched
 from tests.jobs import IMAGE_MODEL
 from tests.task_instance import Store, Task, WorkerCrash
 
@@ -46,10 +47,8 @@ def run_for(task, seconds):
 
 
 def test_a_time_out_while_it_is_held_back_lets_the_next_try_submit(kie, task):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "RATE_LIMIT", 0)
-        with pytest.raises(AirflowTaskTimeout):
-            run_for(task, 0.6)
+    with switched(rate_limit=0), pytest.raises(AirflowTaskTimeout):
+        run_for(task, 0.6)
     assert kie.requests("submit") == []
     assert task.run_once()["status"] == "success"
     assert kie.accepted_submits == 1
@@ -61,8 +60,7 @@ def test_a_process_that_dies_while_it_is_held_back_lets_the_next_try_submit(kie,
         raise WorkerCrash
 
     hold = Memory.hold
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "RATE_LIMIT", 0)
+    with switched(rate_limit=0), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Memory, "hold", dies)
         patch.setattr(Memory, "release", lambda self: self.ledger and self.ledger.release())
         with pytest.raises(WorkerCrash):
@@ -73,9 +71,7 @@ def test_a_process_that_dies_while_it_is_held_back_lets_the_next_try_submit(kie,
 
 def test_a_time_out_after_it_was_held_back_and_sent_leaves_it_unknown(kie, task):
     kie.play("accepted-then-hang", endpoint="submit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "RATE_LIMIT", 1)
-        patch.setattr(pacing, "RATE_WINDOW", 0.3)
+    with switched(rate_limit=1, rate_window=0.3):
         window = pacing.PACER._windows["kie_default", task._build().hook.settings.base_url]
         window.answered.append(time.monotonic())
         with pytest.raises(e.KieMaybeSubmittedError):
@@ -87,10 +83,8 @@ def test_a_time_out_after_it_was_held_back_and_sent_leaves_it_unknown(kie, task)
 
 def test_a_time_out_in_the_pause_after_a_refusal_lets_the_next_try_submit(kie, task):
     kie.play("maintenance", endpoint="submit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "MAINTENANCE_PAUSE", 30.0)
-        with pytest.raises(AirflowTaskTimeout):
-            run_for(task, 1.0)
+    with switched(maintenance_pause=30.0), pytest.raises(AirflowTaskTimeout):
+        run_for(task, 1.0)
     assert kie.accepted_submits == 0
     assert task.run_once()["status"] == "success"
 
@@ -115,19 +109,15 @@ def test_a_lost_submit_is_not_forgotten_while_its_repetition_is_held_back(kie, l
     kie.play("accepted-then-reset", endpoint="submit")
     track = {"music_task_id": "m", "audio_id": "a", "on_unknown_submit": "fail", "poll_interval": 0.03}
     task = Task(ConvertToWavOperator, Store(), ledger=False, **track)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacing, "RATE_LIMIT", 1)
-        patch.setattr(pacing, "RATE_WINDOW", 60.0)
-        with pytest.raises(e.KieMaybeSubmittedError):
-            task.run_once()
+    with switched(rate_limit=1, rate_window=60.0), pytest.raises(e.KieMaybeSubmittedError):
+        task.run_once()
     with pytest.raises(e.KieMaybeSubmittedError):
         task.run_once()
     assert len(kie.requests("submit")) == 1
 
 
-def test_the_claim_is_given_back_meanwhile(kie, ledger, monkeypatch):
-    monkeypatch.setattr(pacing, "RATE_LIMIT", 1)
-    monkeypatch.setattr(pacing, "RATE_WINDOW", 0.3)
+@switched(rate_limit=1, rate_window=0.3)
+def test_the_claim_is_given_back_meanwhile(kie, ledger):
     for prompt in ("a", "b"):
         more = {"model": IMAGE_MODEL, "poll_interval": 0.03, "timeout": 20, "reuse": "input"}
         Task(KieJobOperator, None, ledger=ledger, input={"prompt": prompt}, **more).run_once()

@@ -37,7 +37,7 @@ FLOOR = {"": -1} | {
 }
 LIFE_CYCLE = 6
 # Beside the house: a KIE on loopback, and a fixture for it.
-ASIDE = {"emulator": {"", "emulator"}, "testing": {"", "emulator", "connection", "redaction"}}
+ASIDE = {"emulator": {"", "emulator"}, "testing": {"", "emulator", "connection", "redaction", "times"}}
 
 # Callbacks talk to Airflow's API; to KIE only by the hook.
 HTTP_ROOMS = {"hooks", "files", "callbacks", *ASIDE}

@@ -24,6 +24,7 @@ from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.hooks.pacing import COOLDOWNS, Cooldowns
+from airflow_provider_kie.times import times
 
 FREE = Call("Counting", "GET", "/count", lambda data: data)
 PAID = Call("Buying", "POST", "/buy", lambda data: data, repeat=Repeat.GUARDED)
@@ -152,9 +153,9 @@ def attempt_over_aiohttp(name):
     ],
 )
 def test_how_often_a_call_is_sent_if_the_answer_stays(clock, name, outcome, sent):
-    for call, times in zip((FREE, PAID, UNGUARDED), sent, strict=True):
+    for call, requests in zip((FREE, PAID, UNGUARDED), sent, strict=True):
         COOLDOWNS.clear()
-        assert play([name], call) == (outcome, times)
+        assert play([name], call) == (outcome, requests)
 
 
 TROUBLES = ["server", "reset", "unreadable"] * 3
@@ -334,4 +335,4 @@ def test_a_thread_in_between_does_not_lose_its_pause(clock):
     cooldowns._until = WorstMoment()
     cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
     other.join(10)
-    assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + pacing.RATE_JITTER
+    assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + times().rate_jitter

@@ -26,6 +26,7 @@ from airflow_provider_kie.emulator.callbacks import payload
 from airflow_provider_kie.emulator.families import FAMILIES
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.money import identity_of
+from airflow_provider_kie.times import switched
 from tests.wire.callbacks_end import FakeAirflow, Served, eventually
 
 KEY = "webhook-key-c4n4ry"
@@ -38,9 +39,6 @@ JOBS = f"kie://{CONN_ID}/jobs"
 @pytest.fixture
 def connect(kie, monkeypatch):
     """Change the extra of the connection, and let it be looked up again."""
-    from airflow_provider_kie.hooks import kie_async
-
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
 
     def change(**extra):
         given = json.loads(kie.connection_json())
@@ -49,7 +47,8 @@ def connect(kie, monkeypatch):
 
     change()
     kie.configure(webhook_hmac_key=KEY, callback_pause=0.1, conversion_seconds=0.1)
-    return change
+    with switched(lookup_reuse=0.0):
+        yield change
 
 
 @pytest.fixture(params=["3.3", "2.11"])

@@ -18,9 +18,9 @@ from airflow_provider_kie.api.families import WAV
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionError
 from airflow_provider_kie.files.host import FileHost, Link
-from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.times import switched
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
 from airflow_provider_kie.waiting.verdict import Done
 from tests import transports
@@ -241,7 +241,8 @@ def test_a_bundle_that_is_missing_for_a_moment_ends_no_wait(connect, kie, bundle
     assert asyncio.run(read_before_and_after()) == (5.0, 5.0)
 
 
-def test_a_ca_that_was_removed_is_no_longer_trusted(monkeypatch, connect, kie, bundle, pems):
+@switched(lookup_reuse=0.0)
+def test_a_ca_that_was_removed_is_no_longer_trusted(connect, kie, bundle, pems):
     async def read_while_another_waits():
         async with KieAsyncHook.connect("kie_default") as waits:
             await waits.attempt(common.credit())
@@ -252,7 +253,6 @@ def test_a_ca_that_was_removed_is_no_longer_trusted(monkeypatch, connect, kie, b
             with pytest.raises(KieConnectionError, match="TLS"):
                 await waits.attempt(common.credit())
 
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
     connect(kie.url, verify=str(bundle))
     kie.play(CREDITS)
     asyncio.run(read_while_another_waits())

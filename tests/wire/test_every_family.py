@@ -13,9 +13,9 @@ import pytest
 from airflow_provider_kie.api.families import FAMILIES, MUSIC, tag_of
 from airflow_provider_kie.exceptions import KieNotFoundError, KieNotReadyError, KieWaitTimeoutError, label
 from airflow_provider_kie.hooks.kie import KieHook
+from airflow_provider_kie.times import switched
 from airflow_provider_kie.triggers.event import read_event
 from airflow_provider_kie.triggers.job import KieJobTrigger
-from airflow_provider_kie.waiting import pace
 from airflow_provider_kie.waiting.verdict import Done, Failed, finished
 from tests.jobs import IMAGE_MODEL, job_of
 from tests.modes import only_event
@@ -126,8 +126,8 @@ def test_a_job_that_goes_on_is_shown_with_its_status(kie, wait, family):
         finished(row, kie_task_id, KieHook().poll(row, kie_task_id))
 
 
+@switched(grace=20.0)  # the fixture's short one is for running out
 def test_a_job_that_is_not_visible_yet_is_found(kie, wait, family, monkeypatch):
-    monkeypatch.setattr(pace, "GRACE_SECONDS", 20.0)  # the fixture's short one is for running out
     kie_task_id = submit(family)
     answer, hidden = kie.state.record_info, iter(range(2))
     monkeypatch.setattr(

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_kie.exceptions import KieConnectionNotFoundError
 from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
+from airflow_provider_kie.times import switched
 
 
 async def hold(conn_id, entered, leave):
@@ -115,6 +116,7 @@ def test_a_failed_look_up_without_callers_is_not_reported(kie, monkeypatch):
     assert complaints == []
 
 
+@switched(lookup_reuse=0.0, longest_lookup=0.5)
 def test_a_look_up_that_hangs_is_started_again(kie, monkeypatch):
     original, hangs = kie_async.get_async_connection, [True]
 
@@ -131,11 +133,10 @@ def test_a_look_up_that_hangs_is_started_again(kie, monkeypatch):
             return hook.settings.base_url
 
     monkeypatch.setattr(kie_async, "get_async_connection", hang_once)
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(kie_async, "LONGEST_LOOKUP", 0.5)
     assert asyncio.run(search_twice()) == kie.url
 
 
+@switched(lookup_reuse=0.01)
 def test_a_changed_connection_is_seen_soon(kie, monkeypatch):
     async def timeouts():
         seen = []
@@ -148,7 +149,6 @@ def test_a_changed_connection_is_seen_soon(kie, monkeypatch):
                 await asyncio.sleep(0.01)
         return seen
 
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.01)
     assert asyncio.run(timeouts()) == [7, 8]
 
 

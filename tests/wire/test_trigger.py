@@ -24,10 +24,10 @@ from airflow_provider_kie.exceptions import KieAuthenticationError, KieError
 from airflow_provider_kie.hooks import kie_async
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.tasks import deferral
+from airflow_provider_kie.times import switched
 from airflow_provider_kie.triggers.event import read_event
 from airflow_provider_kie.triggers.job import AIRFLOW_MARGIN, EXIT_MARGIN, LONGEST_RECOVERY, KieJobTrigger
 from airflow_provider_kie.triggers.wav import WavConversionTrigger
-from airflow_provider_kie.waiting import pace
 from airflow_provider_kie.waiting.pace import Pace
 from airflow_provider_kie.waiting.verdict import Failed
 from tests.jobs import URL, wav_job
@@ -170,6 +170,7 @@ def test_whatever_it_is_given_it_ends_in_an_event(kie, odd):
     assert event["error"]["kie_task_id"]
 
 
+@switched(grace=0.0, lookup_reuse=0.0)
 def test_a_wait_outlasts_errors_and_the_secrets_backend(kie, monkeypatch):
     """``start_from_trigger``, after the minute in which nobody may know the connection."""
     find, troubles = kie_async.get_async_connection, [None, AirflowNotFoundException("away"), None]
@@ -185,8 +186,6 @@ def test_a_wait_outlasts_errors_and_the_secrets_backend(kie, monkeypatch):
             raise faults.pop()
         return await look(self, *args, **kwargs)
 
-    monkeypatch.setattr(pace, "GRACE_SECONDS", 0.0)
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(kie_async, "get_async_connection", find_sometimes)
     monkeypatch.setattr(KieAsyncHook, "wait", look_in_the_end)
     arguments = trigger(kie.create_conversion(finished=True)).serialize()[1] | {"deadline": None}
@@ -221,8 +220,8 @@ def test_a_key_that_changed_a_moment_ago_is_found(kie, rotation, caplog):
     assert kie_async._SHARED == {}
 
 
-def test_keys_that_never_work_end_at_the_deadline(kie, rotation, monkeypatch):
-    monkeypatch.setattr(kie_async, "FRESH_SECONDS", 0.0)
+@switched(lookup_reuse=0.0)
+def test_keys_that_never_work_end_at_the_deadline(kie, rotation):
     rotation += [f"never-right-{n}" for n in range(10_000)]
     event = asyncio.run(only_event(trigger(kie.create_conversion(finished=True), seconds=0.5)))
     assert event["error"]["type"] == "KieWaitTimeoutError"

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -19,12 +20,12 @@ from typing import Any, NoReturn
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_kie.durable import StoredEntry
-from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.ledger.entry import LedgerEntry
 from airflow_provider_kie.memory import Memory
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.submit import SubmitOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
+from airflow_provider_kie.times import switched
 
 CRASHES = os.environ.get("KIE_CRASH_LOG", os.devnull)
 SEED = os.environ.get("KIE_CRASH_SEED", "1")
@@ -32,6 +33,8 @@ LEDGER = os.environ.get("KIE_CRASH_LEDGER")
 MAPPED = int(os.environ.get("KIE_CRASH_MAPPED", "200"))
 #: The share of the mapped tasks that die at each of the two instants on their first and on their second try.
 SHARE = 0.1
+#: What counts until the process dies.
+LAST = ExitStack()
 
 
 def die(point: str, track: str, kie_task_id: object) -> NoReturn:
@@ -56,7 +59,7 @@ POINTS: dict[str, tuple[type, str, bool]] = {
 
 def arm(point: str, track: str) -> None:
     if point == "held":
-        pacing.RATE_LIMIT = 0  # so that the submit waits for its turn
+        LAST.enter_context(switched(rate_limit=0))  # so that the submit waits for its turn
     owner, name, carried_out = POINTS[point]
     function = getattr(owner, name)
 
