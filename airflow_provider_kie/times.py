@@ -53,6 +53,15 @@ class Times:
     #: After so long a caller treats a look-up as hung. The next attempt starts another one.
     longest_lookup: float = 30.0
 
+    # --- The ledger
+
+    #: After a claim its owner may send within so long.
+    send_within: float = 5.0
+    #: For opening a connection to KIE and the note after the submit together.
+    note_within: float = 40.0
+    #: Between two looks at a claim without an id.
+    ledger_look: float = 1.0
+
 
 #: The value that counts is the last one.
 _IN_FORCE: Final = [Times()]

@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.operators import batch
 from airflow_provider_kie.times import switched, times
 from tests.processes import ROOT
@@ -72,11 +71,11 @@ class Batch:
 
 def main(argv: Sequence[str]) -> None:
     name, arguments, scale = argv
-    chain.NOTE_SECONDS = -8.0  # of twice the time-out of 3 seconds and the 5 of a claim, 3 are left
     ti = TaskInstance()
     operator = getattr(batch, name)(task_id="batch", **json.loads(arguments))
     try:
-        with switched(rate_window=times().rate_window * float(scale)):
+        # Of twice the time-out of 3 seconds and the 5 of a claim, 3 are left.
+        with switched(rate_window=times().rate_window * float(scale), note_within=-8.0):
             operator.execute({"ti": ti})
     finally:
         print(json.dumps(ti.pushed.get("batch")), flush=True)

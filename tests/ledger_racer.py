@@ -16,14 +16,13 @@ import sys
 import time
 from pathlib import Path
 
-from airflow_provider_kie.ledger import chain as chain_module
 from airflow_provider_kie.ledger.storage import open_ledger
+from airflow_provider_kie.times import switched
 
 IDENTITIES = 50
 
 
 def main(url: str, folder: Path, number: int) -> None:
-    chain_module.LOOK_EVERY = 0.05
     ledger = open_ledger(url)
     order = list(range(IDENTITIES))
     if number % 2:  # the others begin in the same order, so that they meet
@@ -51,4 +50,5 @@ def main(url: str, folder: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    with switched(ledger_look=0.05):
+        main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

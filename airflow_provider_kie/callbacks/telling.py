@@ -17,9 +17,10 @@ from typing import Any, Final, Generic, TypeVar
 from airflow_provider_kie.callbacks.airflow_api import PATIENCE, AirflowApi
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.exceptions import KieConfigurationError, KieError
-from airflow_provider_kie.ledger.chain import SEND_WITHIN, Chain
+from airflow_provider_kie.ledger.chain import Chain
 from airflow_provider_kie.ledger.rules import Found
 from airflow_provider_kie.ledger.storage import open_ledger
+from airflow_provider_kie.times import times
 
 __all__ = ["TAKE_OVER", "Telling"]
 
@@ -28,7 +29,7 @@ AT_A_TIME: Final = 8
 #: Seconds for all requests that make an event, such as those for a new token and for the asset.
 SENDS_WITHIN: Final = 3 * PATIENCE
 #: Seconds after which the owner of a claim that this process has seen is not sending any longer.
-TAKE_OVER = SEND_WITHIN + SENDS_WITHIN
+TAKE_OVER = times().send_within + SENDS_WITHIN
 #: Jobs that are remembered in this process.
 REMEMBERED: Final = 10_000
 

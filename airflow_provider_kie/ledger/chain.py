@@ -17,18 +17,13 @@ from airflow_provider_kie.ledger import rules
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.rules import Found, Op, Policy
 from airflow_provider_kie.redaction import quoted
+from airflow_provider_kie.times import times
 
-__all__ = ["SCHEMA", "SEND_WITHIN", "Chain", "longest_submit", "now"]
+__all__ = ["SCHEMA", "Chain", "longest_submit", "now"]
 
 log = logging.getLogger(__name__)
 
 SCHEMA: Final = 1
-#: Seconds after a claim within which its owner may send.
-SEND_WITHIN: Final = 5.0
-#: Seconds that opening a connection to KIE and the note after the submit may take together.
-NOTE_SECONDS = 40.0
-#: Seconds between two looks at a claim without an id.
-LOOK_EVERY = 1.0
 #: What a claim says that only keeps others out of a chain that is being deleted.
 PRUNED: Final = {"pruned": True}
 
@@ -41,7 +36,7 @@ def longest_submit(timeout: float) -> float:
 
     :param timeout: seconds for one request to KIE.
     """
-    return SEND_WITHIN + 2 * timeout + NOTE_SECONDS
+    return times().send_within + 2 * timeout + times().note_within
 
 
 class Chain:
@@ -68,7 +63,7 @@ class Chain:
     @property
     def is_late(self) -> bool:
         """Whether the claim is too old to be sent: note ``refused``, and claim the next generation."""
-        return time.monotonic() - self.claimed_at > SEND_WITHIN
+        return time.monotonic() - self.claimed_at > times().send_within
 
     def look(self, patience: float = 0.0) -> Found:
         """
@@ -165,7 +160,7 @@ class Chain:
                     log.info("This job is claimed already; waiting for its id for %.0f seconds at most.", patience)
                 answer = now - since.setdefault((op.generation, op.state), now) < patience
                 if answer:
-                    time.sleep(LOOK_EVERY * (1 + random.random() / 4))
+                    time.sleep(times().ledger_look * (1 + random.random() / 4))
 
     def _body(self, op: Op) -> dict[str, Any]:
         body = {"schema": SCHEMA, **self.facts, **self._read.get(op.generation, {}), **(op.facts or {})}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_kie.exceptions import KieError, KieLedgerError
-from airflow_provider_kie.ledger.chain import SEND_WITHIN
 from airflow_provider_kie.ledger.rules import CLOSED, Found, Policy, current
 from airflow_provider_kie.money import RESUBMIT, Entry, Outcome, State, outcome_of
+from airflow_provider_kie.times import times
 
 if TYPE_CHECKING:
     from airflow_provider_kie.api.job import KieJob
@@ -137,7 +137,9 @@ class LedgerEntry:
             if not self._chain.is_late:
                 return self._generation
         self._give_back()
-        raise KieLedgerError(f"The ledger has taken more than {SEND_WITHIN:g} seconds for each of {MOST_CLAIMS} claims")
+        raise KieLedgerError(
+            f"The ledger has taken more than {times().send_within:g} seconds for each of {MOST_CLAIMS} claims"
+        )
 
     def after_error(self, error: KieError) -> None:
         """Write what an error says about the request that was sent."""

@@ -7,10 +7,9 @@ import json
 
 import pytest
 
-from airflow_provider_kie.ledger import chain
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
-from airflow_provider_kie.times import switched
+from airflow_provider_kie.times import switched, times
 from tests.jobs import IMAGE_MODEL
 from tests.processes import run_python
 from tests.task_instance import Task
@@ -23,17 +22,17 @@ def metadata_database():
 
 
 @pytest.fixture
-def short_patience(monkeypatch):
+def short_patience():
     """Let a try wait for the id of a claim for a second, where requests time out after three."""
-    monkeypatch.setattr(chain, "NOTE_SECONDS", 1.0 - chain.SEND_WITHIN - 2 * 3.0)
-    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+    with switched(note_within=1.0 - times().send_within - 2 * 3.0, ledger_look=0.02):
+        yield
 
 
 @pytest.fixture
-def no_patience(monkeypatch):
+def no_patience():
     """Let a try wait for the id of a claim for a moment."""
-    monkeypatch.setattr(chain, "NOTE_SECONDS", -10.9)  # of the time-outs of 2 x 3 seconds and the 5 of a claim
-    monkeypatch.setattr(chain, "LOOK_EVERY", 0.02)
+    with switched(note_within=0.1 - times().send_within - 2 * 3.0, ledger_look=0.02):
+        yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.batch import run as batch_run
 from airflow_provider_kie.batch import submits
 from airflow_provider_kie.hooks import pacing
-from airflow_provider_kie.ledger import chain, entry
+from airflow_provider_kie.ledger import entry
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
@@ -79,8 +79,8 @@ def test_nothing_is_sent_once_a_batch_has_ended_however_slow_the_claims_are(kie,
     assert {row["end"] for row in rows()} == {"not submitted"}
 
 
+@switched(note_within=-9.0)  # of the time-outs and the 5 seconds of a claim, 2 are left
 def test_nothing_is_sent_after_the_wait_for_somebody_elses_claim(kie, batch, ledger, monkeypatch):
-    monkeypatch.setattr(chain, "NOTE_SECONDS", -9.0)  # of the time-outs and the 5 seconds of a claim, 2 are left
     operator = batch(foxes(1), on_unknown_submit="resubmit")._build()
     look_up, claimed = batch_run.BatchRun.look_up, []
 
@@ -140,8 +140,8 @@ def test_two_tries_together_have_no_more_submits_than_are_allowed(kie, batch):
     assert kie.accepted_submits == 1
 
 
+@switched(send_within=0.2)
 def test_a_claim_that_took_too_long_is_not_sent(kie, batch, ledger, monkeypatch):
-    monkeypatch.setattr(chain, "SEND_WITHIN", 0.2)
     slow_claims(monkeypatch, 0.4)
     with pytest.raises(e.KieBatchFailedError, match="KieLedgerError"):
         batch(foxes(1)).run_once()

@@ -17,11 +17,12 @@ from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.compat import COMMAND
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
-from airflow_provider_kie.ledger import chain, settle, storage
+from airflow_provider_kie.ledger import settle, storage
 from airflow_provider_kie.ledger.chain import Chain
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
+from airflow_provider_kie.times import switched, times
 from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from tests.jobs import IMAGE_MODEL, QUERY_CANARY, SIGNED_URL
@@ -181,9 +182,9 @@ def test_each_repetition_after_a_rate_limit_has_a_claim_of_its_own(kie, task, le
     ]
 
 
+@switched(send_within=0.05)
 def test_a_claim_is_not_sent_after_a_long_pause(kie, task, ledger, monkeypatch):
     """A cool-down of another call lies between the claim and the request."""
-    monkeypatch.setattr(chain, "SEND_WITHIN", 0.05)
     monkeypatch.setattr(pacing.COOLDOWNS, "pause", lambda *_, **__: 0.1)
     task.run_once()
     assert files(ledger) == [["0001.claimed", "0001.refused", "0002.claimed", "0002.finished", "0002.submitted"]]
@@ -333,10 +334,10 @@ def test_two_tasks_with_one_input_pay_once(kie, ledger):
     assert kie.accepted_submits == 2
 
 
+@switched(note_within=0.1 - times().send_within)
 def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger, monkeypatch):
     """The others wait as long as KIE may take for its answer, and not only until the claim is too old to be sent."""
     kie.configure(conversion_seconds=0.5)
-    monkeypatch.setattr(chain, "NOTE_SECONDS", 0.1 - chain.SEND_WITHIN)
     send = KieHook._send
     monkeypatch.setattr(KieHook, "_send", lambda hook, call: (time.sleep(0.5), send(hook, call))[1])
     tasks = [task_of(ledger, reuse="input") for _ in range(4)]

@@ -18,6 +18,7 @@ from airflow_provider_kie.ledger import chain as chain_module
 from airflow_provider_kie.ledger import folder, storage
 from airflow_provider_kie.ledger.folder import Folder
 from airflow_provider_kie.ledger.storage import init_ledger, open_ledger
+from airflow_provider_kie.times import switched, times
 from tests.buckets import MISSING, bucket
 from tests.task_instance import WorkerCrash, die
 
@@ -28,8 +29,9 @@ FACTS = {"identity": IDENTITY, "task": TASK, "guarded": False, "reuse": "input",
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(chain_module, "LOOK_EVERY", 0.01)
+def _quick():
+    with switched(ledger_look=0.01):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +215,11 @@ def test_what_says_the_same_is_noted_and_what_differs_is_a_warning(ledger, caplo
     assert "with id 'job2'" in caplog.text
 
 
-def test_a_late_owner_knows_it(ledger, monkeypatch):
+def test_a_late_owner_knows_it(ledger):
     chain = chain_of(ledger)
     chain.claim("fail", 0)
     assert not chain.is_late
-    chain.claimed_at -= chain_module.SEND_WITHIN
+    chain.claimed_at -= times().send_within
     assert chain.is_late
 
 
