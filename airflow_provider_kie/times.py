@@ -53,6 +53,17 @@ class Times:
     #: After so long a caller treats a look-up as hung. The next attempt starts another one.
     longest_lookup: float = 30.0
 
+    # --- Files
+
+    #: Before the first repeat of a broken download; doubled with each break in a row.
+    first_download_pause: float = 1.0
+    #: Between two lines of the log about a download.
+    download_lines: float = 10.0
+    #: A moved file must be complete within so long.
+    move_within: float = 60.0
+    #: Longest pause between two looks at a moved file.
+    longest_move_look: float = 5.0
+
     # --- The ledger
 
     #: After a claim its owner may send within so long.

@@ -59,7 +59,7 @@ def short_times():
 
     waits = {"grace": 0.15, "settling_pause": 0.04, "shortest_poll_pause": 0.01, "after_deferral": 0.02}
     limits = {"rate_window": 0.04, "rate_jitter": 0.02, "shortest_rate_pause": 0.01}
-    with switched(**waits, **limits, first_repeat_pause=0.01, maintenance_pause=0.02):
+    with switched(**waits, **limits, first_repeat_pause=0.01, maintenance_pause=0.02, first_download_pause=0.001):
         yield
 
 

@@ -33,6 +33,7 @@ from airflow_provider_kie.files.riff import WavHeader, shown
 from airflow_provider_kie.files.tally import Breaks, Digest, Progress
 from airflow_provider_kie.media import Media
 from airflow_provider_kie.redaction import quoted, redact
+from airflow_provider_kie.times import times
 
 __all__ = ["Downloaded", "Sink", "download"]
 
@@ -40,8 +41,8 @@ log = logging.getLogger(__name__)
 
 #: Damaged but complete downloads, after which the file at KIE itself counts as damaged.
 MOST_DAMAGED_FILES = 2
-#: Seconds before the first repeat; doubled with each break in a row, up to the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+#: Longest pause before a repeat, in seconds.
+LONGEST_PAUSE = 30.0
 
 #: The statuses of a whole file; 203 if a proxy may have changed it (RFC 9110, section 15.3.4).
 _WHOLE = (200, 203)
@@ -197,7 +198,7 @@ class _Transfer:
         if not may_go_on:
             raise KieDownloadError(f"{where}; given up after {self._breaks.count} breaks", code=error.code) from error
         asked = error.pause if isinstance(error, _BrokeOffError) else None
-        pause = FIRST_PAUSE * 2.0 ** (self._breaks.in_a_row - 1) if asked is None else asked
+        pause = times().first_download_pause * 2.0 ** (self._breaks.in_a_row - 1) if asked is None else asked
         if not self._may_resume():
             self._reset()
         log.warning("%s; %s.", redact(where), f"going on at {self._received:,}" if self._received else "starting over")

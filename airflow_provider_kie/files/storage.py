@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kie.exceptions import KieDestinationExistsError, KieDownloadError, KieValidationError
 from airflow_provider_kie.object_paths import object_path, url_of
 from airflow_provider_kie.redaction import quoted
+from airflow_provider_kie.times import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 BLOCK = 16 * 1024 * 1024
 #: How many earlier tries are searched for leftovers.
 MOST_TRIES = 10
-#: Seconds within which a moved file must be complete, and the longest pause between two checks.
-PATIENCE, LONGEST_PAUSE = 60.0, 5.0
 #: Storages whose own move is a rename: one step, whatever the size.
 _WITH_RENAME = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
 #: Storages with real folders. In the others a missing folder need not be created, and a missing bucket should not be
@@ -169,14 +168,14 @@ class Destination:
             there = last.outcome.result() if last.outcome else None
             old = " of the file that is to be replaced" if before and there == before else ""
             raise KieDownloadError(
-                f"{size:,} bytes were written beside {quoted(self.url)} and moved there, but {PATIENCE:g} seconds "
-                f"later the storage has {_amount(there)}{old}"
+                f"{size:,} bytes were written beside {quoted(self.url)} and moved there, but {times().move_within:g} "
+                f"seconds later the storage has {_amount(there)}{old}"
             )
 
         Retrying(
             retry=retry_if_result(missing),
-            stop=stop_after_delay(PATIENCE),
-            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE),
+            stop=stop_after_delay(times().move_within),
+            wait=wait_random_exponential(multiplier=0.1, max=times().longest_move_look),
             retry_error_callback=give_up,
         )(self._info, self.path)
 

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from airflow_provider_kie.times import times
+
 __all__ = ["Breaks", "Digest", "Progress"]
 
 #: The logger of the transfer, so that its lines appear together.
@@ -16,8 +18,6 @@ log = logging.getLogger("airflow_provider_kie.files.download")
 
 #: Pieces that may wait for their turn to be hashed.
 MOST_PENDING = 16
-#: Seconds between two lines about the progress.
-PROGRESS_SECONDS = 10.0
 #: Breaks in a row without a new byte, and breaks in total, after which a transfer is given up.
 MOST_BREAKS_IN_A_ROW, MOST_BREAKS = 5, 50
 #: Links in a row without a new byte, after which the file counts as deleted.
@@ -89,7 +89,7 @@ class Progress:
     def note(self, received: int, total: int | None) -> None:
         """Log the progress if the last line is old enough."""
         now = time.monotonic()
-        if now - self._logged_at >= PROGRESS_SECONDS:
+        if now - self._logged_at >= times().download_lines:
             self._logged_at = now
             share = f" ({received / total:.0%} of {_megabytes(total)})" if total else ""
             log.info("Downloaded %s%s, %s/s.", _megabytes(received), share, _megabytes(received / self._elapsed(now)))

@@ -23,7 +23,6 @@ from packaging.version import Version
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
-from airflow_provider_kie.files import download as download_module
 from airflow_provider_kie.files.storage import Destination, PartFile
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.transfers.storing import _asset_uri
@@ -43,11 +42,6 @@ TOLD = {"size": len(WAV), "sha256": SHA256, "channels": 2, "sample_rate": 48_000
 @pytest.fixture
 def context(kie):
     return {"ti": TaskInstance()}
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(download_module, "FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

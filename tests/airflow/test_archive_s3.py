@@ -16,7 +16,6 @@ import pytest
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
 from airflow_provider_kie.emulator.media import png_bytes
-from airflow_provider_kie.files import download as download_module
 from airflow_provider_kie.files import storage
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from tests.dag_runs import load_dag, run_dag
@@ -57,7 +56,6 @@ def s3(s3_url, monkeypatch):
         "extra": {"endpoint_url": s3_url, "region_name": "us-east-1"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_AWS_MASTERS", json.dumps(connection))
-    monkeypatch.setattr(download_module, "FIRST_PAUSE", 0.001)
     yield client
     for entry in client.list_objects_v2(Bucket="masters").get("Contents", []):
         client.delete_object(Bucket="masters", Key=entry["Key"])

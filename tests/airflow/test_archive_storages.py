@@ -15,17 +15,17 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_kie import exceptions as e
-from airflow_provider_kie.files import storage
 from airflow_provider_kie.files.storage import Destination, PartFile
+from airflow_provider_kie.times import switched
 
 NEW, OLD = b"the new file", b"an older one"
 assert len(NEW) == len(OLD)
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE", 1.0)
-    monkeypatch.setattr(storage, "LONGEST_PAUSE", 0.05)
+def _short_patience():
+    with switched(move_within=1.0, longest_move_look=0.05):
+        yield
 
 
 class ObjectStorage(MemoryFileSystem):

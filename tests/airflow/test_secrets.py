@@ -26,7 +26,6 @@ from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.emulator import KieEmulator
 from airflow_provider_kie.emulator.envelope import Envelope
 from airflow_provider_kie.exceptions import KieError
-from airflow_provider_kie.files import download
 from airflow_provider_kie.files import host as file_host
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.operators.job import KieJobOperator
@@ -301,7 +300,6 @@ ENTRIES = {
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_no_argument_is_shown_with_its_signature(kie, caplog, capfd, monkeypatch, entry, url):
     monkeypatch.setattr(file_host, "_addresses", lambda *_, **__: [ipaddress.ip_address("10.0.0.1")])
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
     with caplog.at_level(logging.INFO), pytest.raises(KieError) as caught:
         entry(url)
     assert CANARY not in str(caught.value) + repr(caught.value)

@@ -14,7 +14,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.emulator.audio import wav_bytes
-from airflow_provider_kie.files import download as download_module
 from airflow_provider_kie.files.storage import Destination, PartFile
 from airflow_provider_kie.files.store import StoppedError
 from airflow_provider_kie.hooks.kie import KieHook
@@ -23,11 +22,6 @@ from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectS
 from tests.task_instance import Store, Task, TaskInstance, WorkerCrash
 
 SIX_IMAGES = "grok-imagine/text-to-image"
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(download_module, "FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

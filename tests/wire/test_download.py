@@ -19,9 +19,12 @@ from airflow_provider_kie.files import host as file_host
 from airflow_provider_kie.files import tally
 from airflow_provider_kie.files.host import FileHost, Link
 from airflow_provider_kie.files.reader import WavOnlyReader
+from airflow_provider_kie.times import switched
 from tests.certificates import certificate
 from tests.file_server import MODIFIED, Act, FileServer
 from tests.wav_files import UNKNOWN, wav
+
+pytestmark = pytest.mark.usefixtures("short_times")
 
 FILE = wav(300_000)  # 1.2 MB: several pieces
 OTHER = wav(300_000, seed=9)
@@ -46,11 +49,6 @@ class Memory:
 
     def pause(self, seconds):
         self.pauses.append(seconds)
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(subject, "FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture
@@ -607,8 +605,8 @@ def test_a_proxy_is_used_and_resolves_the_name(server, sink, monkeypatch, whose)
 # --- What the log says
 
 
-def test_the_log_tells_size_share_and_speed(server, sink, monkeypatch, caplog):
-    monkeypatch.setattr(tally, "PROGRESS_SECONDS", 0.0)
+@switched(download_lines=0.0)
+def test_the_log_tells_size_share_and_speed(server, sink, caplog):
     caplog.set_level(logging.INFO)
     server.play(Act(cut=0.5, end="reset"), Act())
     fetch(server, sink)

@@ -12,10 +12,10 @@ import pytest
 from airflow_provider_kie import exceptions as e
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.emulator.media import KINDS
-from airflow_provider_kie.files import download
 from airflow_provider_kie.files.host import FileHost, Link
 from airflow_provider_kie.files.storage import Destination
 from airflow_provider_kie.files.store import StoppedError, each, store
+from airflow_provider_kie.times import switched
 from tests.file_server import Act, FileServer
 from tests.wav_files import wav
 
@@ -25,6 +25,8 @@ PAGE = b"<!DOCTYPE html><html><body>This file has expired</body></html>"
 BROKEN = Act(cut=0.5, end="reset")
 ENDLESS, ENDLESS_CUT = (Act(length="none", etag=None, cut=share) for share in (1.0, 0.5))
 #: What the host does, and the error; None where the file is stored in spite of it.
+pytestmark = pytest.mark.usefixtures("short_times")
+
 FAULTS = {
     "broken": ([BROKEN, Act()], None),
     "broken without ranges": ([BROKEN, Act(ranges=False)], None),
@@ -53,11 +55,6 @@ FAULTS = {
     "a server error once": ([Act(status=503, body=b"busy"), Act()], None),
     "refused": ([Act(status=400, body=b"no")], e.KieDownloadError),
 }
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
 
 
 def store_one(server, folder, *, max_bytes=10**9, overwrite=True, stopped=None):
@@ -114,8 +111,8 @@ def test_a_file_that_turns_out_to_be_of_another_kind_goes_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize("act", [Act(), Act(status=503)], ids=["while it comes", "while it waits to ask again"])
-def test_a_transfer_stops_with_its_task(tmp_path, monkeypatch, act):
-    monkeypatch.setattr(download, "FIRST_PAUSE", 30.0)
+@switched(first_download_pause=30.0)
+def test_a_transfer_stops_with_its_task(tmp_path, act):
     with FileServer(FILES["mp3"]) as server:
         server.play(act)
         started = threading.Event()
