@@ -73,6 +73,25 @@ class Times:
     #: Between two looks at a claim without an id.
     ledger_look: float = 1.0
 
+    # --- The receiver of callbacks
+
+    #: Until KIE is asked to repeat a callback. It waits 15, by another of its pages 10.
+    callback_answer: float = 9.0
+    #: For the body of a callback to come.
+    callback_body: float = 4.0
+    #: For so long a job that is unknown or still runs is read again, because its record may come after its callback.
+    record_settling: float = 5.0
+    #: Between the readings of such a job.
+    record_pause: float = 2.0
+    #: For one request to Airflow.
+    airflow_request: float = 5.0
+    #: For all requests that make an event, such as those for a new token and for the asset.
+    event_within: float = 3 * airflow_request
+    #: After so long the owner of a claim of an event that this process has seen is not sending any longer.
+    take_over: float = send_within + event_within
+    #: For so long the list of a ledger's claims is used again.
+    claims_reuse: float = 60.0
+
 
 #: The value that counts is the last one.
 _IN_FORCE: Final = [Times()]

@@ -18,11 +18,10 @@ import aiohttp
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.exceptions import KieConfigurationError
+from airflow_provider_kie.times import times
 
 __all__ = ["AirflowApi"]
 
-#: Seconds for one request.
-PATIENCE: Final = 5.0
 #: How many of an asset's newest events are looked through for one job.
 PAGE: Final = 100
 PAGES: Final = 10
@@ -66,7 +65,7 @@ class AirflowApi:
         # Neither proxies nor cookies: the password goes to this address only.
         return aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=PATIENCE),
+            timeout=aiohttp.ClientTimeout(total=times().airflow_request),
         )
 
     async def close(self) -> None:

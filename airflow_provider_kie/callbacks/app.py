@@ -32,15 +32,12 @@ from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError
 from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.times import times
 
 __all__ = ["create_app"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds until KIE is asked to repeat. It waits 15, by another of its pages 10.
-ANSWER_WITHIN = 9.0
-#: Seconds for a body to come.
-BODY_WITHIN = 4.0
 _RECEIVED: Final = {"status": "received"}
 #: With a refusal, after which there may be a rest of the body on the connection.
 _CLOSING: Final = {"Connection": "close"}
@@ -62,7 +59,7 @@ def create_app(settings: CallbackSettings) -> Starlette:
             if not served:
                 raise RefusedError(HTTPStatus.NOT_FOUND, "no such path")
             try:
-                async with asyncio.timeout(ANSWER_WITHIN):
+                async with asyncio.timeout(times().callback_answer):
                     about = await _receive(request, receiver, conn_id)
             except TimeoutError:
                 raise NotYetError("it is still being dealt with") from None
@@ -141,13 +138,15 @@ async def _body(request: Request) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_WITHIN):
+        async with asyncio.timeout(times().callback_body):
             async for piece in request.stream():
                 body += piece
                 if len(body) > LARGEST_BODY:
                     raise too_large
     except TimeoutError:
-        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"the body took more than {BODY_WITHIN:g} seconds") from None
+        raise RefusedError(
+            HTTPStatus.REQUEST_TIMEOUT, f"the body took more than {times().callback_body:g} seconds"
+        ) from None
     return bytes(body)
 
 

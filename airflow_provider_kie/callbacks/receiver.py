@@ -19,24 +19,22 @@ from airflow_provider_kie.api.callback import Callback
 from airflow_provider_kie.api.families import FAMILIES
 from airflow_provider_kie.api.family import Family
 from airflow_provider_kie.api.job import KieJob, read_job
-from airflow_provider_kie.callbacks import telling
 from airflow_provider_kie.callbacks.airflow_api import AirflowApi
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.callbacks.settling import Settling
+from airflow_provider_kie.callbacks.telling import Telling
 from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.exceptions import KieError, KieJobFailedError, KieWrongTaskError, named
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
 from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.times import times
 from airflow_provider_kie.waiting.verdict import Done, Failed, Judge
 
 __all__ = ["Receiver", "uri_of"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a job that is unknown or still runs is read again, because its record may come after its callback.
-SETTLING = 5.0
-READ_EVERY = 2.0
 #: Jobs whose records are read at a time.
 READERS: Final = 32
 #: Jobs that are worked on at a time; all have to fit into the memory.
@@ -58,7 +56,7 @@ class Receiver:
     """
 
     def __init__(self, airflow: AirflowApi) -> None:
-        self._telling = telling.Telling(airflow)
+        self._telling = Telling(airflow)
         self._settling = Settling()
         self._readers = asyncio.Semaphore(READERS)
         self._jobs: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -116,7 +114,7 @@ class Receiver:
 
     async def _later(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
         """Look after an unknown outcome, even if KIE has given up until then; the pauses double, up to three hours."""
-        await asyncio.sleep((telling.TAKE_OVER + 1.0) * 2 ** (self._looks.get((conn_id, kie_task_id), 1) - 1))
+        await asyncio.sleep((times().take_over + 1.0) * 2 ** (self._looks.get((conn_id, kie_task_id), 1) - 1))
         await self._try(conn_id, kie_task_id, callback)
 
     async def _try(self, conn_id: str, kie_task_id: str, callback: Callback) -> None:
@@ -167,7 +165,7 @@ async def _confirm(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ..
 
     :raises NotYetError: KIE does not know it, or does not say that it has ended.
     """
-    until = time.monotonic() + SETTLING
+    until = time.monotonic() + times().record_settling
     while True:
         try:
             found = await _find(hook, kie_task_id, families)
@@ -188,9 +186,9 @@ async def _confirm(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ..
                 f"the record does not say that it has ended: {redact(said)}",
                 not isinstance(end, Failed),
             )
-        if not may_change or time.monotonic() + READ_EVERY > until:
+        if not may_change or time.monotonic() + times().record_pause > until:
             raise NotYetError(reason)
-        await asyncio.sleep(READ_EVERY)
+        await asyncio.sleep(times().record_pause)
 
 
 async def _find(hook: KieAsyncHook, kie_task_id: str, families: tuple[str, ...]) -> tuple[Family, KieJob] | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -30,13 +31,12 @@ from airflow_provider_kie.ledger.settle import adopt
 from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.money import identity_of
 from airflow_provider_kie.redaction import redact
+from airflow_provider_kie.times import times
 
 __all__ = ["Settling"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the list of a ledger's claims is used again.
-LISTED_EVERY = 60.0
 #: How long after a claim its job may be made, with the difference of KIE's clock and a worker's.
 MADE_WITHIN: Final = timedelta(minutes=5)
 #: How far a worker's clock may be ahead of KIE's.
@@ -70,8 +70,8 @@ class Settling:
     async def _unsettled(self, settings: KieSettings) -> list[dict[str, Any]]:
         url = str(settings.ledger)
         async with self._lock:
-            listed, claims = self._claims.get(url, (-LISTED_EVERY, []))
-            if time.monotonic() - listed >= LISTED_EVERY:
+            listed, claims = self._claims.get(url, (-math.inf, []))
+            if time.monotonic() - listed >= times().claims_reuse:
                 claims = await asyncio.to_thread(lambda: open_ledger(url).unsettled())
                 self._claims[url] = time.monotonic(), claims
             return claims
@@ -88,7 +88,7 @@ class Settling:
 
 def _longest_submit(settings: KieSettings) -> float:
     """Return the seconds after the end of a job in which all submits have ended that may have made it."""
-    return max(AHEAD.total_seconds() + longest_submit(settings.timeout), LISTED_EVERY)
+    return max(AHEAD.total_seconds() + longest_submit(settings.timeout), times().claims_reuse)
 
 
 def _identities(settings: KieSettings, row: Family, job: KieJob, given: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from airflow_provider_kie.callbacks.airflow_api import PATIENCE, AirflowApi
+from airflow_provider_kie.callbacks.airflow_api import AirflowApi
 from airflow_provider_kie.callbacks.refusal import NotYetError, UnsureError
 from airflow_provider_kie.exceptions import KieConfigurationError, KieError
 from airflow_provider_kie.ledger.chain import Chain
@@ -22,14 +22,10 @@ from airflow_provider_kie.ledger.rules import Found
 from airflow_provider_kie.ledger.storage import open_ledger
 from airflow_provider_kie.times import times
 
-__all__ = ["TAKE_OVER", "Telling"]
+__all__ = ["Telling"]
 
 #: Events that are made at a time. A claim is made only when it is its turn, so that it never gets old in a queue.
 AT_A_TIME: Final = 8
-#: Seconds for all requests that make an event, such as those for a new token and for the asset.
-SENDS_WITHIN: Final = 3 * PATIENCE
-#: Seconds after which the owner of a claim that this process has seen is not sending any longer.
-TAKE_OVER = times().send_within + SENDS_WITHIN
 #: Jobs that are remembered in this process.
 REMEMBERED: Final = 10_000
 
@@ -94,7 +90,8 @@ class Telling:
             if found.kind == "unknown":
                 claim = f"{chain.entry} {found.generation}"
                 seen = self._seen.setdefault(claim, time.monotonic())
-                gone = time.monotonic() - seen >= TAKE_OVER  # before Airflow is asked, so that it has all that was sent
+                # Before Airflow is asked, so that it has all that was sent.
+                gone = time.monotonic() - seen >= times().take_over
                 if await self._airflow.has_event(uri, kie_task_id):
                     return await self._note(chain, found.generation, "finished", kie_task_id)
                 if not gone:
@@ -110,10 +107,10 @@ class Telling:
             await self._note(chain, found.generation, "refused")
             raise UnsureError("the ledger was too slow")
         try:
-            async with asyncio.timeout(SENDS_WITHIN):
+            async with asyncio.timeout(times().event_within):
                 made = await self._airflow.make_event(uri, extra)
         except TimeoutError:
-            raise UnsureError(f"the event was not made within {SENDS_WITHIN:g} seconds") from None
+            raise UnsureError(f"the event was not made within {times().event_within:g} seconds") from None
         except UnsureError:
             raise
         except (NotYetError, KieConfigurationError):

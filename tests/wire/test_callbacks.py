@@ -19,14 +19,14 @@ import pytest
 import requests
 
 from airflow_provider_kie.api.families import FAMILIES as FAMILY_ROWS
-from airflow_provider_kie.callbacks import airflow_api, app, receiver, settling, telling
+from airflow_provider_kie.callbacks import app, settling, telling
 from airflow_provider_kie.callbacks.__main__ import main
 from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.emulator.callbacks import payload
 from airflow_provider_kie.emulator.families import FAMILIES
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.money import identity_of
-from airflow_provider_kie.times import switched
+from airflow_provider_kie.times import switched, times
 from tests.wire.callbacks_end import FakeAirflow, Served, eventually
 
 KEY = "webhook-key-c4n4ry"
@@ -87,12 +87,10 @@ def settings_for(url: str) -> CallbackSettings:
 
 
 @pytest.fixture
-def received(connect, airflow, monkeypatch, caplog) -> Iterator[str]:
+def received(connect, airflow, caplog) -> Iterator[str]:
     """The URL of a running receiver."""
     caplog.set_level(logging.INFO, "airflow_provider_kie.callbacks")
-    monkeypatch.setattr(receiver, "SETTLING", 0.3)
-    monkeypatch.setattr(receiver, "READ_EVERY", 0.05)
-    with Served(app.create_app(settings_for(airflow.url))) as served:
+    with switched(record_settling=0.3, record_pause=0.05), Served(app.create_app(settings_for(airflow.url))) as served:
         yield f"{served.url}/kie/{CONN_ID}"
 
 
@@ -337,8 +335,8 @@ def test_a_huge_body_is_refused_whatever_it_announces(received, airflow):
     assert post(received, "x", json=None, data=chunks) == 413
 
 
-def test_a_slow_body_is_cut_off(received, monkeypatch):
-    monkeypatch.setattr(app, "BODY_WITHIN", 0.3)
+@switched(callback_body=0.3)
+def test_a_slow_body_is_cut_off(received):
     host, port = received.split("/")[2].split(":")
     with socket.create_connection((host, int(port)), timeout=5) as slow:
         slow.sendall(f"POST /kie/{CONN_ID} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -369,8 +367,8 @@ def test_airflow_away_then_the_repetition_makes_the_event(connect, kie, monkeypa
 
 @pytest.mark.parametrize("ledger", [False, True])
 @pytest.mark.parametrize("trouble", ["refused", "down"])
-def test_airflow_that_refuses_is_asked_again(connect, received, airflow, kie, tmp_path, monkeypatch, trouble, ledger):
-    monkeypatch.setattr(telling, "TAKE_OVER", 0.2)
+@switched(take_over=0.2)
+def test_airflow_that_refuses_is_asked_again(connect, received, airflow, kie, tmp_path, trouble, ledger):
     if ledger:
         connect(ledger=init_ledger(tmp_path / "ledger").url)
     kie_task_id = finished(kie)
@@ -383,44 +381,38 @@ def test_airflow_that_refuses_is_asked_again(connect, received, airflow, kie, tm
 
 
 @pytest.mark.parametrize("ledger", [False, True])
-def test_an_event_whose_answer_was_lost_is_not_made_again(
-    connect, received, airflow, kie, tmp_path, monkeypatch, ledger
-):
-    monkeypatch.setattr(telling, "TAKE_OVER", 0.1)
+@switched(take_over=0.1)
+def test_an_event_whose_answer_was_lost_is_not_made_again(connect, received, airflow, kie, tmp_path, ledger):
     if ledger:
         connect(ledger=init_ledger(tmp_path / "ledger").url)
     post(received, finished(kie))  # the client is there, and has its time-out
     kie_task_id = finished(kie)
     airflow.trouble = "lost"
-    monkeypatch.setattr(app, "ANSWER_WITHIN", 0.3)
-    assert post(received, kie_task_id) == 503
+    with switched(callback_answer=0.3):
+        assert post(received, kie_task_id) == 503
     assert airflow.told()[kie_task_id] == 1
     airflow.trouble = None
-    monkeypatch.setattr(app, "ANSWER_WITHIN", 9.0)
     eventually(lambda: post(received, kie_task_id) == 200)
     assert airflow.told()[kie_task_id] == 1
 
 
+@switched(take_over=0.3)
 def test_an_event_that_was_claimed_by_a_receiver_that_died_is_told_by_another(
-    connect, received, airflow, kie, tmp_path, monkeypatch
+    connect, received, airflow, kie, tmp_path
 ):
-    monkeypatch.setattr(telling, "TAKE_OVER", 0.3)
     ledger = init_ledger(tmp_path / "ledger")
     connect(ledger=ledger.url)
     kie_task_id = finished(kie)
     assert ledger.event(WAV, kie_task_id).claim("fail", 0.0).kind == "claimed"
     assert post(received, kie_task_id) == 503
     # KIE gives up here; the receiver does not.
-    monkeypatch.setattr(receiver, "SETTLING", 0.3)
     assert eventually(airflow.told) == {kie_task_id: 1}
     assert post(received, kie_task_id) == 200
     assert airflow.told() == {kie_task_id: 1}
 
 
-def test_an_event_that_was_claimed_before_the_start_is_told_without_a_callback(
-    connect, airflow, kie, ledger, monkeypatch
-):
-    monkeypatch.setattr(telling, "TAKE_OVER", 0.2)
+@switched(take_over=0.2)
+def test_an_event_that_was_claimed_before_the_start_is_told_without_a_callback(connect, airflow, kie, ledger):
     ids = {"told": finished(kie), "claimed": finished(kie), "made": finished(kie)}
     for state, kie_task_id in ids.items():
         chain = ledger.event(WAV, kie_task_id)
@@ -433,8 +425,8 @@ def test_an_event_that_was_claimed_before_the_start_is_told_without_a_callback(
     assert airflow.told() == {ids["claimed"]: 1, ids["made"]: 1}
 
 
-def test_what_was_claimed_before_the_start_is_told_once_airflow_is_back(connect, kie, ledger, monkeypatch):
-    monkeypatch.setattr(telling, "TAKE_OVER", -0.9)
+@switched(take_over=-0.9)
+def test_what_was_claimed_before_the_start_is_told_once_airflow_is_back(connect, kie, ledger):
     fake = FakeAirflow()
     fake.listen(WAV)
     kie_task_id = finished(kie)
@@ -447,8 +439,8 @@ def test_what_was_claimed_before_the_start_is_told_once_airflow_is_back(connect,
             assert eventually(fake.told) == {kie_task_id: 1}
 
 
-def test_of_two_receivers_that_take_over_at_once_one_tells(ledger, monkeypatch):
-    monkeypatch.setattr(telling, "TAKE_OVER", 0.0)
+@switched(take_over=0.0)
+def test_of_two_receivers_that_take_over_at_once_one_tells(ledger):
     ledger.event(WAV, "job-1").claim("fail", 0.0)
 
     class Slow:
@@ -492,10 +484,10 @@ def claim(ledger, kie, *, given=FOX, family="jobs", model="m/x", account=CONN_ID
 
 
 @pytest.fixture
-def soon(monkeypatch):
+def soon():
     """Let all submits have ended soon."""
-    monkeypatch.setattr(settling, "_longest_submit", lambda settings: 0.5)
-    monkeypatch.setattr(settling, "LISTED_EVERY", 0.5)
+    with switched(note_within=-100.0, claims_reuse=0.5):
+        yield
 
 
 def end_of_the_fox(received, kie, caplog) -> str:
@@ -712,4 +704,4 @@ def test_the_emulator_gives_up_after_three_repetitions(received, kie):
     eventually(lambda: len(kie.callbacks()) == 4)
     eventually(lambda: not kie.state.callbacks._due)
     assert [each["http_status"] for each in kie.callbacks()] == [401] * 4
-    assert airflow_api.PATIENCE < app.ANSWER_WITHIN < 10
+    assert times().airflow_request < times().callback_answer < 10
