@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -38,11 +38,27 @@ if TYPE_CHECKING:
 
 __all__ = ["kie_emulator"]
 
+#: The client's own pauses, which are up to minutes in life, see :class:`airflow_provider_kie.times.Times`.
+SHORT_TIMES: Final = {
+    "after_deferral": 0.0,  # dag.test() has no scheduler that must first record a deferral
+    "rate_limit": sys.maxsize,  # the emulator refuses no submits, so none need be held back
+    "rate_window": 0.1,
+    "rate_jitter": 0.02,
+    "shortest_rate_pause": 0.01,
+    "first_repeat_pause": 0.01,
+    "maintenance_pause": 0.05,
+    "first_download_pause": 0.01,
+    "grace": 0.6,
+    "settling_pause": 0.05,
+    "ledger_look": 0.05,
+    "note_within": -64.0,  # of a claim's 5 seconds and twice the usual time-out of 30, 1 is left
+}
+
 
 @pytest.fixture
 def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
     """
-    A fresh emulator: jobs take 0.2 s, submits are not limited, ``kie_default`` points to it.
+    A fresh emulator: jobs take 0.2 s, submits are not limited, pauses are short, ``kie_default`` points to it.
 
     The test fails before it begins if Airflow finds another connection, which could cost real credits, or if the extra
     ``emulator`` is not installed.
@@ -61,9 +77,7 @@ def kie_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[KieEmulator]:
                 monkeypatch.setenv(name, ",".join(filter(None, (others, "127.0.0.1"))))
         _put_environment_before_secrets_backend(monkeypatch)
         _check_connection(emulator)
-        # dag.test() has no scheduler that must first record a deferral. The emulator refuses no submits, so none need
-        # be held back.
-        with switched(after_deferral=0.0, rate_limit=sys.maxsize):
+        with switched(**SHORT_TIMES):
             yield emulator
 
 

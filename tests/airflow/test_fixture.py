@@ -16,11 +16,17 @@ from tests.processes import run_python
 PLUGIN = "airflow_provider_kie.testing"
 NAMED = f'pytest_plugins = ["{PLUGIN}"]\n'
 INNER_TEST = """
+import time
+
+
 def test_it_reaches_the_emulator(kie_emulator):
     from airflow_provider_kie.hooks.kie import KieHook
 
     assert KieHook().settings.base_url == kie_emulator.url
+    kie_emulator.play("rate-limited", endpoint="credit")
+    started = time.monotonic()
     assert KieHook().get_credits() > 0
+    assert time.monotonic() - started < 5  # of the 10 seconds that it takes in life
     assert KieHook("another").settings.api_key == "key-of-another-account"
 """
 
