@@ -51,7 +51,7 @@ SHORT_TIMES: Final = {
     "grace": 0.6,
     "settling_pause": 0.05,
     "ledger_look": 0.05,
-    "note_within": -64.0,  # of a claim's 5 seconds and twice the usual time-out of 30, 1 is left
+    "longest_submit": 1.0,
 }
 
 

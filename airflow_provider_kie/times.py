@@ -68,8 +68,8 @@ class Times:
 
     #: After a claim its owner may send within so long.
     send_within: float = 5.0
-    #: For opening a connection to KIE and the note after the submit together.
-    note_within: float = 40.0
+    #: After a claim its submit has ended and its outcome is noted within so long; None: by the time-out of requests.
+    longest_submit: float | None = None
     #: Between two looks at a claim without an id.
     ledger_look: float = 1.0
 
@@ -103,7 +103,7 @@ def times() -> Times:
 
 
 @contextmanager
-def switched(**changes: float) -> Iterator[Times]:
+def switched(**changes: float | None) -> Iterator[Times]:
     """
     Let a value count that differs in some fields, for all threads of the process, until the context ends.
 

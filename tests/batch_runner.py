@@ -74,8 +74,7 @@ def main(argv: Sequence[str]) -> None:
     ti = TaskInstance()
     operator = getattr(batch, name)(task_id="batch", **json.loads(arguments))
     try:
-        # Of twice the time-out of 3 seconds and the 5 of a claim, 3 are left.
-        with switched(rate_window=times().rate_window * float(scale), note_within=-8.0):
+        with switched(rate_window=times().rate_window * float(scale), longest_submit=3.0):
             operator.execute({"ti": ti})
     finally:
         print(json.dumps(ti.pushed.get("batch")), flush=True)

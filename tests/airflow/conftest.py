@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.batch import ConvertCatalogToWavOperator, KieBatchOperator
-from airflow_provider_kie.times import switched, times
+from airflow_provider_kie.times import switched
 from tests.jobs import IMAGE_MODEL
 from tests.processes import run_python
 from tests.task_instance import Task
@@ -23,15 +23,15 @@ def metadata_database():
 
 @pytest.fixture
 def short_patience():
-    """Let a try wait for the id of a claim for a second, where requests time out after three."""
-    with switched(note_within=1.0 - times().send_within - 2 * 3.0, ledger_look=0.02):
+    """Let a try wait for the id of a claim for a second."""
+    with switched(longest_submit=1.0, ledger_look=0.02):
         yield
 
 
 @pytest.fixture
 def no_patience():
     """Let a try wait for the id of a claim for a moment."""
-    with switched(note_within=0.1 - times().send_within - 2 * 3.0, ledger_look=0.02):
+    with switched(longest_submit=0.1, ledger_look=0.02):
         yield
 
 

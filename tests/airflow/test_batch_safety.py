@@ -79,7 +79,7 @@ def test_nothing_is_sent_once_a_batch_has_ended_however_slow_the_claims_are(kie,
     assert {row["end"] for row in rows()} == {"not submitted"}
 
 
-@switched(note_within=-9.0)  # of the time-outs and the 5 seconds of a claim, 2 are left
+@switched(longest_submit=2.0)
 def test_nothing_is_sent_after_the_wait_for_somebody_elses_claim(kie, batch, ledger, monkeypatch):
     operator = batch(foxes(1), on_unknown_submit="resubmit")._build()
     look_up, claimed = batch_run.BatchRun.look_up, []

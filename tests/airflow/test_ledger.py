@@ -22,7 +22,7 @@ from airflow_provider_kie.ledger.chain import Chain
 from airflow_provider_kie.ledger.storage import init_ledger
 from airflow_provider_kie.operators.job import KieJobOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator
-from airflow_provider_kie.times import switched, times
+from airflow_provider_kie.times import switched
 from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
 from airflow_provider_kie.transfers.wav_to_object_storage import WavToObjectStorageOperator
 from tests.jobs import IMAGE_MODEL, QUERY_CANARY, SIGNED_URL
@@ -334,7 +334,7 @@ def test_two_tasks_with_one_input_pay_once(kie, ledger):
     assert kie.accepted_submits == 2
 
 
-@switched(note_within=0.1 - times().send_within)
+@switched(longest_submit=None)
 def test_tasks_that_want_the_same_job_at_the_same_moment_pay_once(kie, ledger, monkeypatch):
     """The others wait as long as KIE may take for its answer, and not only until the claim is too old to be sent."""
     kie.configure(conversion_seconds=0.5)

@@ -486,7 +486,7 @@ def claim(ledger, kie, *, given=FOX, family="jobs", model="m/x", account=CONN_ID
 @pytest.fixture
 def soon():
     """Let all submits have ended soon."""
-    with switched(note_within=-100.0, claims_reuse=0.5):
+    with switched(longest_submit=-settling.AHEAD.total_seconds(), claims_reuse=0.5):
         yield
 
 
@@ -575,15 +575,13 @@ def test_a_burst_of_a_thousand(connect, received, airflow, kie, tmp_path, ledger
         connect(ledger=init_ledger(tmp_path / "ledger").url)
     ids = [finished(kie) for _ in range(1_000)]
     answers = asyncio.run(burst(received, ids))
-    assert max(seconds for _, seconds in answers) < 15
     # KIE repeats what was not answered with 200.
     for _ in range(3):
-        again = [kie_task_id for kie_task_id, (status, _) in zip(ids, answers, strict=False) if status != 200]
+        again = [kie_task_id for kie_task_id, status in zip(ids, answers, strict=True) if status != 200]
         if not again:
             break
         time.sleep(1)
-        ids_again, answers = again, asyncio.run(burst(received, again))
-        ids = [*ids_again]
+        ids, answers = again, asyncio.run(burst(received, again))
     told = airflow.told()
     assert len(told) == 1_000
     assert set(told.values()) == {1}
@@ -601,17 +599,16 @@ def test_two_receivers_with_one_ledger_make_one_event(connect, received, airflow
         asyncio.run(both())
         for url in urls:  # KIE repeats what was not answered with 200
             again = (asyncio.run(burst(url, ids)) for _ in range(5))
-            assert any({status for status, _ in answers} == {200} for answers in again)
+            assert any(set(answers) == {200} for answers in again)
     assert airflow.told() == dict.fromkeys(ids, 1)
 
 
-async def burst(url: str, ids: list[str]) -> list[tuple[int, float]]:
+async def burst(url: str, ids: list[str]) -> list[int]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
-        async def one(kie_task_id: str) -> tuple[int, float]:
-            began = time.monotonic()
+        async def one(kie_task_id: str) -> int:
             async with session.post(url, json=about(kie_task_id), headers=signed(kie_task_id)) as answer:
-                return answer.status, time.monotonic() - began
+                return answer.status
 
         return await asyncio.gather(*map(one, ids))
 
