@@ -12,22 +12,26 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from importlib.metadata import version as airflow_version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import psutil
 import requests
+from packaging.version import Version
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from airflow_provider_kie.emulator.server import DEFAULT_KEY
 
 T = TypeVar("T")
+
+IS_2: Final = Version(airflow_version("apache-airflow")).major == 2
 
 HOST: Final = "127.0.0.1"
 AIRFLOW: Final = [sys.executable, "-m", "airflow"]
@@ -37,6 +41,7 @@ COMMANDS: Final[dict[str, list[str]]] = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
     "webserver": ["webserver", "--hostname", HOST, "--port", "{port}", "--workers", "1"],
+    "worker": ["celery", "worker", "--skip-serve-logs", "--without-gossip", "--celery-hostname", "{name}@%h"],
 }
 
 #: What differs from Airflow's defaults so that deaths are noticed in seconds instead of minutes, by option.
@@ -142,26 +147,58 @@ class Processes:
         self._sessions: set[int] = set()
         self._since = time.time() - 1
 
-    def start(self, name: str, command: list[str]) -> None:
-        """Start a process in a session of its own, so that Ctrl+C reaches only this program, which ends it in order."""
+    def start(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        user: str | None = None,
+        folder: Path | None = None,
+        **environment: str,
+    ) -> None:
+        """
+        Start a process in a session of its own, so that Ctrl+C reaches only this program, which ends it in order.
+
+        :param user: who runs it, if not this program's user.
+        :param folder: where it runs, if not where its output goes.
+        :param environment: variables of this process alone.
+        """
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
-                env=os.environ | self.environment,
-                cwd=self.folder,
+                env=os.environ | self.environment | environment,
+                cwd=folder or self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=user,
+                group=user,
             )
         self._running[name] = process
         self._sessions.add(process.pid)
+
+    def pid(self, name: str) -> int:
+        return self._running[name].pid
 
     def alive(self, name: str) -> bool:
         """Whether a process runs; one that ended by itself is an error."""
         if (code := self._running[name].poll()) is not None:
             raise ProcessError(f"{name} ended by itself with exit code {code}: see {self.folder / name}.log")
         return True
+
+    def ended(self) -> list[str]:
+        """The names of processes that ended by themselves, which are forgotten."""
+        names = [name for name, process in self._running.items() if process.poll() is not None]
+        for name in names:
+            del self._running[name]
+        return names
+
+    def ask_to_end(self, name: str, *, number: int = signal.SIGTERM, seconds: float) -> None:
+        """Let a process end in its own way, and wait until it has."""
+        process = self._running.pop(name)
+        process.send_signal(number)
+        process.wait(timeout=seconds)
 
     def wait(self, name: str, *, seconds: float) -> None:
         code = self._running[name].wait(timeout=seconds)
@@ -183,10 +220,10 @@ class Processes:
             kill(victim)
         process.wait(timeout=30)
 
-    def end_all(self) -> None:
+    def end_all(self, number: int = signal.SIGTERM) -> None:
         """Ask everything to end, and kill what does not, children that lost their parent included."""
         for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
         until = time.monotonic() + 10
         while any(process.poll() is None for process in self._running.values()) and time.monotonic() < until:
             time.sleep(0.1)
@@ -276,7 +313,7 @@ class Emulator:
 
 class Airflow:
     """
-    Airflow's components, each a process of its own, on a fresh SQLite database.
+    Airflow's components, each a process of its own, on a fresh database: of SQLite, if no other is configured.
 
     :param home: the AIRFLOW_HOME; what was there is removed.
     :param dags: the folder of the DAG files.
@@ -291,17 +328,17 @@ class Airflow:
         self._port = free_port()
         self._http = requests.Session()
         self._http.trust_env = False
-        database = f"sqlite:///{home / 'airflow.db'}?timeout={DATABASE_PATIENCE}"
         places = {
             "core.dags_folder": str(dags),
             "core.executor": "LocalExecutor",
             "core.execution_api_server_url": f"{self.url}/execution/",
             "api.base_url": self.url,
-            "database.sql_alchemy_conn": database,
+            "database.sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout={DATABASE_PATIENCE}",
         }
         options = QUICKER | MODEST | places | (configuration or {})
         names = {f"AIRFLOW__{option.upper().replace('.', '__')}": value for option, value in options.items()}
         self.processes.environment |= names | {"AIRFLOW_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        self._database = create_engine(options["database.sql_alchemy_conn"], poolclass=NullPool)
 
     @property
     def url(self) -> str:
@@ -323,9 +360,16 @@ class Airflow:
         self.processes.start("migrate", [*AIRFLOW, "db", "migrate"])
         self.processes.wait("migrate", seconds=300)
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, **environment: str) -> None:
+        """Start components; several of a kind have numbers, as in ``scheduler-2``."""
         for name in names:
-            self.processes.start(name, AIRFLOW + [part.format(port=self._port) for part in COMMANDS[name]])
+            command = [part.format(port=self._port, name=name) for part in COMMANDS[name.rstrip("-0123456789")]]
+            self.processes.start(name, AIRFLOW + command, **environment)
+
+    def command(self, *arguments: str) -> None:
+        """Run a command of Airflow's to its end."""
+        self.processes.start("command", [*AIRFLOW, *arguments])
+        self.processes.wait("command", seconds=120)
 
     def wait_until_ready(self, dag_ids: set[str]) -> None:
         """Wait until the API answers and the DAGs are known."""
@@ -341,30 +385,44 @@ class Airflow:
             raise ProcessError(f"Airflow refused {method} {path}: {answer.text}")
 
     def trigger(self, dag_id: str, run_id: str, **params: object) -> None:
+        if IS_2:  # whose REST API needs a user of its own
+            self.command("dags", "trigger", "-r", run_id, "-c", json.dumps(params), dag_id)
+            return
         self.call("POST", f"dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": params})
 
     def clear(self, dag_id: str, run_id: str) -> None:
+        if IS_2:
+            (run,) = self.select("select execution_date from dag_run where run_id = :run_id", run_id=run_id)
+            when = str(run["execution_date"])
+            self.command("tasks", "clear", "-y", "-s", when, "-e", when, dag_id)
+            return
         body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
         self.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
-    def select(self, query: str, *values: object) -> list[dict[str, Any]]:
+    def select(self, query: str, **values: object) -> list[dict[str, Any]]:
         """Read from the metadata database, past the API server, which has enough to do."""
-        with closing(sqlite3.connect(f"file:{self.home / 'airflow.db'}?mode=ro", uri=True, timeout=60)) as database:
-            database.row_factory = sqlite3.Row
-            return [dict(row) for row in database.execute(query, values)]
+        with self._database.connect() as database:
+            return [dict(row) for row in database.execute(text(query), values).mappings()]
 
     def run_state(self, run_id: str) -> str:
-        return str(self.select("select state from dag_run where run_id = ?", run_id)[0]["state"])
+        return str(self.select("select state from dag_run where run_id = :run_id", run_id=run_id)[0]["state"])
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a DAG run, as the scheduler sees them."""
-        columns = "task_id, map_index, state, try_number, pid"
-        return self.select(f"select {columns} from task_instance where run_id = ?", run_id)
+        columns = "task_id, map_index, state, try_number, pid, end_date"
+        return self.select(f"select {columns} from task_instance where run_id = :run_id", run_id=run_id)
 
     def xcom(self, run_id: str, key: str) -> dict[tuple[str, int], Any]:
         """The values under a key, by task and map index."""
-        rows = self.select("select task_id, map_index, value from xcom where run_id = ? and key = ?", run_id, key)
-        return {(row["task_id"], row["map_index"]): json.loads(row["value"]) for row in rows}
+        query = "select task_id, map_index, value from xcom where run_id = :run_id and key = :key"
+        rows = self.select(query, run_id=run_id, key=key)
+        return {(row["task_id"], row["map_index"]): self._decoded(row["value"]) for row in rows}
+
+    def _decoded(self, value: Any) -> Any:
+        """A value of XCom: bytes in 2.11, else JSON, which PostgreSQL's driver has decoded."""
+        if isinstance(value, bytes | memoryview):
+            return json.loads(bytes(value))
+        return json.loads(value) if self._database.dialect.name == "sqlite" else value
 
     def task_processes(self) -> list[psutil.Process]:
         """

@@ -104,8 +104,8 @@ def _play(kie: KieEmulator, site: Airflow) -> Seen:
     site.start(*COMPONENTS)
     version = f"{site.url}/api/{'v1' if IS_2 else 'v2'}/version"
     wait_for("Airflow's API", lambda: _answers(version), seconds=240)
-    assets = f"select * from {'dataset' if IS_2 else 'asset_active'} where uri = ?"
-    wait_for("the DAG", lambda: site.select(assets, ASSET), seconds=240)
+    assets = f"select * from {'dataset' if IS_2 else 'asset_active'} where uri = :uri"
+    wait_for("the DAG", lambda: site.select(assets, uri=ASSET), seconds=240)
     site.processes.start("callbacks", [sys.executable, "-m", "airflow_provider_kie.callbacks", "--port", str(port)])
     wait_for("the receiver", lambda: site.processes.alive("callbacks") and _answers(callback_url), seconds=120)
     say(f"kie-callbacks listens at {callback_url}.")
@@ -116,10 +116,10 @@ def _play(kie: KieEmulator, site: Airflow) -> Seen:
     kie_task_id = answer.json()["data"]["taskId"]
     say(f"Another system has submitted job {kie_task_id}.")
 
-    runs = "select run_id, state from dag_run where dag_id = ?"
+    runs = "select run_id, state from dag_run where dag_id = :dag_id"
     ended = wait_for(
         "the run to end",
-        lambda: [run for run in site.select(runs, DAG_ID) if run["state"] in ("success", "failed")],
+        lambda: [run for run in site.select(runs, dag_id=DAG_ID) if run["state"] in ("success", "failed")],
         seconds=240,
     )
     settings = CallbackSettings(("kie_default",), site.url, USER, PASSWORD)

@@ -9,7 +9,6 @@ any other job is paid for again by the next try, and once where a ledger remembe
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.airflow_processes import AIRFLOW, Airflow, Emulator, ProcessError, print_table, say, wait_for
+from tests.system.airflow_processes import Airflow, Emulator, ProcessError, print_table, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".crash" / "airflow"
@@ -104,19 +103,14 @@ def settle(airflow: Airflow, row: Row) -> bool:
     command = [*PROVIDER, "jobs", row.settle, row.dag_id, row.run_id, "convert"]
     airflow.processes.start("settle", [*command, *(ids if row.settle == "adopt" else []), "--ledger", LEDGER])
     airflow.processes.wait("settle", seconds=120)
-    (run,) = airflow.select("select execution_date from dag_run where run_id = ?", row.run_id)
-    when = run["execution_date"]
-    airflow.processes.start("clear", [*AIRFLOW, "tasks", "clear", "-y", "-s", when, "-e", when, row.dag_id])
-    airflow.processes.wait("clear", seconds=120)
+    airflow.clear(row.dag_id, row.run_id)
     wait_for("the clear", lambda: airflow.run_state(row.run_id) != "failed", seconds=60)
     return stopped
 
 
 def carry_out(airflow: Airflow, emulator: Emulator, row: Row) -> tuple[str, ...]:
     """Run a DAG to its end, and return its line of the table."""
-    conf = json.dumps({"track": row.run_id, "point": row.crash})
-    airflow.processes.start("trigger", [*AIRFLOW, "dags", "trigger", "-r", row.run_id, "-c", conf, row.dag_id])
-    airflow.processes.wait("trigger", seconds=120)
+    airflow.trigger(row.dag_id, row.run_id, track=row.run_id, point=row.crash)
     if not row.crash:
         kill_while_it_waits(airflow, emulator, row)
 
