@@ -12,6 +12,7 @@
 #   make triggerer-soak           a real triggerer with 1,000 waiting sensors, and killed half way
 #   make crash-test               kill Airflow's processes everywhere; is anything paid twice or lost?
 #   make crash-test AIRFLOW=2.11.2  kill tasks where nothing is remembered, and count what is paid twice
+#   make cluster                  kill the parts of a cluster one by one; CUT=yes for one row, LEDGER=yes with a ledger
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3
 
@@ -23,8 +24,8 @@ CONSTRAINTS := $(wildcard constraints/airflow-$(AIRFLOW).txt)
 EXTRA := $(if $(CONSTRAINTS),dev-s3,dev)
 READY := $(VENV)/ready
 
-.PHONY: help demo test lint types unit wire airflow e2e docs release-check mutation matrix crash-test bench \
-        triggerer-soak clean
+.PHONY: help demo test lint types unit wire airflow e2e docs release-check mutation matrix crash-test cluster \
+        bench triggerer-soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -97,6 +98,11 @@ export NOTICED
 crash-test: $(READY)
 	$(BIN)/python -m tests.system.crash_$(if $(filter 2.%,$(AIRFLOW)),unremembered,test)
 
+# Installs PostgreSQL and Redis from the distribution's packages if they are missing.
+cluster: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]' $(CONSTRAINTS:%=--constraint %)
+	$(BIN)/python -m tests.system.cluster_test $(if $(CUT),--only 'after the note') $(if $(LEDGER),--ledger)
+
 matrix: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nox[uv]>=2025.2'
 	$(BIN)/nox
@@ -112,4 +118,4 @@ triggerer-soak: $(READY)
 	$(BIN)/python -m tests.system.triggerer_soak
 
 clean:
-	rm -rf .venv* .demo .crash .nox .soak .bench mutants build dist
+	rm -rf .venv* .demo .crash .cluster .nox .soak .bench mutants build dist

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version as airflow_version
 from pathlib import Path
@@ -210,6 +211,13 @@ class Processes:
         """A process and everything below it, itself first."""
         head = psutil.Process(self._running[name].pid)
         return [head, *head.children(recursive=True)]
+
+    def cpu_seconds(self) -> Counter[str]:
+        """The CPU time of each process and of what it started, by name without number."""
+        used: Counter[str] = Counter()
+        for name in self._running:
+            used[name.rstrip("-0123456789")] += sum(sum(each.cpu_times()[:4]) for each in self.family(name))
+        return used
 
     def kill(self, name: str, *, alone: bool = False) -> None:
         """SIGKILL a process and everything below it; alone, as a crash of only this process would, if told so."""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Airflow's local settings in the cluster test: Airflow imports this file in each of its processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+if "celery" in sys.argv:
+    # A task's process is forked, and then need not load the same again.
+    with suppress(ImportError):  # 2.11
+        import airflow.sdk.execution_time.task_runner  # noqa: F401 - to have it loaded
+
+    import airflow_provider_kie.hooks.kie
+    import airflow_provider_kie.operators.job
+    import airflow_provider_kie.operators.wav  # noqa: F401 - the same
+
+if "scheduler" in sys.argv:
+    from airflow.providers.celery.executors.celery_executor import CeleryExecutor
+
+    WANTED = Path(os.environ["KIE_CLUSTER_HELD"]) / "a-scheduler"
+    send: Any = CeleryExecutor._send_workloads_to_celery
+
+    def send_and_wait_to_be_killed(self: Any, workloads: Any) -> Any:
+        """Wait between the messages to the workers and the record that they were sent, if the test asks for it."""
+        sent = send(self, workloads)
+        with suppress(FileNotFoundError):
+            WANTED.rename(WANTED.with_name(os.environ["KIE_CLUSTER_PROCESS"]))
+            time.sleep(60)
+        return sent
+
+    CeleryExecutor._send_workloads_to_celery = send_and_wait_to_be_killed

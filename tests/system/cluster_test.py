@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Break the parts of a cluster one by one, and show that every job is paid for once and ends.
+
+Real processes on loopback (PostgreSQL, Redis, API server, DAG processor, two schedulers, two triggerers, two Celery
+workers) with folders of their own, and the emulator in place of KIE. Exits non-zero unless each row of the table is as
+promised and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tests.system.airflow_processes import IS_2, Emulator, ProcessError, print_table, say, tell_configuration
+from tests.system.cluster import HELD, OPTIONS, WORKERS, Cluster
+from tests.system.cluster_plan import ROWS, Row, Stage, name_of
+from tests.system.cluster_services import install_what_is_missing
+
+HEAD: Final = (
+    *("broken", "accepted submits", "submits sent", "429s", "tries", "ends", "seconds to recover", "seconds in all"),
+    *("waits by triggerer", ""),
+)
+
+
+def carry_out(cluster: Cluster, emulator: Emulator, row: Row, number: int, count: int, memory: str) -> tuple[str, ...]:
+    """Run a DAG, break what the row says, and return its line of the table."""
+    run_id = f"{row.dag_id}--{number}"
+    say(f"{row.name}:")
+    emulator.configure(conversion_seconds=row.conversion)
+    stage = Stage(cluster, emulator, run_id, count)
+    revived = Counter(cluster.revived)
+    if row.point:
+        cluster.processes.ask_to_end(WORKERS[1], seconds=120)
+        (HELD / "wanted").touch()
+    started, cpu = time.time(), cluster.cpu_seconds()
+    cluster.trigger(row.dag_id, run_id, point=row.point)
+    row.strike(stage)
+    stage.until("the end of the run", lambda: cluster.run_state(run_id) in ("success", "failed"))
+    if row.measured:
+        used = {part: seconds / (2 * count) for part, seconds in (cluster.cpu_seconds() - cpu).most_common()}
+        say(f"  CPU seconds a job: {', '.join(f'{part} {seconds:.2f}' for part, seconds in used.items())}")
+    return judge(stage, row, memory, time.time() - started, cluster.revived - revived)
+
+
+def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[str]) -> tuple[str, ...]:
+    tasks = stage.cluster.task_instances(stage.run_id)
+    names = {name_of(stage.run_id, ti) for ti in tasks}
+    ids = {kie_id: f"{stage.run_id}-{task}-{n}" for (task, n), kie_id in kept_ids(stage).items()}
+    heard = [(call, job) for call in stage.emulator.requests() if (job := job_of(call, ids)) in names]
+    submits = [(call, job) for call, job in heard if call["endpoint"] == "submit"]
+    accepted = Counter(job for call, job in submits if call["accepted"])
+    ends = Counter(str(ti["state"]) for ti in tasks)
+    stopped, again = row.stopped.get(memory, 0), row.again.get(memory, 0)
+    lost = {name_of(stage.run_id, ti) for ti in tasks if ti["state"] == "success"} - set(ids.values())
+    promises = {
+        f"{len(names - set(accepted))} jobs without a submit": names == set(accepted),
+        f"{accepted.total() - len(names)} paid twice": again is None or accepted.total() == len(names) + again,
+        f"ends are {dict(ends)}": ends["failed"] == stopped and ends["success"] == len(names) - stopped,
+        f"{len(lost)} without an id": not lost,
+    }
+    wrong = [words for words, kept in promises.items() if not kept]
+    say(f"  {'WRONG: ' + '; '.join(wrong) if wrong else 'right'}" + (f"; revived: {dict(revived)}" if revived else ""))
+    return (
+        row.name,
+        f"{accepted.total()} for {len(names)} jobs",
+        str(len(submits)),
+        str(sum(call["code"] == 429 for call, _ in submits)),
+        str(sum(ti["try_number"] for ti in tasks)),
+        ", ".join(f"{n} {state}" for state, n in sorted(ends.items(), reverse=True)),
+        recovered(stage, tasks, heard),
+        f"{seconds:.0f}",
+        " -> ".join(
+            ", ".join(f"{n} on {name}" for name, n in sorted(waits.items())) or "none" for waits in stage.waits
+        ),
+        "WRONG" if wrong else "",
+    )
+
+
+def kept_ids(stage: Stage) -> dict[tuple[str, int], Any]:
+    return stage.cluster.xcom(stage.run_id, "kie_task_id")
+
+
+def job_of(call: dict[str, Any], ids: dict[str, str]) -> str | None:
+    """Which job a request is about."""
+    body = call["json"] or {}
+    prompt = body.get("input", {}).get("prompt") if isinstance(body, dict) else None
+    return ids.get(call["params"].get("taskId")) if call["endpoint"] == "record-info" else prompt or body.get("audioId")
+
+
+def recovered(stage: Stage, tasks: Sequence[dict[str, Any]], heard: Sequence[tuple[dict[str, Any], str]]) -> str:
+    """Seconds until the last of the jobs that were hit was heard of again, by KIE or by its end."""
+    if not stage.at:
+        return "-"
+    signs = [(call["at"], job) for call, job in heard]
+    signs += [(ti["end_date"].timestamp(), name_of(stage.run_id, ti)) for ti in tasks if ti["end_date"]]
+    after = {job: min(at for at, other in signs if other == job and at > stage.at) for job in stage.hit}
+    return f"{max(after.values()) - stage.at:.0f}" if after else "-"
+
+
+def run(args: argparse.Namespace) -> list[tuple[str, ...]]:
+    memory = "ledger" if args.ledger else "nothing" if IS_2 else "store"
+    lines: list[tuple[str, ...]] = []
+    with Cluster(args.jobs, ledger=args.ledger) as cluster:
+        emulator = cluster.start_all()
+        for number, row in enumerate(ROWS):
+            if row.skip or args.only not in row.name:
+                say(f"{row.name}: left out{row.skip and ', '}{row.skip}")
+                continue
+            try:
+                lines.append(carry_out(cluster, emulator, row, number, args.jobs, memory))
+            except ProcessError as error:  # the other rows are worth seeing all the same
+                say(f"  WRONG: {error}")
+                lines.append((row.name, *[""] * (len(HEAD) - 3), str(error), "WRONG"))
+    return lines
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Break the parts of a cluster one by one.")
+    parser.add_argument("--jobs", type=int, default=10, help="of each of two kinds in a row (default: %(default)s)")
+    parser.add_argument("--ledger", action="store_true", help="let a ledger remember the jobs too")
+    parser.add_argument("--only", default="", help="only rows whose name has this in it")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    tell_configuration()
+    print(f"  cluster: {', '.join(f'{option}={value}' for option, value in OPTIONS.items())}")
+    try:
+        install_what_is_missing()
+        lines = run(args)
+    except ProcessError as error:
+        say(f"The cluster test failed: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 130
+    print_table(HEAD, lines)
+    wrong = not lines or any(line[-1] for line in lines)
+    say("Something is WRONG; see the table and .cluster/" if wrong else "Everything is as promised.")
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
