@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import re
 import secrets
 import shutil
 import sys
@@ -47,6 +49,9 @@ OPTIONS: Final = {
 }
 
 
+RECEIVED: Final = re.compile(r"\[([0-9a-f-]{36})\] received")
+
+
 class Cluster(Airflow):
     """
     Two schedulers, two triggerers, two workers, and what they share.
@@ -69,6 +74,8 @@ class Cluster(Airflow):
         HELD.mkdir()
         (self.home / "config").mkdir()
         shutil.copy(ROOT / "tests" / "system" / "cluster_settings.py", self.home / "config/airflow_local_settings.py")
+        # The workers of 2.11 start tasks by the name "airflow".
+        self.set_environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         self.set_environment(KIE_CLUSTER_COUNT=str(count), KIE_CLUSTER_HELD=str(HELD))
         if ledger:
             self.set_environment(KIE_CLUSTER_LEDGER=LEDGER)
@@ -134,6 +141,10 @@ class Cluster(Airflow):
         """Whether a process has written something."""
         self.processes.alive(name)
         return words in (self.home / f"{name}.log").read_text()
+
+    def messages(self, worker: str) -> set[str]:
+        """The ids of the messages that a worker has got."""
+        return set(RECEIVED.findall((self.home / f"{worker}.log").read_text()))
 
 
 def left_running(*folders: Path) -> list[psutil.Process]:

@@ -179,12 +179,26 @@ def crash(stage: Stage, name: str) -> None:
 
 
 def redelivery(stage: Stage) -> None:
-    """Wait longer in a worker than a message may stay unconfirmed."""
+    """Wait longer in a worker than a message may stay unconfirmed, and bring a second worker with free slots."""
+    short = {"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "10"}
+
+    def delivered_twice() -> set[str]:
+        first, second = (stage.cluster.messages(name) for name in WORKERS)
+        return first & second
+
+    before = delivered_twice()
     for name in WORKERS:
         stage.cluster.processes.kill(name)
-        stage.cluster.start(name, AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT="10")
-    stage.until("a task", lambda: stage.states("running"))
+    stage.cluster.start(WORKERS[0], **short)
+    stage.until("tasks", lambda: len(stage.states("running")) >= SLOTS)
+    stage.cluster.start(WORKERS[1], AIRFLOW__CELERY__WORKER_CONCURRENCY=str(2 * SLOTS), **short)
+    stage.until("a message for the second time", lambda: delivered_twice() - before)
     stage.note_strike()
+    stage.until("the end of tasks", lambda: not stage.states("queued", "running", "scheduled"))
+    say(f"  delivered twice: {len(delivered_twice() - before)} messages")
+    for name in WORKERS:
+        stage.cluster.processes.kill(name)
+        stage.cluster.start(name)
 
 
 def api_server(stage: Stage) -> None:
@@ -260,8 +274,8 @@ ROWS: Final[Sequence[Row]] = (
     Row("both triggerers away for 40 s", both_triggerers),
     Row("Redis killed, its messages kept", redis(forgets=False)),
     Row("Redis killed, its messages lost", redis(forgets=True)),
-    Row("message delivered twice", redelivery, dag_id="cluster_sync", conversion=25),
-    Row("PostgreSQL crashed for 5 s", postgres),
+    Row("message delivered twice", redelivery, dag_id="cluster_sync", conversion=30),
+    Row("PostgreSQL crashed for 5 s", postgres, again={"nothing": None}),
     Row("API server killed while tasks resume", api_server, skip="2.11 has none that a task asks" if IS_2 else ""),
     Row("cleared while all wait", clear, conversion=40, again={"nothing": None}),
     Row("triggerers of an earlier commit", earlier_triggerers, skip="" if has_history() else "no history here"),

@@ -140,9 +140,7 @@ def main() -> int:
             airflow.processes.start("ledger", [*PROVIDER, "ledger", "init", LEDGER])
             airflow.processes.wait("ledger", seconds=120)
             airflow.start("scheduler", "triggerer")
-            known = {row.dag_id for row in ROWS}
-            query = "select dag_id from dag"
-            wait_for("the DAGs", lambda: known <= {each["dag_id"] for each in airflow.select(query)}, seconds=180)
+            airflow.wait_until_ready({row.dag_id for row in ROWS})
             lines = [carry_out(airflow, emulator, row) for row in ROWS]
     except ProcessError as error:
         say(f"The crash test failed: {error}")
