@@ -180,7 +180,8 @@ def crash(stage: Stage, name: str) -> None:
 
 def redelivery(stage: Stage) -> None:
     """Wait longer in a worker than a message may stay unconfirmed, and bring a second worker with free slots."""
-    short = {"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "10"}
+    options = {"VISIBILITY_TIMEOUT": "10", "UNACKED_RESTORE_INTERVAL": "1"}
+    short = {f"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__{name}": value for name, value in options.items()}
 
     def delivered_twice() -> set[str]:
         first, second = (stage.cluster.messages(name) for name in WORKERS)
@@ -194,6 +195,7 @@ def redelivery(stage: Stage) -> None:
     stage.cluster.start(WORKERS[1], AIRFLOW__CELERY__WORKER_CONCURRENCY=str(2 * SLOTS), **short)
     stage.until("a message for the second time", lambda: delivered_twice() - before)
     stage.note_strike()
+    stage.emulator.configure(conversion_seconds=5)
     stage.until("the end of tasks", lambda: not stage.states("queued", "running", "scheduled"))
     say(f"  delivered twice: {len(delivered_twice() - before)} messages")
     for name in WORKERS:
