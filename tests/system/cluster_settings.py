@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+# [START preload]
 if "celery" in sys.argv:
     # A task's process is forked, and then need not load the same again.
     with suppress(ImportError):  # 2.11
@@ -18,6 +19,7 @@ if "celery" in sys.argv:
     import airflow_provider_kie.hooks.kie
     import airflow_provider_kie.operators.job
     import airflow_provider_kie.operators.wav  # noqa: F401 - the same
+# [END preload]
 
 if "scheduler" in sys.argv:
     from airflow.providers.celery.executors.celery_executor import CeleryExecutor
