@@ -18,18 +18,16 @@ from typing import Any, Final, NamedTuple
 
 import airflow
 import requests
-from packaging.version import Version
 
 from airflow_provider_kie.callbacks.airflow_api import AirflowApi
 from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.emulator import KieEmulator
-from tests.system.airflow_processes import AIRFLOW, HOST, Airflow, free_port, say, stop_by_exit, wait_for
+from tests.system.airflow_processes import AIRFLOW, HOST, IS_2, Airflow, free_port, say, stop_by_exit, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DAG_ID: Final = "example_kie_finished_job"
 ASSET: Final = "kie://kie_default/jobs"
 KEY, USER, PASSWORD = "the-key-of-kie-ai-settings", "receiver", "not-to-be-guessed"
-IS_2: Final = Version(airflow.__version__).major == 2
 COMPONENTS: Final = ("webserver", "scheduler") if IS_2 else ("api-server", "scheduler", "dag-processor")
 
 

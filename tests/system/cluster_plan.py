@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -234,6 +235,8 @@ def earlier_triggerers(stage: Stage) -> None:
 
 
 def has_history() -> bool:
+    if not shutil.which("git"):
+        return False
     found = subprocess.run(
         ["git", "cat-file", "-e", f"{EARLIER}^{{commit}}"], cwd=ROOT, capture_output=True, check=False
     )

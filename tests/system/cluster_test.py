@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final
 
 from tests.system.airflow_processes import IS_2, Emulator, ProcessError, print_table, say, tell_configuration
@@ -50,17 +51,19 @@ def carry_out(cluster: Cluster, emulator: Emulator, row: Row, number: int, count
 def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[str]) -> tuple[str, ...]:
     tasks = stage.cluster.task_instances(stage.run_id)
     names = {name_of(stage.run_id, ti) for ti in tasks}
-    ids = {kie_id: f"{stage.run_id}-{task}-{n}" for (task, n), kie_id in kept_ids(stage).items()}
+    kept = stage.cluster.xcom(stage.run_id, "kie_task_id")
+    ids = {kie_id: f"{stage.run_id}-{task}-{n}" for (task, n), kie_id in kept.items()}
     heard = [(call, job) for call in stage.emulator.requests() if (job := job_of(call, ids)) in names]
     submits = [(call, job) for call, job in heard if call["endpoint"] == "submit"]
     accepted = Counter(job for call, job in submits if call["accepted"])
     ends = Counter(str(ti["state"]) for ti in tasks)
     stopped, again = row.stopped.get(memory, 0), row.again.get(memory, 0)
-    lost = {name_of(stage.run_id, ti) for ti in tasks if ti["state"] == "success"} - set(ids.values())
+    lost = set(stage.states("success")) - set(ids.values())
     promises = {
         f"{len(names - set(accepted))} jobs without a submit": names == set(accepted),
         f"{accepted.total() - len(names)} paid twice": again is None or accepted.total() == len(names) + again,
         f"ends are {dict(ends)}": ends["failed"] == stopped and ends["success"] == len(names) - stopped,
+        "others failed than those that were held": set(stage.states("failed")) <= stage.hit,
         f"{len(lost)} without an id": not lost,
     }
     wrong = [words for words, kept in promises.items() if not kept]
@@ -81,10 +84,6 @@ def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[
     )
 
 
-def kept_ids(stage: Stage) -> dict[tuple[str, int], Any]:
-    return stage.cluster.xcom(stage.run_id, "kie_task_id")
-
-
 def job_of(call: dict[str, Any], ids: dict[str, str]) -> str | None:
     """Which job a request is about."""
     body = call["json"] or {}
@@ -98,8 +97,8 @@ def recovered(stage: Stage, tasks: Sequence[dict[str, Any]], heard: Sequence[tup
         return "-"
     signs = [(call["at"], job) for call, job in heard]
     signs += [(ti["end_date"].timestamp(), name_of(stage.run_id, ti)) for ti in tasks if ti["end_date"]]
-    after = {job: min(at for at, other in signs if other == job and at > stage.at) for job in stage.hit}
-    return f"{max(after.values()) - stage.at:.0f}" if after else "-"
+    after = [min((at for at, other in signs if other == job and at > stage.at), default=inf) for job in stage.hit]
+    return f"{max(after) - stage.at:.0f}" if after else "-"
 
 
 def run(args: argparse.Namespace) -> list[tuple[str, ...]]:
