@@ -38,7 +38,7 @@ REST = 60.0
 TELL_AFTER, LONGEST_WAIT = 30.0, 3600.0
 
 _LOCK = threading.Lock()
-_LIMITERS: dict[tuple[str, str], Any] = {}
+_BUCKETS: dict[tuple[str, str], Any] = {}
 _RESTING_UNTIL: dict[str, float] = {}
 
 
@@ -76,7 +76,7 @@ def _has_turn(settings: KieSettings, limit: int, seconds: float) -> bool:
         if url is None or time.monotonic() < _RESTING_UNTIL.get(url, 0.0):
             return True
         try:
-            return bool(_limiter(url, _bucket_of(settings), limit, seconds).try_acquire("kie", blocking=False))
+            return _takes(_bucket(url, _name_of(settings), limit, seconds))
         except ImportError as error:
             problem = f"Field 'pacing' needs a package ({error.name}): pip install 'airflow-provider-kie[pacing]'"
             raise KieConfigurationError(problem, conn_id=settings.conn_id) from None
@@ -85,27 +85,43 @@ def _has_turn(settings: KieSettings, limit: int, seconds: float) -> bool:
         except Exception as error:
             log.warning("The shared pace is out of reach (%s); this process paces itself.", type(error).__name__)
             _RESTING_UNTIL[url] = time.monotonic() + REST
-            _LIMITERS.clear()  # after a restart, Redis does not know the script of an open one any more
+            _close_all()  # after a restart, Redis does not know the script of an open one any more
             return True
 
 
-def _bucket_of(settings: KieSettings) -> str:
+def _takes(bucket: Any) -> bool:
+    """Put a submit into a bucket, if there is room; past ones are removed here, not by a thread of the library."""
+    from pyrate_limiter import RateItem
+
+    now = bucket.now()
+    has_room = bool(bucket.put(RateItem("kie", now)))
+    if has_room:
+        bucket.leak(now)
+    return has_room
+
+
+def _close_all() -> None:
+    for bucket in _BUCKETS.values():
+        if pool := getattr(bucket, "pool", None):
+            pool.close(timeout=1.0)  # else its threads would go on trying
+    _BUCKETS.clear()
+
+
+def _name_of(settings: KieSettings) -> str:
     """Return the name of the bucket: one for each account at a host, whatever connection leads there."""
     return "kie_" + hashlib.sha256(f"{settings.payer}\n{settings.base_url}".encode()).hexdigest()[:24]
 
 
-def _limiter(url: str, bucket: str, limit: int, seconds: float) -> Any:
-    if (url, bucket) not in _LIMITERS:
-        from pyrate_limiter import Limiter, Rate
+def _bucket(url: str, name: str, limit: int, seconds: float) -> Any:
+    if (url, name) not in _BUCKETS:
+        from pyrate_limiter import Rate
 
         rates = [Rate(limit, round((seconds + MARGIN) * 1000))]
-        _LIMITERS[url, bucket] = Limiter(
-            _redis(url, bucket, rates) if "redis" in url[:6] else _postgres(url, bucket, rates)
-        )
-    return _LIMITERS[url, bucket]
+        _BUCKETS[url, name] = (_redis if "redis" in url[:6] else _postgres)(url, name, rates)
+    return _BUCKETS[url, name]
 
 
-def _redis(url: str, bucket: str, rates: list[Any]) -> Any:
+def _redis(url: str, name: str, rates: list[Any]) -> Any:
     from pyrate_limiter import RedisBucket
     from redis import Redis
 
@@ -113,10 +129,10 @@ def _redis(url: str, bucket: str, rates: list[Any]) -> Any:
         client = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
     except ValueError:
         raise _BadUrlError from None
-    return RedisBucket.init(rates, client, bucket)
+    return RedisBucket.init(rates, client, name)
 
 
-def _postgres(url: str, bucket: str, rates: list[Any]) -> Any:
+def _postgres(url: str, name: str, rates: list[Any]) -> Any:
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
     from psycopg_pool import ConnectionPool
@@ -128,7 +144,7 @@ def _postgres(url: str, bucket: str, rates: list[Any]) -> Any:
         raise _BadUrlError from None
     pool = ConnectionPool(url, min_size=1, max_size=1, timeout=TIMEOUT, open=True)
     try:
-        return PostgresBucket(pool, bucket, rates)
+        return PostgresBucket(pool, name, rates)
     except BaseException:
         pool.close(timeout=1.0)
         raise

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import redis
-from sqlalchemy import create_engine
 
 from tests.system.airflow_processes import HOST, ProcessError, Processes, free_port, say, wait_for
 
@@ -106,10 +106,10 @@ class Services:
     def _database_answers(self) -> bool:
         self.processes.alive("postgres")
         try:
-            with create_engine(self.database).connect():
-                return True
-        except Exception:
+            psycopg.connect(self.database.replace("+psycopg2", ""), connect_timeout=5).close()
+        except psycopg.OperationalError:
             return False
+        return True
 
     def _broker_answers(self) -> bool:
         self.processes.alive("redis-server")
