@@ -111,7 +111,8 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' $(CONSTRAINTS:%=--constraint %)
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.download $(if $(QUICK),--quick)
-	$(BIN)/python -m benchmarks.batch $(if $(QUICK),--items 200 --scale 0.05 --tasks 3)
+	$(BIN)/python -m benchmarks.batch $(if $(QUICK),--items 200 --scale 0.05)
+	$(BIN)/python -m benchmarks.mapped $(if $(QUICK),--mapped 20 --items 200)
 	$(BIN)/python -m benchmarks.waiting $(if $(QUICK),--quick)
 
 triggerer-soak: $(READY)

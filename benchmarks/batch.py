@@ -4,8 +4,7 @@ Carry out a batch on an emulator beside it, in a process of its own: how long it
 
 KIE's window of 10 seconds is scaled, for the emulator and the provider alike, so that a run takes minutes. Jobs are
 short, so that the rate of submits limits; or long, so that ``max_in_flight`` does. The ledger is on the local disk, and
-nothing is stored. Beside it, single tasks do the same, each in a process of its own as a worker would start it, without
-Airflow's scheduler and database, which would only add to what a mapped task costs.
+nothing is stored. What mapped tasks cost beside it is in :mod:`benchmarks.mapped`.
 
 Run it with ``python -m benchmarks.batch [--items 1000 10000] [--scale 0.2]``.
 """
@@ -28,7 +27,7 @@ from benchmarks import ROOT, Figures, table
 WINDOW, LIMIT = 10.0, 20
 MODEL: Final = "seedream/4.5-text-to-image"
 #: Seconds that a job takes and between two polls, and how many may run, by what limits the batch.
-KINDS: Final = {"the rate of submits": (0.5, 0.6, 100), "max_in_flight": (5.0, 0.25, 25)}
+KINDS: Final = {"the rate of submits": (0.5, 0.6, 100), "max_in_flight": (10.0, 0.5, 250)}
 HEADER: Final = [
     *["items", "limited by", "seconds", "x the limit", "CPU, ms an item", "peak memory, MB", "submits", "429s"],
 ]
@@ -40,7 +39,6 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000], help="how many items")
     parser.add_argument("--scale", type=float, default=0.2, help="how much shorter KIE's window of 10 seconds is")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what limits the batch")
-    parser.add_argument("--tasks", type=int, default=20, help="single tasks beside it; 0 for none")
     parser.add_argument("--workers", type=int, default=1, help="so many batches of the account at once, for their 429s")
     parser.add_argument("--pacing", help="URL of a Redis or PostgreSQL by which they keep one limit")
     parser.add_argument("--run", help=argparse.SUPPRESS)
@@ -55,17 +53,11 @@ def main() -> None:
         return
     rows = [row_of(items, kind, window) for kind in options.kinds for items in options.items]
     print(table(HEADER, *rows), flush=True)
-    if options.tasks:
-        single = {"way": "single", "items": 1, "seconds": 0.1, "poll_interval": 0.1, "in_flight": 1, "window": window}
-        cpu = [measure(single)["whole_cpu"] for _ in range(options.tasks)]
-        print(
-            f"\nA process for each item: {sum(cpu) / len(cpu) * 1000:.0f} ms of CPU an item, of {len(cpu)}.", flush=True
-        )
 
 
 def at_once(workers: int, items: int, window: float, pacing: str | None) -> str:
     """Carry out several batches at once, and say how many 429s they met."""
-    each = {"way": "batch", "items": items, "seconds": 0.5, "poll_interval": 0.6, "in_flight": 100, "window": window}
+    each = {"items": items, "seconds": 0.5, "poll_interval": 0.6, "in_flight": 100, "window": window}
     found = measure(each, workers, pacing)
     how = "with one bucket" if pacing else "each for itself"
     return (
@@ -77,7 +69,7 @@ def at_once(workers: int, items: int, window: float, pacing: str | None) -> str:
 def row_of(items: int, kind: str, window: float) -> list[str]:
     """Measure one batch, and return its row of the table."""
     seconds, interval, in_flight = KINDS[kind]
-    batch = {"way": "batch", "items": items, "seconds": seconds, "poll_interval": interval, "in_flight": in_flight}
+    batch = {"items": items, "seconds": seconds, "poll_interval": interval, "in_flight": in_flight}
     found = measure(batch | {"window": window})
     limit = max((items - LIMIT) / LIMIT * window + seconds, items / in_flight * seconds)
     return [
@@ -120,40 +112,40 @@ def measure(arguments: dict[str, Any], workers: int = 1, pacing: str | None = No
             for n in range(workers)
         ]
         ended = [process.communicate()[0].splitlines()[-1] for process in started]
+        if any(process.returncode for process in started):
+            raise SystemExit("A batch failed; see above.")
         found: Figures = max(map(json.loads, ended), key=lambda each: each["seconds"])
         codes = [each["code"] for each in kie.requests("submit")]
         return found | {"submits": kie.accepted_submits, "429": codes.count(429)}
 
 
-def carry_out(
-    way: str, items: int, seconds: float, poll_interval: float, in_flight: int, window: float, folder: str
-) -> Figures:
-    """Carry out a batch, or a single job, and return what it took."""
+def carry_out(items: int, seconds: float, poll_interval: float, in_flight: int, window: float, folder: str) -> Figures:
+    """Carry out a batch, and return what it took."""
     from airflow_provider_kie.ledger.storage import init_ledger
     from airflow_provider_kie.operators.batch import KieBatchOperator
-    from airflow_provider_kie.operators.job import KieJobOperator
     from airflow_provider_kie.times import switched
     from tests.task_instance import TaskInstance
 
     Path(folder).mkdir()
     ledger = init_ledger(f"file://{folder}/ledger").url
-    usual: dict[str, Any] = {"task_id": "batch", "model": MODEL, "ledger": ledger, "poll_interval": poll_interval}
-    if way == "single":
-        operator: Any = KieJobOperator(input={"prompt": "fox"}, **usual)
-    else:
-        source = Path(folder, "items.jsonl")
-        with source.open("w") as file:
-            file.writelines(json.dumps({"prompt": f"fox {number}"}) + "\n" for number in range(items))
-        more = {"manifest": f"{folder}/manifest.jsonl", "max_in_flight": in_flight}
-        operator = KieBatchOperator(items=str(source), **usual, **more)
+    source = Path(folder, "items.jsonl")
+    with source.open("w") as file:
+        file.writelines(json.dumps({"prompt": f"fox {number}"}) + "\n" for number in range(items))
+    operator = KieBatchOperator(
+        task_id="batch",
+        model=MODEL,
+        items=str(source),
+        ledger=ledger,
+        manifest=f"{folder}/manifest.jsonl",
+        poll_interval=poll_interval,
+        max_in_flight=in_flight,
+    )
     before, started = time.process_time(), time.monotonic()
     with switched(rate_window=window):
         operator.execute({"ti": TaskInstance()})
-    ended = time.process_time()
     return {
         "seconds": time.monotonic() - started,
-        "cpu": ended - before,
-        "whole_cpu": ended,
+        "cpu": time.process_time() - before,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
