@@ -97,6 +97,7 @@ export NOTICED
 
 crash-test: $(READY)
 	$(BIN)/python -m tests.system.crash_$(if $(filter 2.%,$(AIRFLOW)),unremembered,test)
+	$(BIN)/python -m tests.system.crash_batch --items 2000
 
 # Installs PostgreSQL and Redis from the distribution's packages if they are missing.
 cluster: $(READY)
