@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version as airflow_version
 from pathlib import Path
 from types import TracebackType
@@ -199,10 +200,17 @@ class Processes:
         """Let a process end in its own way, and wait until it has."""
         process = self._running.pop(name)
         process.send_signal(number)
-        process.wait(timeout=seconds)
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            self._running[name] = process
+            raise ProcessError(f"{name} has not ended within {seconds:g} seconds") from error
 
     def wait(self, name: str, *, seconds: float) -> None:
-        code = self._running[name].wait(timeout=seconds)
+        try:
+            code = self._running[name].wait(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            raise ProcessError(f"{name} has not ended within {seconds:g} seconds") from error
         del self._running[name]
         if code:
             raise ProcessError(f"{name} ended with exit code {code}: see {self.folder / name}.log")
@@ -216,7 +224,10 @@ class Processes:
         """The CPU time of each process and of what it started, by name without number."""
         used: Counter[str] = Counter()
         for name in self._running:
-            used[name.rstrip("-0123456789")] += sum(sum(each.cpu_times()[:4]) for each in self.family(name))
+            with suppress(psutil.NoSuchProcess):
+                for each in self.family(name):
+                    with suppress(psutil.NoSuchProcess):
+                        used[name.rstrip("-0123456789")] += sum(each.cpu_times()[:4])
         return used
 
     def kill(self, name: str, *, alone: bool = False) -> None:
@@ -235,10 +246,13 @@ class Processes:
         until = time.monotonic() + 10
         while any(process.poll() is None for process in self._running.values()) and time.monotonic() < until:
             time.sleep(0.1)
-        while orphans := list(self._orphans()):
+        until = time.monotonic() + 30
+        while (orphans := list(self._orphans())) and time.monotonic() < until:
             for orphan in orphans:
                 kill(orphan)
             time.sleep(0.1)
+        if orphans:
+            raise ProcessError(f"still running although killed: {orphans}")
         for process in self._running.values():
             process.wait(timeout=30)
         self._running.clear()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
@@ -21,6 +22,7 @@ from tests.system.cluster_services import Services
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".cluster"
+LOCK: Final = ROOT / ".cluster.lock"
 HELD: Final = HOME / "held"
 LEDGER: Final = f"file://{HOME}/ledger"
 WORKERS: Final = ("worker-1", "worker-2")
@@ -61,6 +63,11 @@ class Cluster(Airflow):
     """
 
     def __init__(self, count: int, *, ledger: bool) -> None:
+        self._lock = LOCK.open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ProcessError("another cluster test runs in this checkout") from error
         shutil.rmtree(HOME, ignore_errors=True)
         HOME.mkdir()
         self.services = Services(Processes(HOME))
@@ -82,12 +89,18 @@ class Cluster(Airflow):
         self.triggerers: dict[int, str] = {}
         self.revived: Counter[str] = Counter()
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.services.__enter__()
+        return self
+
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        super().__exit__(kind, error, trace)
-        self.services.end()
-        for process in (left := left_running(HOME, self.services.folder)):
-            process.kill()
-        if left:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self.services.__exit__()
+            self._lock.close()
+        if (left := left_running(HOME, self.services.folder)) and kind is None:
             raise ProcessError(f"still running at the end: {left}")
 
     def start_all(self) -> Emulator:
@@ -148,11 +161,11 @@ class Cluster(Airflow):
 
 
 def left_running(*folders: Path) -> list[psutil.Process]:
-    """The processes that work in folders of the test."""
+    """The processes without a terminal that work in folders of the test."""
     found = []
     for process in psutil.process_iter():
         try:
-            if any(Path(process.cwd()).is_relative_to(folder) for folder in folders):
+            if not process.terminal() and any(Path(process.cwd()).is_relative_to(folder) for folder in folders):
                 found.append(process)
         except psutil.Error:
             continue

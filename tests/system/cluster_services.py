@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psycopg
 import redis
@@ -18,6 +18,7 @@ from tests.system.airflow_processes import HOST, ProcessError, Processes, free_p
 
 #: A program of each, and the package of Debian and its like that brings it.
 NEEDED: Final = {"postgres": "postgresql", "redis-server": "redis-server"}
+ADVICE: Final = "install PostgreSQL's server (postgres, initdb) and Redis (redis-server), and put them on PATH"
 IS_ROOT: Final = os.geteuid() == 0
 #: PostgreSQL refuses to be run by root; its package makes this user.
 USER: Final = "postgres" if IS_ROOT else None
@@ -38,32 +39,54 @@ def install_what_is_missing() -> None:
     missing = [package for name, package in NEEDED.items() if not program(name)]
     if not missing:
         return
-    if not (IS_ROOT and shutil.which("apt-get")):
-        raise ProcessError(f"install {' and '.join(missing)} with the package manager of this machine first")
+    # Under systemd the packages would start services of their own.
+    if not (IS_ROOT and shutil.which("apt-get")) or Path("/run/systemd/system").exists():
+        raise ProcessError(ADVICE)
     say(f"Installing {' and '.join(missing)} from the distribution's packages.")
     # In this run level packages start no service of their own.
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *missing]):
-        subprocess.run(["apt-get", *command], env=quiet, check=True, timeout=600, stdout=subprocess.DEVNULL)
+        try:
+            subprocess.run(["apt-get", *command], env=quiet, check=True, timeout=600, stdout=subprocess.DEVNULL)
+        except subprocess.SubprocessError as error:
+            raise ProcessError(f"apt-get failed ({error}); {ADVICE}") from error
 
 
 class Services:
     """
     A database server and a broker, which can be killed and started again with what they have stored.
 
+    They run while the context does, and leave nothing.
+
     :param processes: what they are started among.
     """
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
+        self.folder = Path()
+        self._postgres_port, self._redis_port = free_port(), free_port()
+
+    def __enter__(self) -> Self:
         # Not below the repository: the user that runs PostgreSQL may not see that.
         self.folder = Path(tempfile.mkdtemp(prefix="kie-cluster-"))
-        self._postgres_port, self._redis_port = free_port(), free_port()
-        if USER:
-            shutil.chown(self.folder, USER, USER)
-        self._initialize()
-        for name in NEEDED:
-            self.start(name)
+        try:
+            if USER:
+                shutil.chown(self.folder, USER, USER)
+            self._initialize()
+            for name in NEEDED:
+                self.start(name)
+        except BaseException as error:
+            self.__exit__()
+            if isinstance(error, LookupError):
+                raise ProcessError(f"PostgreSQL cannot be run by root, and there is no user {USER}") from error
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.processes.end_all(signal.SIGINT)
+        finally:
+            shutil.rmtree(self.folder)
 
     @property
     def database(self) -> str:
@@ -98,11 +121,6 @@ class Services:
         """What a broker without persistence keeps over its crash: nothing."""
         shutil.rmtree(self.folder / "appendonlydir")
 
-    def end(self) -> None:
-        """End both, and remove what they stored."""
-        self.processes.end_all(signal.SIGINT)
-        shutil.rmtree(self.folder)
-
     def _database_answers(self) -> bool:
         self.processes.alive("postgres")
         try:
@@ -114,6 +132,6 @@ class Services:
     def _broker_answers(self) -> bool:
         self.processes.alive("redis-server")
         try:
-            return bool(redis.Redis(HOST, self._redis_port).ping())
-        except redis.ConnectionError:
+            return bool(redis.Redis(HOST, self._redis_port, socket_timeout=5).ping())
+        except (redis.ConnectionError, redis.TimeoutError):
             return False

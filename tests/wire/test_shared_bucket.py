@@ -36,9 +36,8 @@ print(json.dumps(taken))
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory) -> Iterator[Services]:
-    services = Services(Processes(tmp_path_factory.mktemp("services")))
-    yield services
-    services.end()
+    with Services(Processes(tmp_path_factory.mktemp("services"))) as services:
+        yield services
 
 
 @pytest.fixture(params=NEEDED)
