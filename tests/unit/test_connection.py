@@ -279,6 +279,7 @@ WRONG = [
     *((extra.name, ("", [{"of": "a kind that no field takes"}])) for extra in EXTRA_FIELDS),
     ("proxy", ("", ["http://:password@127.0.0.1:9"])),
     ("wav_route", ("must be one of wav, jobs", ["market", "WAV"])),
+    ("pacing", ("must be a URL that starts with redis://", ["localhost:6379", "mysql://db", "redis:6379"])),
 ]
 
 

@@ -23,8 +23,8 @@ from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.hooks import pacing
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
-from airflow_provider_kie.hooks.pacing import COOLDOWNS, Cooldowns
-from airflow_provider_kie.times import times
+from airflow_provider_kie.hooks.pacing import COOLDOWNS, PACER, Cooldowns
+from airflow_provider_kie.times import switched, times
 
 FREE = Call("Counting", "GET", "/count", lambda data: data)
 PAID = Call("Buying", "POST", "/buy", lambda data: data, repeat=Repeat.GUARDED)
@@ -336,3 +336,59 @@ def test_a_thread_in_between_does_not_lose_its_pause(clock):
     cooldowns.note(settings_of("a"), e.KieRateLimitError("slow", retry_after=1.0))
     other.join(10)
     assert 50.0 <= cooldowns.pause(settings_of("a"), 60.0) <= 50.0 + times().rate_jitter
+
+
+# --- A submit's turn
+
+
+def take_turn(settings, held=None):
+    with PACER.turn(settings, 60.0, held) as turn:
+        turn.is_sent = True
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_one_submit_too_many_waits_for_the_window_and_is_held_meanwhile(clock):
+    held = []
+    with switched(rate_limit=3, rate_window=2.5):
+        for _ in range(3):
+            take_turn(settings_of("turns"))
+        assert clock.pauses == []
+        take_turn(settings_of("turns"), lambda: held.append(clock.now))
+    assert 2.5 < sum(clock.pauses) < 2.6
+    assert len(held) == len(clock.pauses)  # called again and again
+    assert max(clock.pauses) <= 1.0
+
+
+def test_a_turn_that_is_not_used_leaves_its_place(clock):
+    with switched(rate_limit=1):
+        for _ in range(5):
+            with PACER.turn(settings_of("unused"), 60.0):
+                pass
+    assert clock.pauses == []
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_a_pause_that_begins_while_a_submit_waits_for_its_turn_is_kept(clock):
+    with switched(rate_limit=1, rate_window=2.0):
+        take_turn(settings_of("meanwhile"))
+        began = clock.now
+        refused = e.KieRateLimitError("slow", retry_after=30.0)
+        once = iter([lambda: COOLDOWNS.note(settings_of("meanwhile"), refused)])
+        take_turn(settings_of("meanwhile"), lambda: next(once, lambda: None)())
+    assert clock.now - began >= 30.0
+
+
+def test_what_holding_raises_ends_the_wait(clock):
+    def stop():
+        raise TimeoutError
+
+    with switched(rate_limit=0), pytest.raises(TimeoutError):
+        take_turn(settings_of("stopped"), stop)
+
+
+def test_a_shared_bucket_is_asked_first(clock, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pacing, "await_turn", lambda settings, limit, *_: asked.append((settings.conn_id, limit)))
+    take_turn(replace(settings_of("shared"), pacing="redis://127.0.0.1"))
+    take_turn(settings_of("alone"))
+    assert asked == [("shared", times().rate_limit)]

@@ -16,7 +16,7 @@ from airflow_provider_kie.api.families import find_family
 from airflow_provider_kie.api.fields import check_count
 from airflow_provider_kie.api.upload import upload_file
 from airflow_provider_kie.money import TaskKey
-from airflow_provider_kie.redaction import without_queries
+from airflow_provider_kie.redaction import values_without_queries, without_queries
 
 BODY = UploadBody("a.png", "airflow", 7, "ab" * 32, "image/png", lambda: iter([b"content"]))
 URL = "https://tempfile.example/kieai/1/airflow/a.png"
@@ -120,3 +120,10 @@ def test_a_text_keeps_all_but_the_queries_of_its_links():
 def test_a_task_is_stored_by_its_ids():
     ids = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 3}
     assert TaskKey(**ids, conn_id="other").ids == ids
+
+
+def test_links_lose_their_queries_at_any_depth():
+    link, harmless = "https://a.example/x.png?signature=secret", "https://a.example/x.png"
+    given = {"image": link, "more": [link, {"mask": link}], "count": 2, "none": None}
+    shown = {"image": harmless, "more": [harmless, {"mask": harmless}], "count": 2, "none": None}
+    assert values_without_queries(given) == shown
