@@ -21,7 +21,13 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from airflow_provider_kie import connection
-from airflow_provider_kie.connection import DEFAULT_BASE_URL, DEFAULT_CALLBACK_URL, EXTRA_FIELDS, KieSettings
+from airflow_provider_kie.connection import (
+    DEFAULT_BASE_URL,
+    DEFAULT_CALLBACK_URL,
+    DEFAULT_UPLOAD_HOST,
+    EXTRA_FIELDS,
+    KieSettings,
+)
 from airflow_provider_kie.exceptions import KieConfigurationError, KieConnectionNotFoundError, KieError
 from airflow_provider_kie.hooks.kie import KieHook
 from airflow_provider_kie.hooks.kie_async import KieAsyncHook
@@ -279,8 +285,20 @@ WRONG = [
     *((extra.name, ("", [{"of": "a kind that no field takes"}])) for extra in EXTRA_FIELDS),
     ("proxy", ("", ["http://:password@127.0.0.1:9"])),
     ("wav_route", ("must be one of wav, jobs", ["market", "WAV"])),
+    ("upload_host", ("must be a base URL", ["up.example.com", "https://up.example.com/path"])),
+    ("upload_host", ("is plain http", ["http://up.example.com"])),
     ("pacing", ("must be a URL that starts with redis://", ["localhost:6379", "mysql://db", "redis:6379"])),
 ]
+
+
+def test_another_upload_host_and_a_shared_pace_are_taken():
+    usual = read()
+    assert (usual.upload_host, usual.pacing) == (DEFAULT_UPLOAD_HOST, None)
+    assert read({"upload_host": " https://up.example.com/ "}).upload_host == "https://up.example.com"
+    plain = {"upload_host": "http://up.example.com", "insecure_http": True}
+    assert read(plain).upload_host == "http://up.example.com"
+    for url in ("redis://127.0.0.1", "rediss://127.0.0.1", "postgresql://127.0.0.1/db", "postgres://127.0.0.1/db"):
+        assert read({"pacing": url}).pacing == url
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,8 @@ def test_a_command_names_what_is_not_the_default():
     options = "--map-index 0 --conn-id kie_other --ledger s3://a/ledger"
     assert task.command("forget") == f"{COMMAND} jobs forget dag run make {options}"
     assert TaskKey("dag", "run", "make").command("adopt") == f"{COMMAND} jobs adopt dag run make"
+    of_item = TaskKey("dag", "run", "make", entry="ab12").command("show")
+    assert of_item == f"{COMMAND} jobs show dag run make --entry ab12"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from airflow_provider_kie.api.families import find_family
 from airflow_provider_kie.api.fields import check_count
 from airflow_provider_kie.api.upload import upload_file
 from airflow_provider_kie.money import TaskKey
-from airflow_provider_kie.redaction import values_without_queries, without_queries
+from airflow_provider_kie.redaction import quoted, values_without_queries, without_queries
 
 BODY = UploadBody("a.png", "airflow", 7, "ab" * 32, "image/png", lambda: iter([b"content"]))
 URL = "https://tempfile.example/kieai/1/airflow/a.png"
@@ -78,14 +78,25 @@ def test_what_kie_leaves_out_is_known_anyway():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("file_name", value) for value in ("", " ", "a/b", "a\nb", "..")),
-        *(("upload_path", value) for value in ("", "a/../b", "a\r\nb", 7)),
-        ("file_name", 7),
+        *(("file_name", value) for value in ("a/b", "a\nb", "..", 7)),
+        *(("upload_path", value) for value in ("a/../b", "a/./b", "a\r\nb", 7)),
     ],
 )
 def test_a_name_that_cannot_be_sent_is_refused(field, value):
-    with pytest.raises(e.KieValidationError, match=field):
+    with pytest.raises(e.KieValidationError, match=f"^{field} is ") as error:
         upload_file(replace(BODY, **{field: value}))
+    assert quoted(value) in error.value.problem
+
+
+@pytest.mark.parametrize("field", ["file_name", "upload_path"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_name_that_is_missing_is_named(field, value):
+    with pytest.raises(e.KieValidationError, match=f"^{field} "):
+        upload_file(replace(BODY, **{field: value}))
+
+
+def test_the_name_that_kie_gave_the_file_counts():
+    assert upload_file(BODY).read(answered({**ANSWER, "fileName": "b.png"}))["file_name"] == "b.png"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,16 @@ def test_a_record_repeats_the_input_of_its_job(family, record, given):
     call = read_input(find_family(family), "a1")
     assert call.params == {"taskId": "a1"}
     assert call.read(answered(record)) == given
+
+
+def test_the_input_is_read_from_the_record_of_its_job():
+    row = find_family("music")
+    call = read_input(row, "a1")
+    assert (call.method, call.path, call.kie_task_id, call.family) == ("GET", row.query, "a1", row.tag)
+    with pytest.raises(e.KieAuthenticationError, match=f"^Reading the input of the {row.title}"):
+        call.read(answered(None, 401))
+    with pytest.raises(e.KieValidationError, match=r"^kie_task_id"):
+        read_input(row, "")
 
 
 @pytest.mark.parametrize("value", [0, -1, "3", 1.5, None])
