@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from tests.system.airflow_processes import IS_2, Emulator, say, wait_for
 from tests.system.cluster import HELD, HOME, ROOT, SCHEDULERS, SLOTS, TRIGGERERS, WORKERS, Cluster
 
@@ -23,7 +26,10 @@ SECONDS: Final = 240.0
 OUTAGE: Final = 40.0
 #: The first commit with triggers of every family.
 EARLIER: Final = "a7f2802"
-MEMORIES: Final = ("store", "nothing", "ledger")
+#: A scheduler may be killed when a task has just started: it has to count as dead while that task runs.
+SECONDS_YOUNG: Final = 10.0
+#: What a scheduler writes of the tasks of a dead one: those with a known message are adopted, the others are reset.
+TAKEN_OVER: Final = re.compile(r"(?:Adopted|Reset) the following \d+")
 
 
 @dataclass
@@ -67,6 +73,30 @@ class Stage:
         self.cluster.start(WORKERS[1])
         return {f"{self.run_id}-{file.name.split('-')[0]}-{file.read_text()}" for file in files}
 
+    def until_taken_over(self, name: str) -> None:
+        """Wait until a killed scheduler counts as dead and the other one has adopted or reset what it had sent."""
+        (other,) = set(SCHEDULERS) - {name}
+        job = job_of_scheduler(name)
+
+        def taken_over() -> list[str]:
+            (state,) = self.cluster.select("select state from job where id = :job", job=job)
+            is_dead = state["state"] == "failed" and not self.sent_by(name)
+            return TAKEN_OVER.findall((self.cluster.home / f"{other}.log").read_text())[before:] if is_dead else []
+
+        before = len(TAKEN_OVER.findall((self.cluster.home / f"{other}.log").read_text()))
+        found = self.until(f"{other} to take over from {name}", taken_over)
+        say(f"  {other} has taken over: {', '.join(found)}")
+
+    def sent_by(self, scheduler: str) -> dict[str, float]:
+        """The jobs whose tasks a scheduler has sent and that wait or run, and since when they run."""
+        query = "select * from task_instance where run_id = :run_id and queued_by_job_id = :job"
+        tasks = self.cluster.select(query, run_id=self.run_id, job=job_of_scheduler(scheduler))
+        return {
+            name_of(self.run_id, ti): ti["start_date"].timestamp() if ti["state"] == "running" else 0.0
+            for ti in tasks
+            if ti["state"] in ("queued", "running")
+        }
+
     def let_go(self) -> None:
         (HELD / "wanted").unlink(missing_ok=True)
         for file in HELD.iterdir():
@@ -90,7 +120,13 @@ def name_of(run_id: str, ti: Mapping[str, Any]) -> str:
     return f"{run_id}-{ti['task_id']}-{ti['map_index']}"
 
 
-def nothing(stage: Stage) -> None:
+def job_of_scheduler(name: str) -> int:
+    """The id of its job in the database; 0 as long as it has sent nothing."""
+    file = HOME / f"{name}.job"
+    return int(file.read_text() or 0) if file.exists() else 0
+
+
+def leave_alone(stage: Stage) -> None:
     stage.until_waiting()
     stage.waits.append(stage.cluster.waits(stage.run_id))
 
@@ -109,24 +145,40 @@ def worker_warm(stage: Stage) -> None:
 
 
 def schedulers_in_turn(stage: Stage) -> None:
-    for name, share in zip(SCHEDULERS, (0.3, 0.7), strict=True):
-        stage.until_waiting(share)
-        stage.strike(name)
-        time.sleep(3)
+    for name in SCHEDULERS:
+
+        def young(name: str = name) -> bool:
+            return any(since > time.time() - SECONDS_YOUNG for since in stage.sent_by(name).values())
+
+        stage.until(f"young tasks of {name}", young)
+        stage.strike(name, hit=set(stage.sent_by(name)))
+        stage.until_taken_over(name)
         stage.cluster.start(name)
+
+
+def suspend_workers(stage: Stage) -> None:
+    """Let messages wait, and a scheduler as soon as it has sent some."""
+    for process in processes_of_workers(stage):
+        process.suspend()
+    (HELD / "a-scheduler").touch()
 
 
 def scheduler_while_sending(stage: Stage) -> None:
     def held() -> list[str]:
         return [name for name in SCHEDULERS if (HELD / name).exists()]
 
-    stage.until_waiting(0.3)
-    (HELD / "a-scheduler").touch()
     (name,) = stage.until("a scheduler that has sent", held)
-    stage.strike(name)
+    stage.strike(name, hit=set(stage.sent_by(name)))
+    stage.until_taken_over(name)
+    for process in processes_of_workers(stage):
+        process.resume()
     stage.let_go()
     stage.until("the messages' work", lambda: len(stage.states("success", "deferred")) >= stage.count)
     stage.cluster.start(name)
+
+
+def processes_of_workers(stage: Stage) -> list[psutil.Process]:
+    return [process for name in WORKERS for process in stage.cluster.processes.family(name)]
 
 
 def one_triggerer(stage: Stage) -> None:
@@ -250,6 +302,7 @@ class Row:
 
     :param name: what, and when.
     :param strike: breaks it.
+    :param prepare: what has to be done before the DAG run.
     :param point: where tasks of the first worker are held for it: before or after the note of KIE's id.
     :param stopped: jobs that end with the error that a person has to settle them, by what remembers them.
     :param again: jobs that are paid for twice, alike; None where nothing is promised.
@@ -259,6 +312,7 @@ class Row:
 
     name: str
     strike: Callable[[Stage], None]
+    prepare: Callable[[Stage], None] = lambda _: None
     point: str = ""
     dag_id: str = "cluster_deferrable"
     conversion: float = 10.0
@@ -269,12 +323,29 @@ class Row:
 
 
 ROWS: Final[Sequence[Row]] = (
-    Row("nothing", nothing, measured=True),
-    Row("worker killed before the note", worker, "unnoted", stopped={"store": 2, "ledger": 2}, again={"nothing": 2}),
-    Row("worker killed after the note", worker, "noted", again={"nothing": 2}),
-    Row("worker asked to end", worker_warm, "noted"),
-    Row("each scheduler killed in turn", schedulers_in_turn, again={"nothing": None}),
-    Row("scheduler killed between message and record", scheduler_while_sending, again={"nothing": None}),
+    Row("nothing", leave_alone, measured=True),
+    Row(
+        "worker killed before the note",
+        worker,
+        point="unnoted",
+        stopped={"store": 2, "ledger": 2},
+        again={"nothing": 2},
+    ),
+    Row("worker killed after the note", worker, point="noted", again={"nothing": 2}),
+    Row("worker asked to end", worker_warm, point="noted"),
+    Row(
+        "each scheduler killed in turn",
+        schedulers_in_turn,
+        dag_id="cluster_sync",
+        conversion=40,
+        again={"nothing": None},
+    ),
+    Row(
+        "scheduler killed between message and record",
+        scheduler_while_sending,
+        prepare=suspend_workers,
+        again={"nothing": None},
+    ),
     Row("one triggerer killed for good", one_triggerer, conversion=25),
     Row("both triggerers away for 40 s", both_triggerers),
     Row("Redis killed, its messages kept", redis(forgets=False)),

@@ -24,15 +24,24 @@ if "celery" in sys.argv:
 if "scheduler" in sys.argv:
     from airflow.providers.celery.executors.celery_executor import CeleryExecutor
 
-    WANTED = Path(os.environ["KIE_CLUSTER_HELD"]) / "a-scheduler"
+    HELD = Path(os.environ["KIE_CLUSTER_HELD"])
+    NAME = os.environ["KIE_CLUSTER_PROCESS"]
+    SECONDS_HELD = 60.0
     send: Any = CeleryExecutor._send_workloads_to_celery
 
     def send_and_wait_to_be_killed(self: Any, workloads: Any) -> Any:
-        """Wait between the messages to the workers and the record that they were sent, if the test asks for it."""
+        """
+        Wait between the messages to the workers and the record that they were sent, if the test asks for it.
+
+        The id of this scheduler's job tells the test which tasks it has sent.
+        """
+        HELD.with_name(f"{NAME}.job").write_text(str(self.job_id))
         sent = send(self, workloads)
         with suppress(FileNotFoundError):
-            WANTED.rename(WANTED.with_name(os.environ["KIE_CLUSTER_PROCESS"]))
-            time.sleep(60)
+            held = (HELD / "a-scheduler").rename(HELD / NAME)
+            until = time.monotonic() + SECONDS_HELD
+            while held.exists() and time.monotonic() < until:
+                time.sleep(0.2)
         return sent
 
     CeleryExecutor._send_workloads_to_celery = send_and_wait_to_be_killed

@@ -38,6 +38,7 @@ def carry_out(cluster: Cluster, emulator: Emulator, row: Row, number: int, count
     if row.point:
         cluster.processes.ask_to_end(WORKERS[1], seconds=120)
         (HELD / "wanted").touch()
+    row.prepare(stage)
     started, cpu = time.time(), cluster.cpu_seconds()
     cluster.trigger(row.dag_id, run_id, point=row.point)
     row.strike(stage)
