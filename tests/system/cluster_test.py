@@ -10,6 +10,7 @@ promised and nothing is left running.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,10 +18,14 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
 
-from tests.system.airflow_processes import IS_2, Emulator, ProcessError, print_table, say, tell_configuration
+import psutil
+from sqlalchemy.exc import SQLAlchemyError
+
+from tests.system.airflow_processes import IS_2, ProcessError, print_table, say, tell_configuration
 from tests.system.cluster import HELD, OPTIONS, WORKERS, Cluster
-from tests.system.cluster_plan import ROWS, Row, Stage, name_of
+from tests.system.cluster_plan import ROWS, Row
 from tests.system.cluster_services import install_what_is_missing
+from tests.system.cluster_stage import Stage, name_of
 
 HEAD: Final = (
     *("broken", "accepted submits", "submits sent", "429s", "tries", "ends", "seconds to recover", "seconds in all"),
@@ -28,12 +33,15 @@ HEAD: Final = (
 )
 
 
-def carry_out(cluster: Cluster, emulator: Emulator, row: Row, number: int, count: int, memory: str) -> tuple[str, ...]:
+#: What goes wrong when something is not there that a row relies on.
+ERRORS: Final = (ProcessError, subprocess.SubprocessError, SQLAlchemyError, psutil.Error, OSError)
+
+
+def carry_out(stage: Stage, row: Row, memory: str) -> tuple[str, ...]:
     """Run a DAG, break what the row says, and return its line of the table."""
-    run_id = f"{row.dag_id}--{number}"
+    cluster, run_id, count = stage.cluster, stage.run_id, stage.count
     say(f"{row.name}:")
-    emulator.configure(conversion_seconds=row.conversion)
-    stage = Stage(cluster, emulator, run_id, count)
+    stage.emulator.configure(conversion_seconds=row.conversion)
     revived = Counter(cluster.revived)
     if row.point:
         cluster.processes.ask_to_end(WORKERS[1], seconds=120)
@@ -59,13 +67,17 @@ def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[
     accepted = Counter(job for call, job in submits if call["accepted"])
     ends = Counter(str(ti["state"]) for ti in tasks)
     stopped, again = row.stopped.get(memory, 0), row.again.get(memory, 0)
+    refused = sum(call["code"] == 429 for call, _ in submits)
+    doubles, sent = row.doubles.get(memory, again), len(submits) - refused
     lost = set(stage.states("success")) - set(ids.values())
     promises = {
         f"{len(names - set(accepted))} jobs without a submit": names == set(accepted),
         f"{accepted.total() - len(names)} paid twice": again is None or accepted.total() == len(names) + again,
+        f"{sent} submits sent": doubles is None or sent == len(names) + doubles,
         f"ends are {dict(ends)}": ends["failed"] == stopped and ends["success"] == len(names) - stopped,
         "others failed than those that were held": set(stage.states("failed")) <= stage.hit,
         f"{len(lost)} without an id": not lost,
+        f"ended by themselves: {dict(revived)}": row.revives or not revived,
     }
     wrong = [words for words, kept in promises.items() if not kept]
     say(f"  {'WRONG: ' + '; '.join(wrong) if wrong else 'right'}" + (f"; revived: {dict(revived)}" if revived else ""))
@@ -73,7 +85,7 @@ def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[
         row.name,
         f"{accepted.total()} for {len(names)} jobs",
         str(len(submits)),
-        str(sum(call["code"] == 429 for call, _ in submits)),
+        str(refused),
         str(sum(ti["try_number"] for ti in tasks)),
         ", ".join(f"{n} {state}" for state, n in sorted(ends.items(), reverse=True)),
         recovered(stage, tasks, heard),
@@ -102,21 +114,23 @@ def recovered(stage: Stage, tasks: Sequence[dict[str, Any]], heard: Sequence[tup
     return f"{max(after) - stage.at:.0f}" if after else "-"
 
 
-def run(args: argparse.Namespace) -> list[tuple[str, ...]]:
+def run(args: argparse.Namespace, lines: list[tuple[str, ...]]) -> None:
+    """Carry out the rows, and add their lines to the table."""
     memory = "ledger" if args.ledger else "nothing" if IS_2 else "store"
-    lines: list[tuple[str, ...]] = []
     with Cluster(args.jobs, ledger=args.ledger) as cluster:
         emulator = cluster.start_all()
         for number, row in enumerate(ROWS):
             if row.skip or args.only not in row.name:
                 say(f"{row.name}: left out{row.skip and ', '}{row.skip}")
                 continue
+            stage = Stage(cluster, emulator, f"{row.dag_id}--{number}", args.jobs)
             try:
-                lines.append(carry_out(cluster, emulator, row, number, args.jobs, memory))
-            except ProcessError as error:  # the other rows are worth seeing all the same
-                say(f"  WRONG: {error}")
-                lines.append((row.name, *[""] * (len(HEAD) - 3), str(error), "WRONG"))
-    return lines
+                lines.append(carry_out(stage, row, memory))
+            except ERRORS as error:  # the other rows are worth seeing all the same
+                what = (str(error) or repr(error)).splitlines()[0]
+                say(f"  WRONG: {what}")
+                lines.append((row.name, *[""] * (len(HEAD) - 3), what, "WRONG"))
+                stage.restore()
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -131,16 +145,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     tell_configuration()
     print(f"  cluster: {', '.join(f'{option}={value}' for option, value in OPTIONS.items())}")
+    lines: list[tuple[str, ...]] = []
     try:
         install_what_is_missing()
-        lines = run(args)
-    except ProcessError as error:
+        run(args, lines)
+    except ERRORS as error:
         say(f"The cluster test failed: {error}")
         return 1
     except KeyboardInterrupt:
         say("Stopped.")
         return 130
-    print_table(HEAD, lines)
+    finally:  # whatever ended it, the rows so far are worth seeing
+        if lines:
+            print_table(HEAD, lines)
     wrong = not lines or any(line[-1] for line in lines)
     say("Something is WRONG; see the table and .cluster/" if wrong else "Everything is as promised.")
     return int(wrong)
