@@ -58,6 +58,7 @@ def write(destination: Destination, batch: str, items: Iterable[Item]) -> None:
 
     :param batch: what identifies the batch; each line says it.
     """
+    destination.clear()
     destination.replace("".join(_row(batch, item) for item in items).encode("utf-8", "backslashreplace"))
 
 

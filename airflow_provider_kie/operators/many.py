@@ -8,7 +8,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, XComArg
@@ -118,8 +117,12 @@ class BatchOperator(JobFilesOperator):
         self._run = run = BatchRun(items, submits, limits, store)
         if self._ending.is_set():
             run.stop()
-        # What an earlier try has written stands until more is known.
-        write = partial(manifest.write, destination, batch, items)
+
+        def write() -> None:
+            if run.is_looked_up or not told:  # what an earlier try has written stands until more is known
+                manifest.write(destination, batch, items)
+                self.log.info("The manifest is stored: %s.", destination.url)
+
         try:
             run.look_up()
             if run.is_looked_up:
@@ -127,10 +130,9 @@ class BatchOperator(JobFilesOperator):
                 run.run()
         except BaseException:
             with self._best_effort("The state of the batch"):
-                self._conclude(context, destination.url, items, write if run.is_looked_up or not told else None)
+                self._conclude(context, destination.url, items, write)
             raise
-        summary = self._conclude(context, destination.url, items, write if run.is_looked_up or not told else None)
-        return self._judge(summary, items, run)
+        return self._judge(self._conclude(context, destination.url, items, write), items, run)
 
     def on_kill(self) -> None:
         """Submit nothing more, and come to an end; what runs at KIE goes on, and a retry goes on with it."""
@@ -236,7 +238,7 @@ class BatchOperator(JobFilesOperator):
         return store
 
     def _conclude(
-        self, context: Context, manifest: str, items: Sequence[Item], write: Callable[[], None] | None
+        self, context: Context, manifest: str, items: Sequence[Item], write: Callable[[], None]
     ) -> dict[str, Any]:
         """Push the summary, and write the manifest."""
         from airflow_provider_kie.batch.report import summary_of
@@ -245,9 +247,7 @@ class BatchOperator(JobFilesOperator):
         try:
             context["ti"].xcom_push(key="batch", value=summary)
         finally:
-            if write:
-                write()
-                self.log.info("The manifest is stored: %s.", manifest)
+            write()
         return summary
 
     def _judge(self, summary: dict[str, Any], items: Sequence[Item], run: BatchRun) -> dict[str, Any]:

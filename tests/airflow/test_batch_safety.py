@@ -179,6 +179,22 @@ def test_a_killed_retry_leaves_the_ids(kie, batch, rows, monkeypatch):
     assert [(row["end"], row["kie_task_id"]) for row in rows()] == [("running", each) for each in ids]
 
 
+def test_a_killed_worker_leaves_nothing_beside_the_manifest(kie, batch, tmp_path, monkeypatch):
+    task = batch(foxes(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_kie.files.storage._own_move", lambda fs: die_before_the_move)
+        with pytest.raises(WorkerCrash):
+            task.run_once()
+    assert list(tmp_path.glob(".kie-*"))
+    monkeypatch.setattr(TaskInstance, "try_number", 2, raising=False)
+    task.run_once()
+    assert not list(tmp_path.glob(".kie-*"))
+
+
+def die_before_the_move(*_):
+    raise WorkerCrash
+
+
 def test_a_retry_does_not_fetch_chosen_files_again(kie, batch, tmp_path):
     given = [{"audioId": "a", "taskId": "t", "type": "split_stem"}]
     place = f"{tmp_path}/out/{{kie_task_id}}-{{name}}-{{index}}.{{ext}}"
