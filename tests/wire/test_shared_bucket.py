@@ -59,9 +59,8 @@ def test_processes_keep_the_limit_together(services, storage):
     assert all(later - earlier >= WINDOW for earlier, later in zip(taken, taken[LIMIT:], strict=False))
 
 
-def test_a_storage_that_goes_away_holds_nothing_up_and_is_used_again(services, storage, caplog, monkeypatch):
+def test_a_storage_that_goes_away_holds_nothing_up_and_is_used_again(services, storage, caplog):
     settings = KieSettings("kie_default", "key-0123456789", account=storage, pacing=url_of(services, storage))
-    monkeypatch.setattr(shared_pacing, "TIMEOUT", 1.0)
     await_turn(settings, LIMIT, WINDOW)
     services.crash(storage)
     await_turn(settings, LIMIT, WINDOW)
