@@ -16,7 +16,8 @@ import time
 import psutil
 
 from benchmarks import ROOT, table
-from tests.system.airflow_processes import Airflow, Emulator, ProcessError, say, wait_for
+from tests.system.airflow_processes import Airflow, Emulator
+from tests.system.processes import ProcessError, say, wait_for
 
 HOME = ROOT / ".bench"
 PARTS = ("api-server", "dag-processor", "scheduler", "triggerer")

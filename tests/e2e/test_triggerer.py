@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_kie.emulator.server import DEFAULT_KEY
 from tests.e2e.conftest import SONG
+from tests.system.processes import wait_for
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Site
@@ -24,8 +25,6 @@ def connection(site: Site) -> None:
 
 
 def run(site: Site, dag_id: str, *, seconds: float, **params: object) -> str:
-    from tests.system.airflow_processes import wait_for  # not before the fixture has skipped older Airflows
-
     run_id = f"{dag_id}-1"
     site.airflow.trigger(dag_id, run_id, **params)
     wait_for("the run to end", lambda: site.airflow.run_state(run_id) in ("success", "failed"), seconds=seconds)

@@ -22,7 +22,8 @@ import requests
 from airflow_provider_kie.callbacks.airflow_api import AirflowApi
 from airflow_provider_kie.callbacks.settings import CallbackSettings
 from airflow_provider_kie.emulator import KieEmulator
-from tests.system.airflow_processes import AIRFLOW, HOST, IS_2, Airflow, free_port, say, stop_by_exit, wait_for
+from tests.system.airflow_processes import AIRFLOW, IS_2, Airflow
+from tests.system.processes import HOST, free_port, say, stop_by_exit, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DAG_ID: Final = "example_kie_finished_job"

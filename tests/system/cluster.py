@@ -17,8 +17,9 @@ from typing import Final, Self
 
 import psutil
 
-from tests.system.airflow_processes import IS_2, Airflow, Emulator, ProcessError, Processes, say, wait_for
+from tests.system.airflow_processes import IS_2, Airflow, Emulator
 from tests.system.cluster_services import Services
+from tests.system.processes import ProcessError, Processes, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".cluster"

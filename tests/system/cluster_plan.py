@@ -18,9 +18,10 @@ from typing import Final
 
 import psutil
 
-from tests.system.airflow_processes import IS_2, ProcessError, say
+from tests.system.airflow_processes import IS_2
 from tests.system.cluster import HELD, HOME, ROOT, SCHEDULERS, SLOTS, TRIGGERERS, WORKERS
 from tests.system.cluster_stage import Stage, name_of
+from tests.system.processes import ProcessError, say
 
 #: Stands for two minutes: the conversions and the time until a triggerer counts as dead are scaled alike.
 OUTAGE: Final = 40.0

@@ -14,7 +14,7 @@ from typing import Final, Self
 import psycopg
 import redis
 
-from tests.system.airflow_processes import HOST, ProcessError, Processes, free_port, say, wait_for
+from tests.system.processes import HOST, ProcessError, Processes, free_port, say, wait_for
 
 #: A program of each, and the package of Debian and its like that brings it.
 NEEDED: Final = {"postgres": "postgresql", "redis-server": "redis-server"}
@@ -90,7 +90,7 @@ class Services:
 
     @property
     def database(self) -> str:
-        return f"postgresql+psycopg2://airflow@{HOST}:{self._postgres_port}/postgres"
+        return f"postgresql+psycopg2://airflow@{HOST}:{self._postgres_port}/postgres?connect_timeout=10"
 
     @property
     def broker(self) -> str:
@@ -124,7 +124,7 @@ class Services:
     def _database_answers(self) -> bool:
         self.processes.alive("postgres")
         try:
-            psycopg.connect(self.database.replace("+psycopg2", ""), connect_timeout=5).close()
+            psycopg.connect(self.database.replace("+psycopg2", "")).close()
         except psycopg.OperationalError:
             return False
         return True

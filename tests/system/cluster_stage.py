@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.airflow_processes import Emulator, Processes, say, wait_for
+from tests.system.airflow_processes import Emulator
 from tests.system.cluster import HELD, HOME, SCHEDULERS, SERVERS, SLOTS, TRIGGERERS, WORKERS, Cluster
 from tests.system.cluster_services import NEEDED
+from tests.system.processes import Processes, say, wait_for
 
 #: How long anything that a row waits for may take.
 SECONDS: Final = 240.0

@@ -21,11 +21,12 @@ from typing import Any, Final
 import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.system.airflow_processes import IS_2, ProcessError, print_table, say, tell_configuration
+from tests.system.airflow_processes import IS_2, tell_configuration
 from tests.system.cluster import HELD, OPTIONS, WORKERS, Cluster
 from tests.system.cluster_plan import ROWS, Row
 from tests.system.cluster_services import install_what_is_missing
 from tests.system.cluster_stage import Stage, name_of
+from tests.system.processes import ProcessError, print_table, say
 
 HEAD: Final = (
     *("broken", "accepted submits", "submits sent", "429s", "tries", "ends", "seconds to recover", "seconds in all"),
@@ -143,8 +144,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    tell_configuration()
-    print(f"  cluster: {', '.join(f'{option}={value}' for option, value in OPTIONS.items())}")
+    tell_configuration(OPTIONS)
     lines: list[tuple[str, ...]] = []
     try:
         install_what_is_missing()

@@ -27,7 +27,7 @@ from airflow_provider_kie.ledger.storage import init_ledger
 from tests.batch_runner import Batch
 from tests.jobs import IMAGE_MODEL
 from tests.processes import run_python
-from tests.system.airflow_processes import ProcessError, print_table, say
+from tests.system.processes import ProcessError, print_table, say
 
 SCALE: Final = 0.05
 WINDOW: Final = 10 * SCALE

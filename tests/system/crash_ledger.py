@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from tests.system.airflow_processes import Airflow, Emulator, ProcessError, print_table, say
+from tests.system.airflow_processes import Airflow, Emulator
 from tests.system.crash_mapped import HOME, SHORT
+from tests.system.processes import ProcessError, print_table, say
 
 if TYPE_CHECKING:
     from tests.system.crash_test import CrashTest

@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from tests.system.airflow_processes import Airflow, Emulator, ProcessError, kill, print_table, say
+from tests.system.airflow_processes import Airflow, Emulator
+from tests.system.processes import ProcessError, kill, print_table, say
 
 HOME: Final = Path(__file__).resolve().parents[2] / ".crash"
 CRASHES: Final = HOME / "crashes.txt"

@@ -12,25 +12,15 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.airflow_processes import (
-    AIRFLOW,
-    Airflow,
-    Emulator,
-    ProcessError,
-    T,
-    kill,
-    print_table,
-    say,
-    tell_configuration,
-    wait_for,
-)
+from tests.system.airflow_processes import AIRFLOW, Airflow, Emulator, tell_configuration
 from tests.system.crash_ledger import LEDGER, init_ledger, run_points, run_shared
 from tests.system.crash_mapped import CRASHES, HOME, SHORT, MappedTest, crash_log
+from tests.system.crash_row import Row, print_rows
+from tests.system.processes import ProcessError, T, kill, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Enough to notice a kill, to restart a process on a busy machine and to convert.
@@ -39,32 +29,6 @@ SECONDS_FOR_A_RUN: Final = 240.0
 REQUEST_TIMEOUT: Final = 8
 LONG: Final = 20.0
 MODES: Final = ("sync", "deferrable")
-
-
-@dataclass
-class Row:
-    """One crash: what was done to which DAG run, and what came of it."""
-
-    point: str
-    mode: str
-    calls: int  # how many submits reach KIE: 1 shows that the store was enough, more that the 409 guard was needed
-    track: str
-    ends: str = "success"
-    market: bool = False  # a job without the guard of KIE's 409
-    dag_id: str = ""
-    at: float | None = None
-    found: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.dag_id = self.dag_id or f"crash_{'market_' if self.market else ''}{self.mode}"
-
-    @property
-    def run_id(self) -> str:
-        return f"run-{self.track}"
-
-    @property
-    def right(self) -> bool:
-        return not self.found["wrong"]
 
 
 class CrashTest:
@@ -312,13 +276,6 @@ class CrashTest:
 
 def _prompt(body: dict[str, Any]) -> object:
     return body.get("input", {}).get("prompt")
-
-
-def print_rows(rows: Sequence[Row]) -> None:
-    head = ["point", "mode", "accepted submits", "submits sent", "tries", "outcome", "seconds to recover", ""]
-    names = ("accepted", "sent", "tries", "outcome", "recovered", "mark")
-    rows = sorted(rows, key=lambda row: row.point[0])
-    print_table(head, [[row.point, row.mode, *(str(row.found[name]) for name in names)] for row in rows])
 
 
 def start_everything(airflow: Airflow, count: int, seed: int) -> Emulator:

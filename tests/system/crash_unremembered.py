@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.airflow_processes import Airflow, Emulator, ProcessError, print_table, say, wait_for
+from tests.system.airflow_processes import Airflow, Emulator
+from tests.system.processes import ProcessError, print_table, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".crash" / "airflow"

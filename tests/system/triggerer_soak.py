@@ -26,7 +26,8 @@ import psutil
 
 from benchmarks.host import cores, keep_on, stolen
 from benchmarks.server import Server
-from tests.system.airflow_processes import Airflow, ProcessError, free_port, say, wait_for
+from tests.system.airflow_processes import Airflow
+from tests.system.processes import ProcessError, free_port, say, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOME: Final = ROOT / ".soak"

@@ -14,8 +14,8 @@ from airflow_provider_kie.connection import KieSettings
 from airflow_provider_kie.hooks import shared_pacing
 from airflow_provider_kie.hooks.shared_pacing import await_turn
 from tests.processes import ROOT
-from tests.system.airflow_processes import Processes
 from tests.system.cluster_services import NEEDED, Services, program
+from tests.system.processes import Processes
 
 MISSING = [name for name in NEEDED if not program(name)]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}, which 'make cluster' installs")
