@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from airflow_provider_kie.batch.report import Report
@@ -65,12 +65,17 @@ class Limits:
     max_credits: float | None
 
 
+#: Stores the files of a job, and adds their destinations to the item. For an error that the files of every other job
+#: would meet too it calls the function that it is given, so that nothing more is submitted.
+Store: TypeAlias = "Callable[[Item, KieJob, Callable[[KieError], None]], None]"
+
+
 class BatchRun:
     """
     One try of a batch.
 
     :param submits: looks up and submits.
-    :param store: stores the files of a job, and adds their destinations to the item; None to store none.
+    :param store: stores the files of jobs; None to store none.
     """
 
     def __init__(
@@ -78,7 +83,7 @@ class BatchRun:
         items: Sequence[Item],
         submits: Submits,
         limits: Limits,
-        store: Callable[[Item, KieJob], None] | None = None,
+        store: Store | None = None,
     ) -> None:
         self._items = items
         self._submits = submits
@@ -224,7 +229,7 @@ class BatchRun:
             job = await self._obtain(item)
         if job is not None and self._store is not None and job["files"]:
             async with self._storing.setdefault(job["kie_task_id"], asyncio.Lock()):
-                await self._in_thread(self._fetching, partial(self._store, item, job))
+                await self._in_thread(self._fetching, partial(self._store, item, job, self._halt))
         elif job is not None and item.is_deleted and job["files"]:
             raise KieLinkExpiredError(
                 "The job is so old that KIE has deleted its files", kie_task_id=job["kie_task_id"]
@@ -312,7 +317,11 @@ class BatchRun:
             self._submits.closed.set()
 
     def _halt_for(self, error: KieError) -> None:
-        if isinstance(error, STOPS) and self.halt is None:
+        if isinstance(error, STOPS):
+            self._halt(error)
+
+    def _halt(self, error: KieError) -> None:
+        if self.halt is None:
             log.error("Nothing more is submitted: %s", error)
             self.halt = error
             self._submits.closed.set()

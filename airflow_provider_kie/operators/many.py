@@ -18,7 +18,6 @@ from airflow_provider_kie.durable import key_of
 from airflow_provider_kie.exceptions import (
     KieAuthenticationError,
     KieBatchFailedError,
-    KieConfigurationError,
     KieError,
     KieValidationError,
 )
@@ -221,12 +220,13 @@ class BatchOperator(JobFilesOperator):
         """Return what stores the files of a job, in any thread."""
         from airflow_provider_kie.files.template import DestinationTemplate
 
-        def store(item: Item, job: KieJob) -> None:
+        def store(item: Item, job: KieJob, halt: Callable[[KieError], None]) -> None:
             files = self._choose(job)
             try:
                 DestinationTemplate(self.destination, job["kie_task_id"]).check(files)
             except KieValidationError as error:  # the files of all other jobs would meet it too
-                raise KieConfigurationError(error.problem, kie_task_id=job["kie_task_id"]) from None
+                halt(error)
+                raise
             kept = (ledger.archived(job["family"], job["kie_task_id"]) or {}).get("destinations", [])
             if item.told.get("kie_task_id") == job["kie_task_id"]:
                 kept = [*kept, *item.told["destinations"]]

@@ -327,7 +327,7 @@ def test_an_unknown_item_stays_unknown_if_nothing_more_may_be_sent(kie, batch, r
 # --- What fits no job
 
 
-def test_a_place_that_does_not_fit_the_files_stops_the_submits(kie, batch, tmp_path):
+def test_a_place_that_does_not_fit_the_files_stops_the_submits(kie, batch, rows, tmp_path):
     songs = [
         {"prompt": f"song {number}", "customMode": False, "instrumental": True, "model": "V5"} for number in range(9)
     ]
@@ -335,6 +335,8 @@ def test_a_place_that_does_not_fit_the_files_stops_the_submits(kie, batch, tmp_p
     with pytest.raises(e.KieBatchFailedError, match="same place"):
         batch(songs, family="music", destination=place, max_in_flight=1, fail_if=0.9).run_once()
     assert kie.accepted_submits < 9
+    (error, *_) = [row["error"] for row in rows() if row["kie_task_id"]]
+    assert error["type"] == "KieValidationError"
 
 
 def test_a_result_without_files_is_in_the_manifest(kie, batch, rows, tmp_path):
