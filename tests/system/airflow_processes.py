@@ -26,7 +26,9 @@ from sqlalchemy.pool import NullPool
 from airflow_provider_kie.emulator.server import DEFAULT_KEY
 from tests.system.processes import HOST, ProcessError, Processes, free_port, say, stop_by_exit, wait_for
 
-IS_2: Final = Version(airflow_version("apache-airflow")).major == 2
+RELEASE: Final = Version(airflow_version("apache-airflow"))
+IS_2: Final = RELEASE.major == 2
+HAS_STORE: Final = RELEASE.release >= (3, 3)
 
 AIRFLOW: Final = [sys.executable, "-m", "airflow"]
 COMMANDS: Final[dict[str, list[str]]] = {
