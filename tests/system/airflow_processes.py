@@ -103,6 +103,10 @@ class Emulator:
     def summary(self) -> dict[str, Any]:
         return dict(self._get("/_emulator"))
 
+    def record(self, path: str, kie_task_id: str) -> dict[str, Any]:
+        """What KIE tells of a job, to somebody else."""
+        return dict(self._call("GET", f"{path}?taskId={kie_task_id}").json()["data"])
+
     def requests(self) -> list[dict[str, Any]]:
         return list(self._get("/_emulator/requests"))
 
@@ -113,13 +117,16 @@ class Emulator:
     def submit(self, music_task_id: str, audio_id: str) -> dict[str, Any]:
         """Submit as somebody else would, and return the answer."""
         body = {"taskId": music_task_id, "audioId": audio_id, "callBackUrl": "https://example.com/callback"}
-        headers = {"Authorization": f"Bearer {DEFAULT_KEY}", "User-Agent": "somebody else"}
-        return dict(self._http.post(f"{self.url}/api/v1/wav/generate", json=body, headers=headers, timeout=30).json())
+        return dict(self._call("POST", "/api/v1/wav/generate", body).json())
 
     def play(self, *answers: str, endpoint: str = "submit", kie_task_id: str | None = None) -> None:
         """Queue answers for the next calls, of one task if told so."""
         body = {"answers": list(answers), "endpoint": endpoint, "kie_task_id": kie_task_id}
         self._post("/_emulator/answers", {name: value for name, value in body.items() if value is not None})
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
+        headers = {"Authorization": f"Bearer {DEFAULT_KEY}", "User-Agent": "somebody else"}
+        return self._http.request(method, self.url + path, json=body, headers=headers, timeout=30)
 
     def _listens(self) -> bool:
         try:
@@ -170,11 +177,12 @@ class Airflow:
         return f"http://{HOST}:{self._port}"
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, stop_by_exit)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stop_by_exit)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl+C must not leave processes behind
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second Ctrl+C must not leave processes behind
             signal.signal(number, signal.SIG_IGN)
         self.processes.end_all()
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import signal
 import subprocess
@@ -25,6 +24,8 @@ from tests.system.processes import ProcessError, say
 
 #: Stands for two minutes: the conversions and the time until a triggerer counts as dead are scaled alike.
 OUTAGE: Final = 40.0
+#: What ends by itself when the database goes away.
+DEPENDENT: Final = frozenset({"scheduler", "triggerer", "dag-processor"})
 #: The first commit with triggers of every family.
 EARLIER: Final = "a7f2802"
 #: A scheduler may be killed when a task has just started: it has to count as dead while that task runs.
@@ -44,8 +45,9 @@ def worker(stage: Stage) -> None:
 
 def worker_warm(stage: Stage) -> None:
     stage.note_strike(stage.until_held())
+    stage.cluster.processes.family(WORKERS[0])[0].send_signal(signal.SIGTERM)
     stage.let_go()
-    stage.cluster.processes.ask_to_end(WORKERS[0], number=signal.SIGTERM, seconds=120)
+    stage.cluster.processes.wait(WORKERS[0], seconds=120)
     stage.cluster.start(WORKERS[0])
 
 
@@ -87,11 +89,15 @@ def processes_of_workers(stage: Stage) -> list[psutil.Process]:
 
 
 def one_triggerer(stage: Stage) -> None:
+    def waits_on(name: str) -> int:
+        return stage.cluster.waits(stage.run_id)[name]
+
     stage.until_waiting()
-    waits = stage.cluster.waits(stage.run_id)
-    name = max(TRIGGERERS, key=lambda name: waits[name])
+    stage.until("waits on a triggerer", lambda: any(map(waits_on, TRIGGERERS)))
+    name = max(TRIGGERERS, key=waits_on)
+    (other,) = set(TRIGGERERS) - {name}
     stage.strike(name)
-    stage.until("the move", lambda: stage.cluster.waits(stage.run_id)[name] == 0)
+    stage.until("the move", lambda: waits_on(other) and not waits_on(name))
     stage.waits.append(stage.cluster.waits(stage.run_id))
     stage.until("the end of waits", lambda: not stage.states("deferred"))
     stage.cluster.start_triggerers(name)
@@ -112,7 +118,7 @@ def redis(*, forgets: bool) -> Callable[[Stage], None]:
         workers = [process for name in WORKERS for process in stage.cluster.processes.family(name)[:1]]
         for process in workers:
             process.suspend()
-        stage.until("messages", lambda: len(stage.states("queued")) >= SLOTS)
+        stage.until("messages", lambda: len(stage.states("queued")) >= SLOTS and stage.cluster.services.messages())
         crash(stage, "redis-server")
         if forgets:
             stage.cluster.services.forget_messages()
@@ -168,7 +174,9 @@ def redelivery(stage: Stage) -> None:
 
 
 def api_server(stage: Stage) -> None:
-    stage.until("resumed tasks", lambda: stage.states("success"))
+    query = "select 1 from task_instance where run_id = :run_id and next_method is not null and state in "
+    query += "('queued', 'running')"
+    stage.until("tasks that are resumed", lambda: stage.cluster.select(query, run_id=stage.run_id))
     stage.strike("api-server")
     time.sleep(5)
     stage.cluster.start("api-server")
@@ -182,7 +190,7 @@ def clear(stage: Stage) -> None:
 
 def earlier_triggerers(stage: Stage) -> None:
     """Replace both triggerers by ones that run an earlier commit."""
-    code = subprocess.run(["git", "archive", EARLIER], cwd=ROOT, capture_output=True, check=True).stdout
+    code = subprocess.run(["git", "archive", EARLIER], cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
     place = HOME / "earlier"
     with tarfile.open(fileobj=io.BytesIO(code)) as archive:
         archive.extractall(place, filter="data")
@@ -204,7 +212,7 @@ def what_is_imported(stage: Stage, environment: dict[str, str]) -> Path:
     """Where Airflow's processes find the provider, started with this environment."""
     processes = stage.cluster.processes
     command = [sys.executable, "-c", "import airflow_provider_kie; print(airflow_provider_kie.__file__)"]
-    environment = os.environ | processes.environment | environment
+    environment = processes.environment | environment
     found = subprocess.run(
         command, env=environment, cwd=processes.folder, capture_output=True, check=True, text=True, timeout=60
     )
@@ -214,10 +222,8 @@ def what_is_imported(stage: Stage, environment: dict[str, str]) -> Path:
 def has_history() -> bool:
     if not shutil.which("git"):
         return False
-    found = subprocess.run(
-        ["git", "cat-file", "-e", f"{EARLIER}^{{commit}}"], cwd=ROOT, capture_output=True, check=False
-    )
-    return found.returncode == 0
+    command = ["git", "cat-file", "-e", f"{EARLIER}^{{commit}}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,7 @@ class Row:
     :param again: jobs that are paid for twice, alike; None where nothing is promised.
     :param doubles: submits beyond one for each job, alike; if not said, those that are paid for twice. KIE refuses the
         others, as it does with a second conversion of a track.
-    :param revives: whether parts may end by themselves; they are started again.
+    :param revives: the kinds of parts that may end by themselves; they are started again.
     :param measured: whether the CPU time is told: nothing that is counted may die.
     :param skip: why the row cannot be shown here.
     """
@@ -247,7 +253,7 @@ class Row:
     stopped: Mapping[str, int] = field(default_factory=dict)
     again: Mapping[str, int | None] = field(default_factory=dict)
     doubles: Mapping[str, int | None] = field(default_factory=dict)
-    revives: bool = False
+    revives: frozenset[str] = frozenset()
     measured: bool = False
     skip: str = ""
 
@@ -279,10 +285,10 @@ ROWS: Final[Sequence[Row]] = (
     ),
     Row("one triggerer killed for good", one_triggerer, conversion=25),
     Row("both triggerers away for 40 s", both_triggerers),
-    Row("Redis killed, its messages kept", redis(forgets=False)),
-    Row("Redis killed, its messages lost", redis(forgets=True)),
+    Row("Redis killed, its messages kept", redis(forgets=False), again={"nothing": None}),
+    Row("Redis killed, its messages lost", redis(forgets=True), again={"nothing": None}),
     Row("message delivered twice", redelivery, dag_id="cluster_sync", conversion=30),
-    Row("PostgreSQL crashed for 5 s", postgres, again={"nothing": None}, revives=True),
+    Row("PostgreSQL crashed for 5 s", postgres, again={"nothing": None}, revives=DEPENDENT),
     Row("API server killed while tasks resume", api_server, skip="2.11 has none that a task asks" if IS_2 else ""),
     Row("cleared while all wait", clear, conversion=90 if IS_2 else 40, again={"nothing": None}),
     Row("triggerers of an earlier commit", earlier_triggerers, skip="" if has_history() else "no history here"),

@@ -13,21 +13,25 @@ from typing import Final, Self
 
 import psycopg
 import redis
+from packaging.version import Version
 
 from tests.system.processes import HOST, ProcessError, Processes, free_port, say, wait_for
 
 #: A program of each, and the package of Debian and its like that brings it.
 NEEDED: Final = {"postgres": "postgresql", "redis-server": "redis-server"}
-ADVICE: Final = "install PostgreSQL's server (postgres, initdb) and Redis (redis-server), and put them on PATH"
+ADVICE: Final = (
+    f"install PostgreSQL and Redis (apt-get install {' '.join(NEEDED.values())}, or elsewhere what brings the programs "
+    "postgres, initdb and redis-server, and put these on PATH)"
+)
 IS_ROOT: Final = os.geteuid() == 0
 #: PostgreSQL refuses to be run by root; its package makes this user.
 USER: Final = "postgres" if IS_ROOT else None
 
 
 def program(name: str) -> str | None:
-    """Return where a program is; the distributions keep PostgreSQL's beside each other by version."""
-    places = (str(place) for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
-    return shutil.which(name, path=os.pathsep.join((*places, os.environ["PATH"])))
+    """Return where a program is; Debian and its like keep PostgreSQL's beside each other by version."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda place: Version(place.parent.name))
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, reversed(places))))
 
 
 def install_what_is_missing() -> None:
@@ -63,7 +67,7 @@ class Services:
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
-        self.folder = Path()
+        self.folder: Path
         self._postgres_port, self._redis_port = free_port(), free_port()
 
     def __enter__(self) -> Self:
@@ -74,6 +78,7 @@ class Services:
                 shutil.chown(self.folder, USER, USER)
             self._initialize()
             for name in NEEDED:
+                say(subprocess.check_output([str(program(name)), "--version"], text=True, timeout=60).strip())
                 self.start(name)
         except BaseException as error:
             self.__exit__()
@@ -117,9 +122,14 @@ class Services:
         number = signal.SIGQUIT if name == "postgres" else signal.SIGKILL
         self.processes.ask_to_end(name, number=number, seconds=60)
 
+    def messages(self) -> int:
+        """How many messages no worker has got."""
+        return int(redis.Redis(HOST, self._redis_port, socket_timeout=5).llen("default"))
+
     def forget_messages(self) -> None:
         """What a broker without persistence keeps over its crash: nothing."""
-        shutil.rmtree(self.folder / "appendonlydir")
+        for kept in self.folder.glob("appendonly*"):  # a file before Redis 7, and a folder since
+            shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
 
     def _database_answers(self) -> bool:
         self.processes.alive("postgres")

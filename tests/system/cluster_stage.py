@@ -30,9 +30,11 @@ class Stage:
     emulator: Emulator
     run_id: str
     count: int
-    at: float | None = None
-    hit: set[str] = field(default_factory=set)
+    #: The jobs that were hit, and when.
+    hit: dict[str, float] = field(default_factory=dict)
     waits: list[Mapping[str, int]] = field(default_factory=list)
+    #: How many submits KIE had heard when the run had ended.
+    submits: int = 0
 
     def until(self, what: str, look: Callable[[], Any]) -> Any:
         """Wait for something to happen in the run, while what ends by itself is started again."""
@@ -117,9 +119,9 @@ class Stage:
             say(f"  killed: {name}")
 
     def note_strike(self, hit: set[str] | None = None) -> None:
-        self.hit |= set(self.states("queued", "running", "deferred")) if hit is None else hit
+        hit = set(self.states("queued", "running", "deferred")) if hit is None else hit
         self.waits.append(self.cluster.waits(self.run_id))
-        self.at = self.at or time.time()
+        self.hit |= dict.fromkeys(hit, time.time())
 
 
 def missing(processes: Processes, names: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ promised and nothing is left running.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from math import inf
 from typing import Any, Final
 
 import psutil
+import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.system.airflow_processes import HAS_STORE, tell_configuration
@@ -35,7 +37,14 @@ HEAD: Final = (
 
 
 #: What goes wrong when something is not there that a row relies on.
-ERRORS: Final = (ProcessError, subprocess.SubprocessError, SQLAlchemyError, psutil.Error, OSError)
+ERRORS: Final = (
+    *(ProcessError, subprocess.SubprocessError, SQLAlchemyError, psutil.Error, redis.RedisError),
+    *(OSError, LookupError, ValueError),
+)
+#: Where KIE tells of a job, by the task of the DAGs.
+RECORDS: Final = {"wav": "/api/v1/wav/record-info", "market": "/api/v1/jobs/recordInfo"}
+#: Seconds after the last row in which a submit that comes late would be heard.
+SECONDS_AFTER: Final = 15.0
 
 
 def carry_out(stage: Stage, row: Row, memory: str) -> tuple[str, ...]:
@@ -61,9 +70,10 @@ def carry_out(stage: Stage, row: Row, memory: str) -> tuple[str, ...]:
 def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[str]) -> tuple[str, ...]:
     tasks = stage.cluster.task_instances(stage.run_id)
     names = {name_of(stage.run_id, ti) for ti in tasks}
-    kept = stage.cluster.xcom(stage.run_id, "kie_task_id")
-    ids = {kie_id: f"{stage.run_id}-{task}-{n}" for (task, n), kie_id in kept.items()}
-    heard = [(call, job) for call in stage.emulator.requests() if (job := job_of(call, ids)) in names]
+    found = stage.cluster.xcom(stage.run_id, "kie_task_id")
+    ids = {f"{stage.run_id}-{task}-{n}": kie_task_id for (task, n), kie_task_id in found.items()}
+    jobs = {kie_task_id: job for job, kie_task_id in ids.items()}
+    heard = [(call, job) for call in stage.emulator.requests() if (job := job_of(call, jobs)) in names]
     submits = [(call, job) for call, job in heard if call["endpoint"] == "submit"]
     accepted = Counter(job for call, job in submits if call["accepted"])
     ends = Counter(str(ti["state"]) for ti in tasks)
@@ -71,16 +81,22 @@ def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[
     refused = sum(call["code"] == 429 for call, _ in submits)
     doubles = row.doubles.get(memory, again)
     twice, more = accepted.total() - len(names), len(submits) - refused - len(names)
-    lost = set(stage.states("success")) - set(ids.values())
+    recovered = recoveries(stage, tasks, heard)
+    without = [job for job in stage.states("success") if job_at_kie(stage, job, ids.get(job)) != job]
+    silent = [job for job, seconds in recovered.items() if seconds == inf]
+    untold = [job for job in stage.states("failed") if not is_told(stage, job)]
     promises = {
         f"{len(names - set(accepted))} jobs without a submit": names == set(accepted),
         f"{twice} paid twice instead of {again}": again in (None, twice),
         f"{more} submits more than jobs instead of {doubles}": doubles in (None, more),
         f"ends are {dict(ends)} with {stopped} to fail": ends == +Counter(failed=stopped, success=len(names) - stopped),
-        "others failed than those that were held": set(stage.states("failed")) <= stage.hit,
-        f"{len(lost)} without an id": not lost,
-        f"ended by themselves: {dict(revived)}": row.revives or not revived,
+        "others failed than those that were held": set(stage.states("failed")) <= stage.hit.keys(),
+        f"{len(untold)} failed without saying that they are paid for": not untold,
+        f"{len(without)} without the id of their job": not without,
+        f"{len(silent)} not heard of again": not silent,
+        f"ended by themselves: {dict(revived)}": {name.rstrip("-0123456789") for name in revived} <= row.revives,
     }
+    stage.submits = len(submits)
     wrong = [words for words, kept in promises.items() if not kept]
     say(f"  {'WRONG: ' + '; '.join(wrong) if wrong else 'right'}" + (f"; revived: {dict(revived)}" if revived else ""))
     return (
@@ -90,7 +106,7 @@ def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[
         str(refused),
         str(sum(ti["try_number"] for ti in tasks)),
         ", ".join(f"{n} {state}" for state, n in sorted(ends.items(), reverse=True)),
-        recovered(stage, tasks, heard),
+        f"{max(recovered.values()):.0f}" if recovered else "-",
         f"{seconds:.0f}",
         " -> ".join(
             ", ".join(f"{n} on {name}" for name, n in sorted(waits.items())) or "none" for waits in stage.waits
@@ -99,40 +115,71 @@ def judge(stage: Stage, row: Row, memory: str, seconds: float, revived: Counter[
     )
 
 
-def job_of(call: dict[str, Any], ids: dict[str, str]) -> str | None:
+def job_of(call: dict[str, Any], jobs: dict[str, str]) -> str | None:
     """Which job a request is about."""
-    body = call["json"] or {}
-    prompt = body.get("input", {}).get("prompt") if isinstance(body, dict) else None
-    return ids.get(call["params"].get("taskId")) if call["endpoint"] == "record-info" else prompt or body.get("audioId")
+    if call["endpoint"] == "record-info":
+        return jobs.get(call["params"].get("taskId"))
+    body = call["json"]
+    return body.get("audioId") or body.get("input", {}).get("prompt") if isinstance(body, dict) else None
 
 
-def recovered(stage: Stage, tasks: Sequence[dict[str, Any]], heard: Sequence[tuple[dict[str, Any], str]]) -> str:
-    """Seconds until the last of the jobs that were hit was heard of again, by KIE or by its end."""
-    if not stage.at:
-        return "-"
+def job_at_kie(stage: Stage, job: str, kie_task_id: str | None) -> str | None:
+    """Which job KIE has by the id that a job's task has kept."""
+    if kie_task_id is None:
+        return None
+    record = stage.emulator.record(RECORDS[job.split("-")[-2]], kie_task_id)
+    return str(record.get("musicId") or json.loads(json.loads(record["param"])["input"])["prompt"])
+
+
+def is_told(stage: Stage, job: str) -> bool:
+    """Whether the log of a job's task names the error with which a job ends that may be paid for."""
+    _, task_id, number = job.rsplit("-", 2)
+    logs = (stage.cluster.home / "logs").glob(f"*/run_id={stage.run_id}/task_id={task_id}/map_index={number}/*")
+    return any("KieMaybeSubmittedError" in file.read_text() for file in logs)
+
+
+def recoveries(
+    stage: Stage, tasks: Sequence[dict[str, Any]], heard: Sequence[tuple[dict[str, Any], str]]
+) -> dict[str, float]:
+    """Seconds until each of the jobs that were hit was heard of again, by KIE or by its end."""
     signs = [(call["at"], job) for call, job in heard]
     signs += [(ti["end_date"].timestamp(), name_of(stage.run_id, ti)) for ti in tasks if ti["end_date"]]
-    after = [min((at for at, other in signs if other == job and at > stage.at), default=inf) for job in stage.hit]
-    return f"{max(after) - stage.at:.0f}" if after else "-"
+    return {
+        hit: min((at for at, job in signs if job == hit and at > since), default=inf) - since
+        for hit, since in stage.hit.items()
+    }
 
 
 def run(args: argparse.Namespace, lines: list[tuple[str, ...]]) -> None:
     """Carry out the rows, and add their lines to the table."""
+    judged: list[Stage] = []
     memory = "ledger" if args.ledger else "store" if HAS_STORE else "nothing"
     with Cluster(args.jobs, ledger=args.ledger) as cluster:
         emulator = cluster.start_all()
         for number, row in enumerate(ROWS):
-            if row.skip or args.only not in row.name:
-                say(f"{row.name}: left out{row.skip and ', '}{row.skip}")
+            if args.only not in row.name:
+                continue
+            if row.skip:
+                lines.append((row.name, f"left out: {row.skip}", *[""] * (len(HEAD) - 2)))
                 continue
             stage = Stage(cluster, emulator, f"{row.dag_id}--{number}", args.jobs)
             try:
                 lines.append(carry_out(stage, row, memory))
+                judged.append(stage)
             except ERRORS as error:  # the other rows are worth seeing all the same
                 what = (str(error) or repr(error)).splitlines()[0]
                 say(f"  WRONG: {what}")
                 lines.append((row.name, *[""] * (len(HEAD) - 3), what, "WRONG"))
                 stage.restore()
+        time.sleep(SECONDS_AFTER)
+        for stage in judged:
+            if late := submits_of(stage) - stage.submits:
+                raise ProcessError(f"{late} more submits of {stage.run_id} were sent after it had ended")
+
+
+def submits_of(stage: Stage) -> int:
+    calls = (call for call in stage.emulator.requests() if call["endpoint"] == "submit")
+    return sum(str(job_of(call, {})).startswith(f"{stage.run_id}-") for call in calls)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

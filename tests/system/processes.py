@@ -73,12 +73,15 @@ class Processes:
     """
     Processes that are started, killed and in the end all ended, by pid.
 
+    They see this program's environment, but for what configures another Airflow, and for a proxy.
+
     :param folder: where each one's output goes, as ``<name>.log``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment: dict[str, str] = {}
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        self.environment |= {"NO_PROXY": HOST, "no_proxy": HOST}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         # A child of a process that was killed alone is found by its session: its own group, its parent and, in
         # Airflow's case, even its environment say nothing about where it comes from.
@@ -101,10 +104,12 @@ class Processes:
         :param folder: where it runs, if not where its output goes.
         :param environment: variables of this process alone.
         """
+        # A session that has ended may give its id to one of somebody else.
+        self._sessions &= {session for _, session in self._alive()}
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
-                env=os.environ | self.environment | environment,
+                env=self.environment | environment,
                 cwd=folder or self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -183,7 +188,7 @@ class Processes:
         while any(process.poll() is None for process in self._running.values()) and time.monotonic() < until:
             time.sleep(0.1)
         until = time.monotonic() + 30
-        while (orphans := list(self._orphans())) and time.monotonic() < until:
+        while (orphans := [process for process, _ in self._alive()]) and time.monotonic() < until:
             for orphan in orphans:
                 kill(orphan)
             time.sleep(0.1)
@@ -193,14 +198,14 @@ class Processes:
             process.wait(timeout=30)
         self._running.clear()
 
-    def _orphans(self) -> Iterator[psutil.Process]:
+    def _alive(self) -> Iterator[tuple[psutil.Process, int]]:
+        """The processes of the sessions that this program has started, and their sessions."""
         for process in psutil.process_iter():
-            try:
-                ours = os.getsid(process.pid) in self._sessions and process.create_time() >= self._since
+            with suppress(psutil.Error, ProcessLookupError):
+                session = os.getsid(process.pid)
+                ours = session in self._sessions and process.create_time() >= self._since
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    yield process
-            except (psutil.Error, ProcessLookupError):
-                continue
+                    yield process, session
 
 
 def kill(process: psutil.Process) -> bool:
