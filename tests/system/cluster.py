@@ -53,6 +53,7 @@ OPTIONS: Final = {
 
 
 RECEIVED: Final = re.compile(r"\[([0-9a-f-]{36})\] received")
+SUCCEEDED: Final = re.compile(r"succeeded in ([0-9.]+)s")
 
 
 class Cluster(Airflow):
@@ -156,6 +157,13 @@ class Cluster(Airflow):
 
     def cpu_seconds(self) -> Counter[str]:
         return self.processes.cpu_seconds() + self.services.processes.cpu_seconds()
+
+    def starts(self) -> Counter[str]:
+        """How often tasks have been started, and how many seconds they have held a slot together."""
+        seconds = [
+            float(held) for name in WORKERS for held in SUCCEEDED.findall((self.home / f"{name}.log").read_text())
+        ]
+        return Counter({"number": len(seconds), "seconds": sum(seconds)})
 
     def says(self, name: str, words: str) -> bool:
         """Whether a process has written something."""

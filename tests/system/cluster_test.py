@@ -57,13 +57,15 @@ def carry_out(stage: Stage, row: Row, memory: str) -> tuple[str, ...]:
         cluster.processes.ask_to_end(WORKERS[1], seconds=120)
         (HELD / "wanted").touch()
     row.prepare(stage)
-    started, cpu = time.time(), cluster.cpu_seconds()
+    started, cpu, starts = time.time(), cluster.cpu_seconds(), cluster.starts()
     cluster.trigger(row.dag_id, run_id, point=row.point)
     row.strike(stage)
     stage.until("the end of the run", lambda: cluster.run_state(run_id) in ("success", "failed"))
     if row.measured:
         used = {part: seconds / (2 * count) for part, seconds in (cluster.cpu_seconds() - cpu).most_common()}
         say(f"  CPU seconds a job: {', '.join(f'{part} {seconds:.2f}' for part, seconds in used.items())}")
+        new = cluster.starts() - starts
+        say(f"  {new['number']} starts of tasks held a slot for {new['seconds'] / new['number']:.1f} s on average")
     return judge(stage, row, memory, time.time() - started, cluster.revived - revived)
 
 
