@@ -28,7 +28,7 @@ __all__ = ["Comparison", "Destination", "DiffersError", "PartFile"]
 
 log = logging.getLogger(__name__)
 
-#: Bytes per part of an upload; 10,000 parts, the most for an object in S3, are 160 GiB.
+#: Bytes per part of an upload; 10,000 parts, the most for an object in S3, are 156 GiB.
 BLOCK = 16 * 1024 * 1024
 #: How many earlier tries are searched for leftovers.
 MOST_TRIES = 10

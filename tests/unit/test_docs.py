@@ -34,7 +34,11 @@ from airflow_provider_kie.emulator.__main__ import _parser as emulator_parser
 from airflow_provider_kie.emulator.cases import CASES, SINGLES
 from airflow_provider_kie.emulator.results import PAUSED
 from airflow_provider_kie.emulator.state import Settings
+from airflow_provider_kie.operators.batch import KieBatchOperator
+from airflow_provider_kie.operators.job import KieJobOperator
+from airflow_provider_kie.operators.music import MusicTracksOperator
 from airflow_provider_kie.operators.wav import ConvertToWavOperator, WavUrlOperator
+from airflow_provider_kie.sensors.job import KieJobSensor
 from airflow_provider_kie.sensors.wav import WavConversionSensor
 from airflow_provider_kie.transfers.job_to_object_storage import KieJobToObjectStorageOperator
 from airflow_provider_kie.transfers.object_storage_to_kie import ObjectStorageToKieOperator
@@ -253,6 +257,7 @@ PUBLIC = [
 ]
 OPERATORS = (
     *(ConvertToWavOperator, WavUrlOperator, WavConversionSensor, WavToObjectStorageOperator),
+    *(KieJobOperator, KieJobSensor, MusicTracksOperator, KieBatchOperator),
     *(KieJobToObjectStorageOperator, ObjectStorageToKieOperator),
 )
 
