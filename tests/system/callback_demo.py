@@ -94,7 +94,6 @@ def _play(kie: KieEmulator, site: Airflow) -> Seen:
         KIE_CALLBACKS_AIRFLOW_URL=site.url,
         KIE_CALLBACKS_AIRFLOW_USERNAME=USER,
         KIE_CALLBACKS_AIRFLOW_PASSWORD=PASSWORD,
-        NO_PROXY=HOST,
         # Where the executor of 2.11 looks for Airflow's command.
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )

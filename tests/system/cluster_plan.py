@@ -26,6 +26,11 @@ from tests.system.processes import ProcessError, say
 OUTAGE: Final = 40.0
 #: What ends by itself when the database goes away.
 DEPENDENT: Final = frozenset({"scheduler", "triggerer", "dag-processor"})
+#: Of a worker whose messages are delivered again after 10 seconds.
+IMPATIENT: Final = {
+    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "10",
+    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__UNACKED_RESTORE_INTERVAL": "1",
+}
 #: The first commit with triggers of every family.
 EARLIER: Final = "a7f2802"
 #: A scheduler may be killed when a task has just started: it has to count as dead while that task runs.
@@ -142,27 +147,25 @@ def crash(stage: Stage, name: str) -> None:
     say(f"  crashed: {name}")
 
 
-def redelivery(stage: Stage) -> None:
-    """Wait longer in a worker than a message may stay unconfirmed, and bring a second worker with free slots."""
-    options = {"VISIBILITY_TIMEOUT": "10", "UNACKED_RESTORE_INTERVAL": "1"}
-    short = {f"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__{name}": value for name, value in options.items()}
-
+def one_impatient_worker(stage: Stage) -> None:
+    """Leave one worker, for which a message may stay unconfirmed for 10 seconds only; no task has begun yet."""
     for name in WORKERS:
         stage.cluster.processes.kill(name)
-    before = {name: stage.cluster.messages(name) for name in WORKERS}
-    killed = time.time()
+    stage.cluster.start(WORKERS[0], **IMPATIENT)
+
+
+def redelivery(stage: Stage) -> None:
+    """Wait longer in a worker than a message may stay unconfirmed, and bring a second worker with free slots."""
 
     def delivered_twice() -> set[str]:
-        """The jobs at work since the kills whose message both workers have got."""
-        first, second = (stage.cluster.messages(name) - before[name] for name in WORKERS)
+        """The jobs at work whose message both workers have got."""
+        first, second = map(stage.cluster.messages, WORKERS)
         query = "select * from task_instance where run_id = :run_id and state = 'running'"
         tasks = stage.cluster.select(query, run_id=stage.run_id)
-        at_work = [ti for ti in tasks if ti["start_date"].timestamp() > killed]
-        return {name_of(stage.run_id, ti) for ti in at_work if ti["external_executor_id"] in first & second}
+        return {name_of(stage.run_id, ti) for ti in tasks if ti["external_executor_id"] in first & second}
 
-    stage.cluster.start(WORKERS[0], **short)
     stage.until("tasks", lambda: len(stage.states("running")) >= SLOTS)
-    stage.cluster.start(WORKERS[1], AIRFLOW__CELERY__WORKER_CONCURRENCY=str(2 * SLOTS), **short)
+    stage.cluster.start(WORKERS[1], AIRFLOW__CELERY__WORKER_CONCURRENCY=str(2 * SLOTS), **IMPATIENT)
     twice = stage.until("the message of a task at work for the second time", delivered_twice)
     stage.note_strike(twice)
     say(f"  delivered twice: the messages of {len(twice)} tasks at work")
@@ -287,7 +290,13 @@ ROWS: Final[Sequence[Row]] = (
     Row("both triggerers away for 40 s", both_triggerers),
     Row("Redis killed, its messages kept", redis(forgets=False), again={"nothing": None}),
     Row("Redis killed, its messages lost", redis(forgets=True), again={"nothing": None}),
-    Row("message delivered twice", redelivery, dag_id="cluster_sync", conversion=30),
+    Row(
+        "message delivered twice",
+        redelivery,
+        prepare=one_impatient_worker,
+        dag_id="cluster_sync",
+        conversion=30,
+    ),
     Row("PostgreSQL crashed for 5 s", postgres, again={"nothing": None}, revives=DEPENDENT),
     Row("API server killed while tasks resume", api_server, skip="2.11 has none that a task asks" if IS_2 else ""),
     Row("cleared while all wait", clear, conversion=90 if IS_2 else 40, again={"nothing": None}),
